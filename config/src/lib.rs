@@ -1,0 +1,41 @@
+//! The TOML that people write for Forge: read, checked and resolved. It does no I/O: text comes in, a tree or its mistakes go out.
+//!
+//! Two layers: `written` is what people type, with spans; [`meant`] is what Forge reads, defaults applied and references
+//! resolved. [`check_tree`] leads from one to the other and collects every mistake on the way. The settings of a daemon and of a
+//! runner go the same way: [`daemon_settings`] and [`runner_settings`].
+
+mod address;
+pub mod answers;
+mod catalog;
+mod diagnostic;
+pub mod env;
+mod git;
+pub mod meant;
+mod name;
+mod place;
+mod resolve;
+mod schema;
+mod secret;
+mod settings;
+mod suggest;
+mod tree;
+mod units;
+mod written;
+
+pub use answers::{AnswerError, Answers};
+pub use catalog::{PluginCatalog, PluginFacts};
+pub use diagnostic::{Code, Colour, Diagnostic, Severity};
+pub use git::{
+    BRANCH_BYTES_MAX, BranchError, RepositoryUrl, Transport, URL_BYTES_MAX, UrlError, branch_name, repository_url,
+};
+pub use name::{Digest, DigestError, NAME_CHARS_MAX, Name, NameError};
+pub use secret::{
+    AgeCause, AgeRefusal, AgeValues, RecipientError, SecretText, SecretValue, SecretsAllow, check_recipient,
+};
+pub use settings::{
+    DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonSource, DaemonTls, RegistrationTokenSource, RunAs,
+    RunnerIdentity, RunnerSettings, SourceLocation, StoreKind, Trust, daemon_settings, runner_settings,
+};
+pub use tree::{CheckOptions, Checked, Files, check_tree, tree_recipients};
+pub use units::{DURATION_MS_MAX, UnitError, duration_ms, size_bytes};
+pub use written::TOML_FILE_BYTES_MAX;

@@ -1,0 +1,229 @@
+//! Plugins: where the component comes from, whether it is the one that was reviewed, and what it may do.
+
+use std::collections::BTreeMap;
+
+use crate::catalog::{PluginCatalog, PluginFacts};
+use crate::diagnostic::Code;
+use crate::meant;
+use crate::name::{Digest, Name};
+use crate::resolve::reference_path;
+use crate::schema;
+use crate::suggest::{did_you_mean, list_of, nearest};
+use crate::tree::{Documents, Files};
+use crate::written::plugin::{Allow, Limits, Plugin};
+use crate::written::secret::is_variable_name;
+use crate::written::sheet::{At, Sheet, Span};
+
+/// Defaults, each decided here only.
+const MEMORY_BYTES: u64 = 64 << 20;
+const TIME_MS: u64 = 5_000;
+
+/// Bounds of what a plugin may be given.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+const TIME_MS_MIN: u64 = 1;
+const TIME_MS_MAX: u64 = 10 * 60 * 1_000;
+
+/// What a built-in plugin's source begins with.
+const BUILTIN: &str = "builtin:";
+
+/// A plugin as far as it resolved: a template may be checked against a plugin whose own file has mistakes.
+pub(crate) struct ResolvedPlugin {
+    pub(crate) facts: Option<PluginFacts>,
+    pub(crate) meant: Option<meant::Plugin>,
+}
+
+pub(super) fn plugins(
+    written: &Documents<Plugin>,
+    files: &Files,
+    catalog: &dyn PluginCatalog,
+) -> BTreeMap<Name, ResolvedPlugin> {
+    written
+        .iter()
+        .map(|(name, document)| {
+            let resolved = match &document.written {
+                Some(plugin) => resolve(name, &document.sheet, plugin, files, catalog),
+                None => ResolvedPlugin { facts: None, meant: None },
+            };
+            (name.clone(), resolved)
+        })
+        .collect()
+}
+
+fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog: &dyn PluginCatalog) -> ResolvedPlugin {
+    let component = written.source.as_ref().and_then(|source| component(source, sheet, files, catalog));
+    let digest = component.as_ref().and_then(|(source, facts)| digest(source, facts, written, sheet));
+    let allow = written.allow.clone().unwrap_or_default().value;
+    let grants = grants(&allow, sheet);
+    let limits = limits(&written.limits.clone().unwrap_or_default().value, sheet);
+    let config = component.as_ref().and_then(|(_, facts)| {
+        let span = written.config.as_ref().or(None).map_or(Span::FILE, |config| config.span);
+        let at = schema::Subject {
+            name: "config",
+            owner: name.as_str(),
+            table: written.config.as_ref(),
+            span,
+            code: Code::PluginConfig,
+        };
+        schema::check(facts.config_schema.as_ref(), at, sheet)
+    });
+    let facts = component.as_ref().map(|(_, facts)| facts.clone());
+    let meant = (|| {
+        let (source, facts) = component?;
+        let (memory_bytes, time_ms) = limits?;
+        let (programs, hosts, env) = grants?;
+        Some(meant::Plugin {
+            name: name.clone(),
+            source,
+            sha256: digest?,
+            kind: facts.kind,
+            programs,
+            hosts,
+            env,
+            memory_bytes,
+            time_ms,
+            config: config?,
+        })
+    })();
+    ResolvedPlugin { facts, meant }
+}
+
+/// The component and what it says of itself.
+fn component(
+    written: &At<String>,
+    sheet: &Sheet,
+    files: &Files,
+    catalog: &dyn PluginCatalog,
+) -> Option<(meant::PluginSource, PluginFacts)> {
+    let unusable = |why: String, hint: Option<String>| {
+        sheet.error(written.span, Code::PluginUnusable, why, hint);
+        None
+    };
+    let builtins = catalog.builtin_names();
+    let names = || builtins.iter().map(String::as_str);
+    if let Some(builtin) = written.value.strip_prefix(BUILTIN) {
+        return match catalog.builtin(builtin) {
+            Some(Ok(facts)) => Some((meant::PluginSource::Builtin(builtin.to_owned()), facts)),
+            Some(Err(why)) => unusable(format!("the built-in plugin `{builtin}` cannot be used: {why}"), None),
+            None => {
+                let hint = did_you_mean(builtin, names())
+                    .unwrap_or_else(|| format!("the built-in ones are {}", list_of(names())));
+                unusable(format!("no plugin `{builtin}` is built in"), Some(hint))
+            }
+        };
+    }
+    if builtins.contains(&written.value) {
+        return unusable(
+            format!("`{}` is no file of the tree", written.value),
+            Some(format!("write \"{BUILTIN}{}\"", written.value)),
+        );
+    }
+    let path = reference_path("source", written, sheet)?;
+    let Some(bytes) = files.get(&path) else {
+        let components = files.keys().map(String::as_str).filter(|path| path.ends_with(".wasm"));
+        let hint = nearest(&path, components).map(|near| format!("did you mean \"{near}\"?")).unwrap_or_else(|| {
+            "the path is relative to the root of the tree, as in \"plugins/ansible.wasm\"; for a built-in one write \"builtin:NAME\"".to_owned()
+        });
+        return unusable(format!("the tree has no file `{path}`"), Some(hint));
+    };
+    match catalog.inspect(bytes) {
+        Ok(facts) => Some((meant::PluginSource::File(path), facts)),
+        Err(why) => unusable(format!("`{path}` is no plugin that Forge can run: {why}"), None),
+    }
+}
+
+/// The component's digest, when it is the one that is written.
+fn digest(source: &meant::PluginSource, facts: &PluginFacts, written: &Plugin, sheet: &Sheet) -> Option<Digest> {
+    let Some(at) = &written.sha256 else {
+        return match source {
+            meant::PluginSource::Builtin(_) => Some(facts.sha256),
+            meant::PluginSource::File(path) => {
+                let span = written.source.as_ref().map_or(Span::FILE, |source| source.span);
+                let hint = format!("when you have reviewed it, write `sha256 = \"{}\"`", facts.sha256.hex());
+                sheet.error(span, Code::PluginDigest, format!("`sha256` of `{path}` is missing"), Some(hint));
+                None
+            }
+        };
+    };
+    match at.value.parse::<Digest>() {
+        Ok(digest) if digest == facts.sha256 => Some(digest),
+        Ok(_) => {
+            let message = format!("`sha256` is not that of the component: its own is {}", facts.sha256.hex());
+            let hint =
+                "when you have reviewed the new component, write that one; else put the old component back".to_owned();
+            sheet.error(at.span, Code::PluginDigest, message, Some(hint));
+            None
+        }
+        Err(error) => {
+            let hint = format!("the component's own is \"{}\"", facts.sha256.hex());
+            sheet.error(at.span, Code::PluginDigest, format!("`sha256` is refused: {error}"), Some(hint));
+            None
+        }
+    }
+}
+
+type Grants = (Vec<String>, Vec<String>, Vec<String>);
+
+fn grants(allow: &Allow, sheet: &Sheet) -> Option<Grants> {
+    let mut valid = true;
+    let mut taken =
+        |key: &str, list: &Option<At<Vec<At<String>>>>, is_valid: fn(&str) -> bool, hint: &str| -> Vec<String> {
+            let mut values = Vec::new();
+            for at in list.iter().flat_map(|list| &list.value) {
+                if !is_valid(&at.value) {
+                    let message = format!("`{}` in `allow.{key}` is refused", at.value);
+                    sheet.error(at.span, Code::BadValue, message, Some(hint.to_owned()));
+                    valid = false;
+                } else if !values.contains(&at.value) {
+                    values.push(at.value.clone());
+                }
+            }
+            values
+        };
+    let programs = taken(
+        "programs",
+        &allow.programs,
+        is_program,
+        "write the bare name, such as \"bash\": it is found on the runner's PATH",
+    );
+    let hosts = taken("hosts", &allow.hosts, is_granted_host, "write \"host\", \"host:port\" or \"http://host:port\"");
+    let env = taken("env", &allow.env, is_variable_name, "write the variable's name, such as \"LANG\"");
+    valid.then_some((programs, hosts, env))
+}
+
+/// A bare name: with a slash in it, it would be a path, and whoever can write there would choose the program.
+fn is_program(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(['-', '.'])
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._+".contains(c))
+}
+
+fn is_granted_host(text: &str) -> bool {
+    let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).unwrap_or(text);
+    crate::address::split_port(authority)
+        .is_some_and(|(host, port)| crate::address::is_host(host) && port.is_none_or(crate::address::is_number))
+}
+
+fn limits(limits: &Limits, sheet: &Sheet) -> Option<(u64, u64)> {
+    let mut valid = true;
+    let memory = limits.memory.as_ref().map_or(MEMORY_BYTES, |at| {
+        if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&at.value.0) {
+            let message =
+                format!("`limits.memory` must be from {}MiB to {}GiB", MEMORY_BYTES_MIN >> 20, MEMORY_BYTES_MAX >> 30);
+            sheet.error(at.span, Code::BadValue, message, Some("the default is \"64MiB\"".to_owned()));
+            valid = false;
+        }
+        at.value.0
+    });
+    let time = limits.time.as_ref().map_or(TIME_MS, |at| {
+        if !(TIME_MS_MIN..=TIME_MS_MAX).contains(&at.value.0) {
+            let message = format!("`limits.time` must be from {TIME_MS_MIN}ms to {}m", TIME_MS_MAX / 60_000);
+            let hint = "it is the plugin's own computing, not the processes that it waits for; the default is \"5s\""
+                .to_owned();
+            sheet.error(at.span, Code::BadValue, message, Some(hint));
+            valid = false;
+        }
+        at.value.0
+    });
+    valid.then_some((memory, time))
+}

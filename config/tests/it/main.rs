@@ -1,0 +1,6 @@
+//! The configuration from outside: sample trees in `testdata/config`, the settings, and answers to surveys.
+
+mod answers;
+mod catalog;
+mod samples;
+mod settings;

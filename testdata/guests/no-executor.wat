@@ -1,0 +1,3 @@
+(component
+  ;; Is a component, and exports nothing that Forge calls.
+)

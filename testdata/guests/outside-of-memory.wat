@@ -1,0 +1,5 @@
+  ;; Hands the host a string that lies beyond its memory.
+  (import "forge:plugin/host@0.1.0" "log" (func $log (param i32 i32 i32 i32 i32)))
+  (func $execute (export "forge:plugin/executor@0.1.0#execute") (param i32) (result i32)
+    (call $log (i32.const 2) (i32.const -16) (i32.const 64) (i32.const 0) (i32.const 0))
+    (unreachable))
