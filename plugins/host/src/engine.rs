@@ -1,0 +1,162 @@
+//! [`Host`]: the engine that compiles and runs guests, and the thread that makes it look up while they compute.
+//!
+//! Memory is taken on demand and not from a pool: a pool saves 20 µs a call and costs an idle runner its bookkeeping.
+//! The ticker sleeps while no guest runs, so an idle process is never woken.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine, EngineWeak};
+
+use crate::bindings::ExecutorPlugin;
+use crate::cache::{Cache, CacheError};
+use crate::limits::{STACK_BYTES_MAX, TICK_MS};
+use crate::load::Loaded;
+use crate::state::State;
+
+/// How a host is made.
+#[derive(Clone, Debug, Default)]
+pub struct HostOptions {
+    /// Where compiled plugins are kept: made with mode 0700. `None` compiles anew in each process.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Why a host could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The engine refused its settings, or the contract.
+    #[error("the WASM engine does not start: {0:#}")]
+    Engine(wasmtime::Error),
+    /// The thread that bounds computing time did not start.
+    #[error("the plugin host's ticker thread does not start: {0}")]
+    Ticker(std::io::Error),
+    /// The folder for compiled plugins cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// Loads and runs plugins. Cloning it is cheap and shares everything.
+#[derive(Clone)]
+pub struct Host {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<State>,
+    pub(crate) cache: Option<Cache>,
+    /// What is loaded now, by digest. Its lock is held while one is compiled: each digest is compiled once.
+    pub(crate) loaded: Mutex<HashMap<String, Weak<Loaded>>>,
+    pub(crate) ticker: Ticker,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Host").field("cache", &self.shared.cache).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// The engine or its thread does not start, or the cache folder cannot be made or is not this user's alone.
+    pub fn new(options: HostOptions) -> Result<Self, HostError> {
+        let HostOptions { cache_dir } = options;
+        let mut config = Config::new();
+        config.epoch_interruption(true).max_wasm_stack(STACK_BYTES_MAX);
+        let engine = Engine::new(&config).map_err(HostError::Engine)?;
+        let mut linker = Linker::new(&engine);
+        ExecutorPlugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
+            .map_err(HostError::Engine)?;
+        let cache = cache_dir.map(|folder| Cache::open(folder, &engine)).transpose()?;
+        let ticker = Ticker::start(engine.weak()).map_err(HostError::Ticker)?;
+        let loaded = Mutex::new(HashMap::new());
+        Ok(Self { shared: Arc::new(Shared { engine, linker, cache, loaded, ticker }) })
+    }
+}
+
+/// Increments the engine's epoch every [`TICK_MS`] while at least one call runs. Dropping it ends its thread.
+pub(crate) struct Ticker {
+    beat: Arc<Beat>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Beat {
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Wanted {
+    calls: usize,
+    stop: bool,
+}
+
+/// Keeps the ticker awake while it lives.
+pub(crate) struct Ticking<'a>(&'a Beat);
+
+impl Ticker {
+    fn start(engine: EngineWeak) -> std::io::Result<Self> {
+        let beat = Arc::new(Beat::default());
+        let seen = Arc::clone(&beat);
+        let thread = std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || seen.run(&engine))?;
+        Ok(Self { beat, thread: Some(thread) })
+    }
+
+    /// Ticks until what it returns is dropped.
+    pub(crate) fn tick(&self) -> Ticking<'_> {
+        self.beat.lock().calls += 1;
+        self.beat.changed.notify_all();
+        Ticking(&self.beat)
+    }
+}
+
+impl Beat {
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        // The two fields are plain counters: a panic between two writes cannot leave them half changed.
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, engine: &EngineWeak) {
+        let mut wanted = self.lock();
+        loop {
+            wanted = self
+                .changed
+                .wait_while(wanted, |wanted| wanted.calls == 0 && !wanted.stop)
+                .unwrap_or_else(PoisonError::into_inner);
+            wanted = self
+                .changed
+                .wait_timeout_while(wanted, Duration::from_millis(TICK_MS), |wanted| !wanted.stop)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            if wanted.stop {
+                return;
+            }
+            let Some(engine) = engine.upgrade() else { return };
+            engine.increment_epoch();
+        }
+    }
+}
+
+impl Drop for Ticking<'_> {
+    fn drop(&mut self) {
+        self.0.lock().calls -= 1;
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.beat.lock().stop = true;
+        self.beat.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It only counts: a panic in it has nothing to say here.
+            drop(thread.join());
+        }
+    }
+}

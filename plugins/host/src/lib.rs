@@ -1,0 +1,43 @@
+//! Loads Forge's WASM plugins and enforces what they may do.
+//!
+//! A guest gets what `plugins/wit` names and nothing else: no WASI, no clock, no randomness, no network, no environment.
+//! Programs are granted by name, files lie inside the attempt's workspace, memory and computing time are bounded, and a
+//! guest that breaks a bound ends its own call and nothing else. This crate depends on none of ours: the runner brings
+//! processes and the log as [`Services`]. It never starts a process, and never runs compiled code that it did not make.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `engine` | [`Host`]: the engine, and the thread that ticks while guests compute |
+//! | `load` | [`Plugin`]: digest, imports checked, compiled once |
+//! | `cache` | compiled code on disk, and the one place with `unsafe` |
+//! | `call` | one call of a guest, and how it may end |
+//! | `state`, `meter`, `memory` | what a call holds, and what it has used up |
+//! | `grants` | what a command may be: pure |
+//! | `log`, `workspace`, `process` | the capabilities, one a file |
+
+mod bindings;
+mod cache;
+mod call;
+mod convert;
+mod engine;
+mod grants;
+mod limits;
+mod load;
+mod log;
+mod memory;
+mod meter;
+mod process;
+mod state;
+mod trap;
+mod types;
+mod workspace;
+
+pub use call::{CallError, ExecuteError};
+pub use engine::{Host, HostError, HostOptions};
+pub use limits::Limits;
+pub use load::{LoadError, Plugin};
+pub use trap::{Trap, TrapCause};
+pub use types::{
+    Capability, CapabilityError, ChildProcess, Command, Done, Event, ExecuteRequest, Exit, Finished, Grants, Job, Kind,
+    Level, Outcome, PluginInfo, Services,
+};

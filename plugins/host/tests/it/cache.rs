@@ -1,0 +1,107 @@
+//! Compiled code is taken from this user's own untouched files and from nowhere else.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use forge_plugin_host::{Host, HostError, HostOptions, LoadError};
+
+use crate::guests::bytes;
+
+fn host(folder: &Path) -> Host {
+    Host::new(HostOptions { cache_dir: Some(folder.to_owned()) }).expect("the engine starts")
+}
+
+fn only_file(folder: &Path) -> PathBuf {
+    let files: Vec<_> = fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("one").path()).collect();
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    file.clone()
+}
+
+/// A folder with one compiled plugin, its file, and the plugin's digest.
+fn filled() -> (tempfile::TempDir, PathBuf, String) {
+    let outer = tempfile::tempdir().expect("a folder");
+    let folder = outer.path().join("deep/cache");
+    let digest = host(&folder).load(&bytes("run")).expect("it loads").sha256_hex().to_owned();
+    let file = only_file(&folder);
+    (outer, file, digest)
+}
+
+fn is_cached(file: &Path, digest: &str) -> bool {
+    host(file.parent().expect("a folder")).load_cached(digest).expect("it can be looked up").is_some()
+}
+
+#[test]
+fn what_one_process_compiled_the_next_one_loads() {
+    let (_outer, file, digest) = filled();
+    let folder = file.parent().expect("a folder");
+    assert_eq!(fs::metadata(folder).expect("it is there").mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(&file).expect("it is there").mode() & 0o777, 0o600);
+    assert!(file.file_name().expect("a name").to_string_lossy().starts_with(&digest));
+    let plugin = host(folder).load_cached(&digest).expect("it can be looked up").expect("it is there");
+    assert_eq!(plugin.describe().expect("it works").name, "hostile");
+    assert!(host(folder).load_cached(&"0".repeat(64)).expect("it can be looked up").is_none());
+}
+
+#[test]
+fn a_file_that_changed_is_compiled_again() {
+    let (_outer, file, digest) = filled();
+    let whole = fs::read(&file).expect("it is there");
+    let mut flipped = whole.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    for damaged in [flipped, whole[..whole.len() / 2].to_vec(), b"short".to_vec(), Vec::new()] {
+        fs::write(&file, damaged).expect("it is ours");
+        assert!(!is_cached(&file, &digest));
+        let plugin = host(file.parent().expect("a folder")).load(&bytes("run")).expect("it compiles");
+        assert_eq!(plugin.describe().expect("it works").name, "hostile");
+        assert_eq!(fs::read(only_file(file.parent().expect("a folder"))).expect("it is there"), whole);
+    }
+}
+
+#[test]
+fn a_file_that_was_removed_is_made_again_for_other_processes() {
+    let (_outer, file, digest) = filled();
+    let runner = host(file.parent().expect("a folder"));
+    let plugin = runner.load(&bytes("run")).expect("it loads");
+    fs::remove_file(&file).expect("it is ours");
+    assert_eq!(runner.load(&bytes("run")).expect("it compiles").sha256_hex(), plugin.sha256_hex());
+    assert!(is_cached(&file, &digest));
+}
+
+#[test]
+fn a_file_that_others_may_write_is_not_taken() {
+    let (_outer, file, digest) = filled();
+    assert!(is_cached(&file, &digest));
+    fs::set_permissions(&file, Permissions::from_mode(0o620)).expect("it is ours");
+    assert!(!is_cached(&file, &digest));
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("it is ours");
+    assert!(is_cached(&file, &digest));
+
+    let elsewhere = file.parent().and_then(Path::parent).expect("a folder").join("elsewhere");
+    fs::rename(&file, &elsewhere).expect("it is ours");
+    std::os::unix::fs::symlink(&elsewhere, &file).expect("a link");
+    let looked_up = host(file.parent().expect("a folder")).load_cached(&digest);
+    assert!(matches!(looked_up, Err(LoadError::Cache(_))), "a link leads elsewhere: {looked_up:?}");
+}
+
+#[test]
+fn a_file_of_another_user_is_not_taken() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root gives files away; for others the test of modes stands.
+        return;
+    }
+    let (_outer, file, digest) = filled();
+    std::os::unix::fs::chown(&file, Some(65534), None).expect("root may");
+    assert!(!is_cached(&file, &digest));
+}
+
+#[test]
+fn a_folder_that_others_may_enter_is_refused() {
+    let (_outer, file, _) = filled();
+    let folder = file.parent().expect("a folder");
+    fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("it is ours");
+    let error = Host::new(HostOptions { cache_dir: Some(folder.to_owned()) }).expect_err("others read it");
+    assert!(matches!(error, HostError::Cache(_)), "{error:?}");
+    assert!(error.to_string().contains("has mode 0755: compiled code is only taken"), "{error}");
+}

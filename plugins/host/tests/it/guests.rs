@@ -1,0 +1,110 @@
+//! Guests out of `testdata/guests`, packed into components, and an embedder that records what it is asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use forge_plugin_host::{
+    CapabilityError, ChildProcess, Command, Done, Event, ExecuteError, ExecuteRequest, Exit, Finished, Grants, Host,
+    HostOptions, Job, Level, Limits, Plugin, Services,
+};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The bytes of the guest of this name.
+pub(crate) fn bytes(name: &str) -> Vec<u8> {
+    let folder = root().join("testdata/guests");
+    let read = |name: &str| std::fs::read_to_string(folder.join(format!("{name}.wat"))).expect("the guest is there");
+    let text = read(name);
+    if text.starts_with('(') {
+        return wat::parse_str(text).expect("it is WebAssembly text");
+    }
+    let mut module = wat::parse_str(format!("(module ${name}\n{text}\n{})", read("prelude"))).expect("it is a module");
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(root().join("plugins/wit")).expect("the contract parses");
+    let world = resolve.select_world(&[package], Some("executor-plugin")).expect("the world is there");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("it takes metadata");
+    ComponentEncoder::default().module(&module).expect("it fits").encode().expect("it is a component")
+}
+
+pub(crate) fn host() -> Host {
+    Host::new(HostOptions::default()).expect("the engine starts")
+}
+
+pub(crate) fn load(name: &str) -> Plugin {
+    host().load(&bytes(name)).expect("it loads")
+}
+
+/// What a call looks like from outside.
+#[derive(Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) log: Arc<Mutex<Vec<(Level, String)>>>,
+    pub(crate) commands: Arc<Mutex<Vec<Command>>>,
+    pub(crate) children: Arc<Mutex<usize>>,
+    pub(crate) canceled: Arc<AtomicBool>,
+    /// What the embedder does while it runs a command.
+    pub(crate) while_running: Option<fn()>,
+}
+
+impl Services for Seen {
+    fn log(&mut self, level: Level, message: &str, _fields: &[(String, String)]) {
+        self.log.lock().expect("nobody panics with it").push((level, message.to_owned()));
+    }
+
+    fn progress(&mut self, _current: u64, _total: Option<u64>, _message: Option<&str>) {}
+
+    fn canceled(&self) -> bool {
+        self.canceled.load(Ordering::Relaxed)
+    }
+
+    fn run(&mut self, command: Command) -> Result<Finished, CapabilityError> {
+        self.commands.lock().expect("nobody panics with it").push(command);
+        if let Some(work) = self.while_running {
+            work();
+        }
+        Ok(Finished { exit: Exit::Code(0), stdout_tail: Vec::new(), stderr_tail: Vec::new() })
+    }
+
+    fn spawn(&mut self, _command: Command) -> Result<Box<dyn ChildProcess>, CapabilityError> {
+        *self.children.lock().expect("nobody panics with it") += 1;
+        Ok(Box::new(SilentChild(Arc::clone(&self.children))))
+    }
+}
+
+struct SilentChild(Arc<Mutex<usize>>);
+
+impl ChildProcess for SilentChild {
+    fn next(&mut self) -> Result<Event, CapabilityError> {
+        Ok(Event::Exited(Exit::Code(0)))
+    }
+
+    fn kill(&mut self) {}
+}
+
+impl Drop for SilentChild {
+    fn drop(&mut self) {
+        *self.0.lock().expect("nobody panics with it") -= 1;
+    }
+}
+
+/// Calls the plugin `x`, which may run `true` and nothing else, with these arguments.
+pub(crate) fn execute(
+    plugin: &Plugin,
+    seen: &Seen,
+    workspace: &Path,
+    limits: Limits,
+    arguments: &[&str],
+) -> Result<Done, ExecuteError> {
+    let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let request = ExecuteRequest {
+        job: Job { arguments, ..Job::default() },
+        workspace: workspace.to_owned(),
+        grants: Grants { plugin_name: "x".to_owned(), programs: vec!["true".to_owned()] },
+        limits,
+    };
+    plugin.execute(request, Box::new(seen.clone()))
+}

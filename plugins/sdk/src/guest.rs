@@ -1,0 +1,92 @@
+//! Between the generated exports and an author's [`Executor`]: the panic hook, and the host of the sandbox.
+
+use std::marker::PhantomData;
+
+use crate::bindings::exports::forge::plugin::executor;
+use crate::bindings::forge::plugin::{host, process, workspace};
+use crate::{Child, Command, Done, Entry, Event, Executor, Failure, Finished, Host, HostError, Info, Job, Level, Pair};
+
+/// The guest that [`crate::export!`] exports.
+#[derive(Debug)]
+pub struct Exported<E>(PhantomData<E>);
+
+impl<E: Executor> executor::Guest for Exported<E> {
+    fn describe() -> Info {
+        log_panics();
+        E::describe()
+    }
+
+    fn execute(job: Job) -> Result<Done, Failure> {
+        log_panics();
+        E::execute(job, &mut Sandbox)
+    }
+}
+
+/// Without it a panic is an opaque `unreachable` to the host.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        // "panicked at src/lib.rs:67:5:\nmessage", on one line.
+        let message = panic.to_string().replacen(":\n", ": ", 1);
+        host::log(Level::Error, &message, &[]);
+    }));
+}
+
+/// The host of the sandbox that this guest runs in.
+struct Sandbox;
+
+impl Host for Sandbox {
+    fn log(&mut self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        let fields: Vec<Pair> = fields.iter().map(|&pair| pair.into()).collect();
+        host::log(level, message, &fields);
+    }
+
+    fn progress(&mut self, current: u64, total: Option<u64>, message: Option<&str>) {
+        host::progress(current, total, message);
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        host::elapsed_ms()
+    }
+
+    fn canceled(&self) -> bool {
+        host::canceled()
+    }
+
+    fn read(&mut self, path: &str, offset: u64, max_bytes: u32) -> Result<Vec<u8>, HostError> {
+        workspace::read(path, offset, max_bytes)
+    }
+
+    fn write(&mut self, path: &str, data: &[u8]) -> Result<(), HostError> {
+        workspace::write(path, data, false)
+    }
+
+    fn append(&mut self, path: &str, data: &[u8]) -> Result<(), HostError> {
+        workspace::write(path, data, true)
+    }
+
+    fn list(&mut self, path: &str) -> Result<Vec<Entry>, HostError> {
+        workspace::list(path)
+    }
+
+    fn remove(&mut self, path: &str) -> Result<(), HostError> {
+        workspace::remove(path)
+    }
+
+    fn run(&mut self, command: Command) -> Result<Finished, HostError> {
+        process::run(&command)
+    }
+
+    fn spawn(&mut self, command: Command) -> Result<Box<dyn Child>, HostError> {
+        process::spawn(&command).map(|child| Box::new(child) as Box<dyn Child>)
+    }
+}
+
+impl Child for process::Child {
+    fn next(&mut self) -> Result<Event, HostError> {
+        process::Child::next(self)
+    }
+
+    fn kill(&mut self) {
+        process::Child::kill(self);
+    }
+}
