@@ -1,0 +1,165 @@
+//! What a runner says about one attempt: that it starts, its log's bytes, and how it ended.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::TaskState;
+
+/// What `POST /attempts/{id}/start` takes. It may be sent again, and is when the commit becomes known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    /// The repository's commit, once it is resolved.
+    #[serde(default)]
+    pub commit: Option<String>,
+}
+
+/// The answer to a start: the attempt is live and its process may run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StartResponse {
+    /// True when a cancel is pending: end it as soon as possible.
+    pub cancel: bool,
+}
+
+/// How an attempt ended, as its runner saw it. The daemon decides what that makes of the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// The executor reported success.
+    Succeeded,
+    /// The executor, the checkout or the runner failed.
+    Failed,
+    /// Worth another try where the template allows one.
+    Retry,
+    /// Ended since the daemon asked for it.
+    Canceled,
+    /// Took longer than the template's `timeout`.
+    TimedOut,
+    /// The runner ended it: it was being stopped, or had been out of contact for too long.
+    Lost,
+}
+
+/// What `PUT /attempts/{id}/result` takes. It is sent until it is acknowledged; sending it again changes nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptResult {
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// Why, for every outcome but `succeeded`.
+    pub reason: Option<String>,
+    /// The exit code of the last process, where there was one.
+    pub exit_code: Option<i32>,
+    /// What the executor plugin reported.
+    pub summary: Option<Value>,
+    /// The repository's commit, where there is a repository.
+    pub commit: Option<String>,
+    /// The length of the whole log in bytes.
+    pub log_length: u64,
+    /// The SHA-256 of the whole log, in lower-case hex.
+    pub log_sha256: String,
+}
+
+/// The answer to a result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResultAccepted {
+    /// Where the task stands now.
+    pub state: TaskState,
+    /// False when the attempt was closed already (lost, say): the report is kept and shown, and changes nothing.
+    pub counted: bool,
+    /// The length of the log that the daemon holds: less than the result's length asks for the rest.
+    pub log_length: u64,
+    /// True when the log is whole and its SHA-256 is the result's.
+    pub log_whole: bool,
+}
+
+/// The answer to a log patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogAccepted {
+    /// The length that the daemon holds: the next patch begins here.
+    pub length: u64,
+    /// How much of it is on disk for good: what lies before may leave the spool.
+    pub synced: u64,
+}
+
+/// `Content-Range` of a log patch, `bytes FIRST-LAST/*`: LAST is inclusive, the whole length is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentRange {
+    /// The offset of the first byte.
+    pub first: u64,
+    /// The offset of the last byte, never before `first`.
+    pub last: u64,
+}
+
+/// The header is not a range of a log.
+#[derive(Debug, thiserror::Error)]
+#[error("Content-Range {text:?} is not of the form `bytes FIRST-LAST/*`")]
+pub struct ContentRangeError {
+    text: String,
+}
+
+impl ContentRange {
+    /// The range of `length` bytes from `first`; `None` when `length` is 0 or the end would overflow.
+    pub fn of(first: u64, length: u64) -> Option<Self> {
+        Some(Self { first, last: first.checked_add(length.checked_sub(1)?)? })
+    }
+
+    /// How many bytes it covers.
+    pub fn length(self) -> u64 {
+        (self.last - self.first).saturating_add(1)
+    }
+}
+
+impl fmt::Display for ContentRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bytes {}-{}/*", self.first, self.last)
+    }
+}
+
+impl FromStr for ContentRange {
+    type Err = ContentRangeError;
+
+    fn from_str(text: &str) -> Result<Self, ContentRangeError> {
+        let parse = || {
+            let (first, last) = text.strip_prefix("bytes ")?.strip_suffix("/*")?.split_once('-')?;
+            let digits =
+                |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse::<u64>().ok())?;
+            let range = Self { first: digits(first)?, last: digits(last)? };
+            (range.first <= range.last).then_some(range)
+        };
+        parse().ok_or_else(|| ContentRangeError { text: text.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_reads_what_it_writes() {
+        let range = ContentRange::of(10, 5).expect("five bytes");
+        assert_eq!(range.to_string(), "bytes 10-14/*");
+        assert_eq!(range.to_string().parse::<ContentRange>().ok(), Some(range));
+        assert_eq!(range.length(), 5);
+    }
+
+    #[test]
+    fn what_is_no_range_is_refused() {
+        for wrong in [
+            "",
+            "bytes",
+            "bytes 5-4/*",
+            "bytes -4/*",
+            "bytes 0-4/5",
+            "bytes +0-4/*",
+            "lines 0-4/*",
+            "bytes 0-99999999999999999999/*",
+        ] {
+            assert!(wrong.parse::<ContentRange>().is_err(), "{wrong}");
+        }
+        assert_eq!(ContentRange::of(0, 0), None);
+        assert_eq!(ContentRange::of(u64::MAX, 2), None);
+    }
+}

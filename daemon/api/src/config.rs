@@ -1,0 +1,65 @@
+//! The configuration's revision and its mistakes, as `GET /config` and `forge config check --output json` show them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+/// How bad a diagnostic is. Only an error keeps a revision from being applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Nothing is applied.
+    #[default]
+    Error,
+    /// Applied, and likely not what was meant.
+    Warning,
+    /// Applied; something is not used.
+    Note,
+}
+
+/// One mistake in the tree. `file`, `line` and `column` point to the user's own text; line and column count from 1, columns in characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    /// The file's path relative to the tree's root.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The column, from 1.
+    pub column: u32,
+    /// A stable code such as `FORGE-C012`.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead; null when nothing helps.
+    pub hint: Option<String>,
+    /// How bad it is.
+    #[serde(default)]
+    pub severity: Severity,
+    /// The user's own line; empty where there is none.
+    #[serde(default)]
+    pub source_line: String,
+}
+
+/// A revision that was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigFailure {
+    /// Which revision.
+    pub revision: String,
+    /// When it was refused.
+    pub at: Timestamp,
+    /// Every mistake in it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What `GET /config` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The revision that serves; empty while an empty tree does.
+    pub revision: String,
+    /// When it was applied; null while an empty tree serves.
+    pub applied_at: Option<Timestamp>,
+    /// Where the tree lives.
+    pub source: String,
+    /// The newest revision when it was refused.
+    pub last_error: Option<ConfigFailure>,
+}

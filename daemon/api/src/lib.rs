@@ -1,0 +1,68 @@
+//! All that crosses Forge's HTTPS API, versioned: paths, requests, answers, problems and the shapes that tools rely on.
+//!
+//! This crate depends on no other crate of Forge. It holds data and says what it means; it never opens a socket, reads a
+//! clock or a file. A change here that an older runner or client would not understand needs a new version of the API.
+
+mod attempt;
+mod config;
+mod id;
+mod job;
+mod problem;
+mod runner;
+mod secret;
+mod task;
+mod time;
+mod token;
+
+pub use attempt::{
+    AttemptOutcome, AttemptResult, ContentRange, ContentRangeError, LogAccepted, ResultAccepted, StartRequest,
+    StartResponse,
+};
+pub use config::{ConfigFailure, ConfigStatus, Diagnostic, Severity};
+pub use id::{AttemptId, AttemptIdError};
+pub use job::{
+    Grants, Inventory, InventorySource, Job, JobKey, KeyMaterial, Limits, OnRunnerLost, PluginRef, Repository,
+    SIGNED_JOB_CONTEXT, SealedJob,
+};
+pub use problem::{PROBLEM_MEDIA_TYPE, Problem};
+pub use runner::{
+    ClaimRequest, ClaimResponse, Health, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
+    Runner, RunnerStatus,
+};
+pub use secret::Secret;
+pub use task::{
+    CreateTask, CreatedTask, Page, ProjectSummary, SurveyQuestion, Task, TaskState, TaskStateError, TemplateSummary,
+    Trigger, TriggerKind, UnmetReason, Why,
+};
+pub use time::{Timestamp, TimestampError};
+pub use token::{RevokeToken, RevokedToken};
+
+/// The path under which every route of this version stands.
+pub const API_PREFIX: &str = "/api/v1";
+
+/// The longest that a claim may be parked, in milliseconds.
+pub const CLAIM_WAIT_MS_MAX: u64 = 30_000;
+
+/// A claim's answer that arrives later than this after it was sent is dropped by the runner, in milliseconds.
+pub const CLAIM_ANSWER_AGE_MS_MAX: u64 = 45_000;
+
+/// How often a runner with work renews its leases, in milliseconds.
+pub const HEARTBEAT_INTERVAL_MS: u64 = 5_000;
+
+/// Without contact for this long a runner is `offline`, in milliseconds.
+pub const RUNNER_OFFLINE_AFTER_MS: u64 = 30_000;
+
+/// The most bytes that one log patch carries.
+pub const LOG_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most bytes of any JSON body that this API accepts.
+pub const JSON_BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most bytes of a plugin component that a daemon serves and a runner takes.
+pub const PLUGIN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The header that carries the length of the log that the daemon holds, on every answer about a log.
+pub const LOG_LENGTH_HEADER: &str = "forge-log-length";
+
+/// The header under which a repeated creation of a task is recognised.
+pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";

@@ -1,0 +1,280 @@
+//! A task as the user's side of the API shows it, and what creates one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::Timestamp;
+
+/// Where a task stands. It only moves forward, but for a retry, which puts it back to `queued` with a new attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Waits for an eligible runner.
+    Queued,
+    /// Given to a runner that has not said yet that it starts.
+    Assigned,
+    /// Its process may run.
+    Running,
+    /// Waits for a person's word, without holding a slot.
+    AwaitingApproval,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly; the reason says how.
+    Failed,
+    /// Ended by a person, or rejected.
+    Canceled,
+    /// An attempt took longer than the template allows.
+    TimedOut,
+    /// Its runner was gone for longer than the template's `runner_grace`.
+    Lost,
+    /// Still unassigned at the end of `queue_timeout`.
+    Expired,
+    /// Not run, since the template's `concurrency` says so.
+    Skipped,
+}
+
+/// The text names no state.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is no task state; the states are: {states}", states = TaskState::ALL.map(TaskState::as_str).join(", "))]
+pub struct TaskStateError {
+    text: String,
+}
+
+impl TaskState {
+    /// Every state, in the order of a task's life.
+    pub const ALL: [Self; 11] = [
+        Self::Queued,
+        Self::Assigned,
+        Self::Running,
+        Self::AwaitingApproval,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Canceled,
+        Self::TimedOut,
+        Self::Lost,
+        Self::Expired,
+        Self::Skipped,
+    ];
+
+    /// The state's name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Assigned => "assigned",
+            Self::Running => "running",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::TimedOut => "timed_out",
+            Self::Lost => "lost",
+            Self::Expired => "expired",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// Whether nothing more will happen to the task by itself.
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Queued | Self::Assigned | Self::Running | Self::AwaitingApproval => false,
+            Self::Succeeded
+            | Self::Failed
+            | Self::Canceled
+            | Self::TimedOut
+            | Self::Lost
+            | Self::Expired
+            | Self::Skipped => true,
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for TaskState {
+    type Err = TaskStateError;
+
+    fn from_str(text: &str) -> Result<Self, TaskStateError> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| TaskStateError { text: text.to_owned() })
+    }
+}
+
+/// What made a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerKind {
+    /// A person, or a program with an access token.
+    User,
+    /// A schedule of the tree.
+    Schedule,
+    /// An inbound hook.
+    Integration,
+    /// `forge task retry`, or the template's `retry`.
+    Retry,
+}
+
+/// Who or what made a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    /// What made it.
+    pub kind: TriggerKind,
+    /// The access token's, schedule's or integration's name.
+    pub by: String,
+}
+
+/// A task, as `GET /tasks/{n}` answers. Times are UTC; what has not happened yet is null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The task's number, unique in this daemon.
+    pub number: u64,
+    /// The project's name.
+    pub project: String,
+    /// The template's name.
+    pub template: String,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why, for every end but `succeeded`; null otherwise.
+    pub reason: Option<String>,
+    /// The number of the newest attempt; 0 before the first.
+    pub attempt: u32,
+    /// The runner of the newest attempt.
+    pub runner: Option<String>,
+    /// The tag that its runner must have.
+    pub required_tag: Option<String>,
+    /// The revision of the configuration that it was created from.
+    pub revision: String,
+    /// The repository's commit, once the first attempt has resolved it.
+    pub commit: Option<String>,
+    /// The exit code of its process, where there was one.
+    pub exit_code: Option<i32>,
+    /// Who or what made it.
+    pub trigger: Trigger,
+    /// The answers to the survey that are not secret.
+    pub variables: Map<String, Value>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When the newest attempt was given to its runner.
+    pub assigned_at: Option<Timestamp>,
+    /// When the newest attempt's runner said that it starts.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How many bytes of the newest attempt's log the daemon holds.
+    pub log_bytes: u64,
+    /// What the executor plugin reported.
+    pub summary: Option<Value>,
+}
+
+/// What `POST /projects/{p}/templates/{t}/tasks` takes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateTask {
+    /// Answers to the template's survey, secret ones included.
+    #[serde(default)]
+    pub variables: Map<String, Value>,
+    /// Arguments to append, where the template has `allow_arguments`.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+}
+
+/// The answer to a creation: the task, and whether an Idempotency-Key found it made already.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreatedTask {
+    /// The task.
+    pub task: Task,
+    /// True when an earlier request with the same key made it.
+    pub replayed: bool,
+}
+
+/// One page of a listing, newest first where that makes sense.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items of this page.
+    pub items: Vec<T>,
+    /// What to hand back as `cursor` for the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// A project, as `GET /projects` lists it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProjectSummary {
+    /// Its name.
+    pub name: String,
+    /// Its description, empty when it has none.
+    pub description: String,
+}
+
+/// A template, as `GET /projects/{p}/templates` lists it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TemplateSummary {
+    /// Its name.
+    pub name: String,
+    /// Its project's name.
+    pub project: String,
+    /// Its description, empty when it has none.
+    pub description: String,
+    /// The plugin that runs it.
+    pub executor: String,
+    /// The tag that a runner must have.
+    pub required_tag: Option<String>,
+    /// What a trigger asks for, by name.
+    pub survey: Vec<SurveyQuestion>,
+}
+
+/// One question of a template's survey.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SurveyQuestion {
+    /// The variable that the answer becomes.
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean`, `choice` or `secret`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What to ask, empty when the name says it.
+    pub description: String,
+    /// Whether an answer is needed.
+    pub required: bool,
+    /// The answer when none is given.
+    pub default: Option<Value>,
+    /// What a `choice` allows.
+    pub choices: Vec<String>,
+    /// The regular expression that a string must match.
+    pub pattern: Option<String>,
+}
+
+/// Why a task is where it is, as `GET /tasks/{n}/why` answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    /// The task's number.
+    pub number: u64,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The whole answer in words.
+    pub message: String,
+    /// When the reconciler acts by itself; null once the task is final.
+    pub deadline: Option<Timestamp>,
+    /// What the reconciler does then, as in "the task expires".
+    pub at_deadline: Option<String>,
+    /// One entry for each runner or rule that holds the task back.
+    pub unmet: Vec<UnmetReason>,
+}
+
+/// One thing that holds a task back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnmetReason {
+    /// A stable name: `no_runner_with_tag`, `runner_offline`, `runner_disabled`, `runner_full`, `project_limit`,
+    /// `template_concurrency`, `runner_draining`, `wrong_project`, `untagged_refused`, `cancel_pending`, `runner_unreachable`, `retry_delay`, `turn`, `storage_full`.
+    pub code: String,
+    /// The runner that it is about, where it is about one.
+    pub runner: Option<String>,
+    /// The same in words.
+    pub message: String,
+}

@@ -1,0 +1,217 @@
+//! The face of scheduler, store and logs: every route of the API ends here, in the API's own types.
+//!
+//! A [`Core`] is a handle, cheap to clone. It never prints, never reads a socket, and gives nothing away that its caller did
+//! not prove: who may see which project is the routes' business, what a runner or an attempt may do is decided here.
+
+mod attempts;
+mod error;
+mod options;
+mod registration;
+mod runners;
+mod tasks;
+mod tokens;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use forge_api::{AttemptId, Secret};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+pub use crate::logs::LogReader;
+use crate::logs::{self, LogError, Logs};
+use crate::scheduler::Scheduler;
+use crate::scheduler::reconcile::Reconciler;
+use crate::secrets::{Keys, Resolver};
+use crate::store::{Opened, Planner, Refused, Store, StoreError, WriterThread};
+pub use error::CoreError;
+pub use forge_config::SecretsAllow;
+pub use options::{
+    Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, LogLimits, RunnerIdentity, TaskFilter,
+};
+pub use tokens::revoke_token_on_host;
+
+/// The handle.
+#[derive(Clone)]
+pub struct Core {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Clock,
+    store: Store,
+    logs: Arc<Logs>,
+    scheduler: Arc<Scheduler>,
+    keys: Arc<Keys>,
+    resolver: Arc<Resolver>,
+    plugin_dir: PathBuf,
+    registration_token: Option<Secret>,
+    log_limits: LogLimits,
+    shutdown: CancellationToken,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Core")
+    }
+}
+
+/// What the core runs beside its callers; awaited at drain.
+#[derive(Debug)]
+pub struct CoreTasks {
+    tasks: JoinSet<()>,
+    writer: WriterThread,
+}
+
+impl CoreTasks {
+    /// Waits until everything that the core runs has ended and is stored; call [`Core::drain`] and drop every [`Core`] first.
+    pub async fn join(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+        let writer = self.writer;
+        // A thread that cannot be joined has ended with the process's panic hook; nothing more can be waited for.
+        let _joined = tokio::task::spawn_blocking(move || writer.join()).await;
+    }
+}
+
+impl Core {
+    /// Opens the store, reconciles every open row, and starts the scheduler.
+    pub async fn start(options: CoreOptions) -> Result<(Self, CoreTasks), CoreStartError> {
+        let CoreOptions {
+            data_dir,
+            plugin_dir,
+            config,
+            registration_token,
+            identity_file,
+            secrets_allow,
+            clock,
+            log_limits,
+        } = options;
+        let opened = blocking_start(move || {
+            // The lock comes first: a second daemon changes nothing in the folder.
+            let opened = Opened::open(&data_dir)?;
+            let keys = Keys::open(&data_dir)?;
+            let logs = Logs::open(&data_dir, log_limits)?;
+            Ok((opened, Arc::new(keys), Arc::new(logs)))
+        });
+        let (opened, keys, logs) = opened.await?;
+        let scheduler = Arc::new(Scheduler::new(config, clock.clone(), Arc::clone(&keys)));
+        let planner: Arc<dyn Planner> = Arc::<Scheduler>::clone(&scheduler);
+        let (store, writer) = opened.serve(planner)?;
+        let live = store.boot(clock.now()).await?;
+        let (registrations, _live) = store.runners().await?;
+        scheduler.boot(registrations, live);
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let reconciler = Reconciler {
+            scheduler: Arc::clone(&scheduler),
+            store: store.clone(),
+            logs: Arc::clone(&logs),
+            disk_reserve_bytes: log_limits.disk_reserve_bytes,
+        };
+        tasks.spawn(reconciler.run(shutdown.clone()));
+        tasks.spawn(sync_logs(Arc::clone(&logs), shutdown.clone()));
+        let resolver = Arc::new(Resolver { identity_file, allow: secrets_allow });
+        let inner = Inner {
+            clock,
+            store,
+            logs,
+            scheduler,
+            keys,
+            resolver,
+            plugin_dir,
+            registration_token,
+            log_limits,
+            shutdown,
+        };
+        Ok((Self { inner: Arc::new(inner) }, CoreTasks { tasks, writer }))
+    }
+
+    /// Answers every parked claim and takes no new work; requests under way are finished.
+    pub fn drain(&self) {
+        self.inner.scheduler.drain();
+        self.inner.shutdown.cancel();
+    }
+
+    fn now(&self) -> forge_api::Timestamp {
+        self.inner.clock.now()
+    }
+}
+
+async fn blocking_start<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CoreStartError> + Send + 'static,
+) -> Result<T, CoreStartError> {
+    let ended = |_| CoreStartError::Store(StoreError::Closed);
+    tokio::task::spawn_blocking(work).await.map_err(ended)?
+}
+
+/// Brings logs to disk for good, many at a time.
+async fn sync_logs(logs: Arc<Logs>, shutdown: CancellationToken) {
+    let interval = std::time::Duration::from_millis(logs::SYNC_INTERVAL_MS);
+    while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        if let Err(error) = logs.sync().await {
+            tracing::error!(%error, "logs could not be brought to disk; it is tried again in a moment");
+        }
+    }
+}
+
+/// What the store refused, in words; `attempt` is who asked, where an attempt did.
+fn refused(error: StoreError, what: &'static str, name: &str, attempt: Option<AttemptId>) -> CoreError {
+    let not_found = |what, name: &str| CoreError::NotFound { what, name: name.to_owned(), nearest: None };
+    let StoreError::Refused(refusal) = error else {
+        return internal(error);
+    };
+    match refusal {
+        Refused::NoTask | Refused::NoAttempt | Refused::NoRunner => not_found(what, name),
+        Refused::Ended { state } => match attempt {
+            Some(attempt) => CoreError::Gone { attempt, reason: format!("its task is {state}") },
+            None => CoreError::Conflict {
+                detail: format!("{what} {name} ended already: it is {state}"),
+                hint: Some(format!("`forge task retry {name}` gives it another attempt")),
+            },
+        },
+        Refused::Open { state } => CoreError::Conflict {
+            detail: format!("{what} {name} is {state}, and this needs one that ended"),
+            hint: Some(format!("wait for its end, or cancel it with `forge task cancel {name}`")),
+        },
+        Refused::Gone { reason } => match attempt {
+            Some(attempt) => CoreError::Gone { attempt, reason },
+            None => CoreError::Conflict { detail: reason, hint: None },
+        },
+        Refused::Older { newest } => match attempt {
+            Some(attempt) => CoreError::Older { attempt, newest },
+            None => CoreError::Conflict { detail: format!("attempt {newest} is newer"), hint: None },
+        },
+        Refused::KeyReused { task } => CoreError::Conflict {
+            detail: format!("the idempotency key made task {task} from another request"),
+            hint: Some("send a new key with a new request".to_owned()),
+        },
+        Refused::NameTaken => CoreError::NameTaken { name: name.to_owned() },
+        Refused::TokenUsedUp { uses } => CoreError::Forbidden {
+            detail: format!("the registration token is used up: it was good for {uses} registrations"),
+            hint: Some("raise `uses` in its file, or use another token".to_owned()),
+        },
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> CoreError {
+    CoreError::Internal(error.to_string())
+}
+
+fn log_error(error: LogError, attempt: AttemptId) -> CoreError {
+    match error {
+        LogError::Gap { length } => CoreError::RangeNotSatisfiable { log_length: length },
+        LogError::Differs { length } => CoreError::Conflict {
+            detail: format!(
+                "the patch repeats bytes before {length} of the log of attempt {attempt}, and not the same"
+            ),
+            hint: Some("send what the log's process wrote, unchanged".to_owned()),
+        },
+        LogError::WrongLength { range, body } => CoreError::Invalid {
+            detail: format!("Content-Range covers {range} bytes and the body has {body}"),
+            hint: Some("send `bytes FIRST-LAST/*` with LAST inclusive".to_owned()),
+        },
+        LogError::TooLong { bytes_max } => CoreError::LogLimit { attempt, bytes_max },
+        error @ (LogError::Io { .. } | LogError::Ended) => internal(error),
+    }
+}

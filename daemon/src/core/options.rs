@@ -1,0 +1,130 @@
+//! What the core is started with, what its callers hand around, and what it refuses to start on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use forge_api::{AttemptId, RunnerStatus, Secret, TaskState, Timestamp};
+use forge_config::SecretsAllow;
+use forge_config::meant::Tree;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+
+/// What the core is started with.
+#[derive(Debug)]
+pub struct CoreOptions {
+    /// The data folder; it exists and is ours.
+    pub data_dir: PathBuf,
+    /// Where components lie as `<sha256>.wasm`, put there before a revision that names them is applied.
+    pub plugin_dir: PathBuf,
+    /// The revision that serves, now and later.
+    pub config: watch::Receiver<Arc<Applied>>,
+    /// The single registration token of forge.toml: it registers any name.
+    pub registration_token: Option<Secret>,
+    /// What decrypts age values of the tree.
+    pub identity_file: Option<PathBuf>,
+    /// `[secrets.allow.<project>]` by project.
+    pub secrets_allow: BTreeMap<String, SecretsAllow>,
+    /// The clock.
+    pub clock: Clock,
+    /// `[logs]`.
+    pub log_limits: LogLimits,
+}
+
+/// A revision of the tree that passed every check and serves.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The commit or the tree's hash; empty while an empty tree serves.
+    pub revision: String,
+    /// The tree.
+    pub tree: Arc<Tree>,
+    /// When it was applied; `None` while an empty tree serves.
+    pub applied_at: Option<Timestamp>,
+}
+
+/// How much logs may take.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// The most bytes of one attempt's log; then the attempt fails.
+    pub attempt_bytes_max: u64,
+    /// With less free space than this no new work is accepted.
+    pub disk_reserve_bytes: u64,
+}
+
+/// Which tasks a listing shows.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// Only this project's.
+    pub project: Option<String>,
+    /// Only this state's.
+    pub state: Option<TaskState>,
+    /// Only this template's.
+    pub template: Option<String>,
+    /// Only projects that the caller may see; `None` is all.
+    pub visible: Option<Vec<String>>,
+}
+
+/// A runner that proved its token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunnerIdentity {
+    pub(crate) name: String,
+    pub(crate) key: i64,
+}
+
+impl RunnerIdentity {
+    /// The runner's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A bearer that proved an attempt's own token. Whether the attempt still stands is asked at each write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptAccess {
+    pub(crate) attempt: AttemptId,
+    pub(crate) runner: String,
+    /// Whether every byte of its log was there when it proved itself.
+    pub(crate) log_whole: bool,
+}
+
+impl AttemptAccess {
+    /// Which attempt.
+    pub fn attempt(&self) -> AttemptId {
+        self.attempt
+    }
+
+    /// The runner that the attempt was given to.
+    pub fn runner(&self) -> &str {
+        &self.runner
+    }
+}
+
+/// What metrics show of the core.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// How many tasks stand in each state; every state is there.
+    pub tasks: BTreeMap<TaskState, u64>,
+    /// How many runners have each status.
+    pub runners: Vec<(RunnerStatus, u64)>,
+    /// Writes of closed attempts that were refused or kept without counting, since the start.
+    pub fenced_writes: u64,
+    /// Claims that wait right now.
+    pub parked_claims: u64,
+    /// Bytes of logs taken since the start.
+    pub log_bytes: u64,
+}
+
+/// Why the core did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreStartError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The keys could not be read or made.
+    #[error(transparent)]
+    Keys(#[from] crate::secrets::KeysError),
+    /// The folder of logs could not be made or read.
+    #[error(transparent)]
+    Logs(#[from] crate::logs::LogError),
+}

@@ -1,0 +1,304 @@
+//! Runners: who they are, what they ask for, and how they stand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use forge_api::{
+    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, HeartbeatRequest, HeartbeatResponse, Runner, SealedJob,
+    Secret,
+};
+
+use super::{Core, CoreError, RunnerIdentity, internal, refused};
+use crate::scheduler::claims::{Answer, Considered, Place, Wake};
+use crate::scheduler::facts::{self, Permission};
+use crate::scheduler::task::Happening;
+use crate::scheduler::why::Candidate;
+use crate::scheduler::words;
+use crate::secrets::{self, Parts, digest_of};
+use crate::store::{Registration, StoreError};
+
+/// The most characters of what a runner says of itself: its session and its version.
+const SAID_BYTES_MAX: usize = 256;
+
+/// The most attempts that a runner names as held.
+const HELD_ATTEMPTS_MAX: usize = 10_000;
+
+impl Core {
+    /// Which runner a token belongs to.
+    pub async fn authenticate_runner(&self, token: &Secret) -> Result<RunnerIdentity, CoreError> {
+        let digest = digest_of(token);
+        let found = self.inner.store.runner_by_token(digest.0).await.map_err(internal)?;
+        // The token's hash was looked up whole: nothing of it can be guessed piece by piece.
+        let (registration, pending) = found.ok_or(CoreError::Unauthorized)?;
+        if pending {
+            self.inner.store.promote(registration.key, digest.0).await.map_err(internal)?;
+            tracing::info!(runner = registration.name, "a runner's new token was used for the first time");
+            // A claim that waits knows the runner as it was.
+            self.inner.scheduler.wake(&registration.name);
+        }
+        Ok(RunnerIdentity { name: registration.name, key: registration.key })
+    }
+
+    /// Ends a runner's registration at its own wish.
+    pub async fn unregister(&self, runner: &RunnerIdentity) -> Result<(), CoreError> {
+        self.forget(&runner.name, format!("runner {} unregistered", runner.name)).await
+    }
+
+    /// Forgets a runner's registration. What it still runs is lost at once.
+    pub async fn remove_runner(&self, name: &str) -> Result<(), CoreError> {
+        match self.forget(name, format!("runner {name} was removed")).await {
+            Err(CoreError::NotFound { .. }) => Err(self.no_runner(name).await),
+            other => other,
+        }
+    }
+
+    async fn forget(&self, name: &str, reason: String) -> Result<(), CoreError> {
+        let removed = self.inner.store.remove_runner(name.to_owned(), reason, self.now()).await;
+        let fates = removed.map_err(|error| refused(error, "runner", name, None))?;
+        self.inner.scheduler.after(&fates);
+        self.inner.scheduler.forget_runner(name);
+        Ok(())
+    }
+
+    /// Lets a runner take nothing new, or again.
+    pub async fn set_draining(&self, name: &str, draining: bool) -> Result<Runner, CoreError> {
+        match self.inner.store.set_draining(name.to_owned(), draining).await {
+            Ok(()) => {}
+            Err(StoreError::Refused(_)) => return Err(self.no_runner(name).await),
+            Err(error) => return Err(internal(error)),
+        }
+        self.inner.scheduler.wake(name);
+        self.runner(name).await
+    }
+
+    async fn no_runner(&self, name: &str) -> CoreError {
+        let known = self.candidates().await.unwrap_or_default();
+        let nearest = words::nearest(name, known.iter().map(|known| known.facts.name.as_str()));
+        CoreError::NotFound {
+            what: "runner",
+            name: name.to_owned(),
+            nearest: nearest.filter(|nearest| nearest != name),
+        }
+    }
+
+    /// The runners that a caller may see: global ones and those of its projects; `None` sees all.
+    pub async fn runners(&self, visible: Option<Vec<String>>) -> Result<Vec<Runner>, CoreError> {
+        let (registrations, _live) = self.inner.store.runners().await.map_err(internal)?;
+        let registrations: BTreeMap<&str, &Registration> =
+            registrations.iter().map(|known| (known.name.as_str(), known)).collect();
+        let candidates = self.candidates().await?;
+        let may_see = |project: &Option<String>| match (project, &visible) {
+            (Some(project), Some(visible)) => visible.contains(project),
+            (None, _) | (_, None) => true,
+        };
+        let shown = candidates.into_iter().filter(|candidate| may_see(&candidate.facts.project));
+        Ok(shown
+            .map(|candidate| {
+                let registration = registrations.get(candidate.facts.name.as_str()).copied();
+                self.shown(candidate, registration)
+            })
+            .collect())
+    }
+
+    fn shown(&self, candidate: Candidate, registration: Option<&Registration>) -> Runner {
+        let said = self.inner.scheduler.contact(&candidate.facts.name).map(|(said, _)| said);
+        let stored_version = registration.map(|known| known.version.clone()).unwrap_or_default();
+        Runner {
+            project: candidate.facts.project,
+            tags: candidate.facts.tags,
+            status: candidate.facts.status,
+            running: candidate.facts.running,
+            max_parallel_tasks: candidate.facts.max_parallel_tasks,
+            version: said.as_ref().map_or(stored_version, |said| said.version.clone()),
+            last_contact_at: candidate.last_contact_at,
+            health: said.and_then(|said| said.health).or_else(|| registration.and_then(|known| known.health)),
+            public_key: registration.map(|known| known.public_key.clone()),
+            name: candidate.facts.name,
+        }
+    }
+
+    /// One runner.
+    pub async fn runner(&self, name: &str) -> Result<Runner, CoreError> {
+        match self.runners(None).await?.into_iter().find(|runner| runner.name == name) {
+            Some(runner) => Ok(runner),
+            None => Err(self.no_runner(name).await),
+        }
+    }
+
+    /// Every runner that is declared or registered, as the rules see it.
+    pub(super) async fn candidates(&self) -> Result<Vec<Candidate>, CoreError> {
+        let (registrations, live) = self.inner.store.runners().await.map_err(internal)?;
+        let applied = self.inner.scheduler.applied();
+        let declared = applied.tree.runners.keys().map(|name| (name.as_str(), None));
+        // Who is both declared and registered is registered: the later entry stays.
+        let known: BTreeMap<&str, Option<&Registration>> =
+            declared.chain(registrations.iter().map(|known| (known.name.as_str(), Some(known)))).collect();
+        let mut running_on: BTreeMap<&str, u32> = BTreeMap::new();
+        for live in &live {
+            *running_on.entry(&live.runner).or_default() += live.attempts;
+        }
+        let candidates = known.into_iter().map(|(name, registration)| {
+            let permission = Permission::of(&applied.tree, name, registration);
+            let contact = registration.and_then(|_| self.inner.scheduler.contact(name));
+            let last_contact_at = contact
+                .as_ref()
+                .map(|(said, _)| said.at)
+                .or_else(|| registration.and_then(|known| known.last_contact_at));
+            let in_contact = contact.as_ref().map(|(_, here)| *here).or(last_contact_at.map(|_| false));
+            let draining = registration.is_some_and(|known| known.draining);
+            let status = facts::status(permission.enabled, draining, in_contact);
+            let own_max =
+                contact.map(|(said, _)| said.own_max).or(registration.map(|known| known.own_max)).unwrap_or_default();
+            let running = running_on.get(name).copied().unwrap_or_default();
+            let asking = self.inner.scheduler.asking(name);
+            Candidate {
+                facts: permission.facts(name, status, own_max, running, asking),
+                last_contact_at,
+                declared: applied.tree.runners.contains_key(name),
+            }
+        });
+        Ok(candidates.collect())
+    }
+
+    /// Waits for work. Dropping the future gives the place up.
+    pub async fn claim(&self, runner: &RunnerIdentity, request: ClaimRequest) -> Result<ClaimResponse, CoreError> {
+        check_said(&[&request.session, &request.version], request.held.len())?;
+        if self.inner.scheduler.is_draining() {
+            return Err(CoreError::ShuttingDown);
+        }
+        let wait_ms = request.wait_ms.min(CLAIM_WAIT_MS_MAX);
+        let until_ms = self.inner.clock.elapsed_ms().saturating_add(wait_ms);
+        let request = Arc::new(request);
+        loop {
+            let left_ms = until_ms.saturating_sub(self.inner.clock.elapsed_ms());
+            let (scheduler, asked) = (Arc::clone(&self.inner.scheduler), Arc::clone(&request));
+            let considered = self
+                .inner
+                .store
+                .ask(runner.key, move |registration, held| scheduler.consider(registration, &held, &asked));
+            let considered = considered.await.map_err(gone_runner)?;
+            match considered {
+                Considered::Clash { last_contact_at } => {
+                    return Err(CoreError::SessionClash { runner: runner.name.clone(), last_contact_at });
+                }
+                Considered::Answer(answer) => {
+                    let Answer { undelivered, cancels, lost, draining } = answer;
+                    let nothing_else = cancels.is_empty() && lost.is_empty();
+                    let asked_for_some = !undelivered.is_empty();
+                    let jobs = self.deliver(runner, undelivered).await?;
+                    // What could not be delivered has failed; its runner waits on.
+                    if jobs.is_empty() && asked_for_some && nothing_else {
+                        continue;
+                    }
+                    return Ok(ClaimResponse { jobs, cancels, lost, draining });
+                }
+                Considered::Parked(place) => {
+                    if let Some(response) = self.wait(runner, place, left_ms).await? {
+                        return Ok(response);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits at a place; `None` when the claim is to look again.
+    async fn wait(
+        &self,
+        runner: &RunnerIdentity,
+        mut place: Place,
+        left_ms: u64,
+    ) -> Result<Option<ClaimResponse>, CoreError> {
+        let draining = place.draining;
+        let woken = tokio::select! {
+            biased;
+            woken = &mut place.woken => woken.ok(),
+            () = self.inner.clock.sleep_ms(left_ms) => place.woken.try_recv().ok(),
+        };
+        drop(place);
+        let empty = ClaimResponse { draining, ..ClaimResponse::default() };
+        Ok(match woken {
+            Some(Wake::Jobs(attempts)) => {
+                let jobs = self.deliver(runner, attempts).await?;
+                (!jobs.is_empty()).then_some(ClaimResponse { jobs, draining, ..ClaimResponse::default() })
+            }
+            Some(Wake::Look) => None,
+            Some(Wake::Drain) => Some(ClaimResponse { draining: true, ..ClaimResponse::default() }),
+            Some(Wake::Replaced) | None => Some(empty),
+        })
+    }
+
+    /// Makes jobs of attempts. One whose secrets do not resolve fails, with the reason.
+    async fn deliver(&self, runner: &RunnerIdentity, attempts: Vec<AttemptId>) -> Result<Vec<SealedJob>, CoreError> {
+        if attempts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let registration = self.inner.store.runner_by_name(runner.name.clone()).await.map_err(internal)?;
+        let public_key = registration.ok_or(CoreError::Unauthorized)?.public_key;
+        let mut jobs = Vec::new();
+        for attempt in attempts {
+            let Some(delivery) = self.inner.store.delivery(attempt).await.map_err(internal)? else {
+                continue;
+            };
+            let (core, public_key, now) = (self.clone(), public_key.clone(), self.now());
+            let sealed = tokio::task::spawn_blocking(move || {
+                let (resolver, keys) = (&*core.inner.resolver, &*core.inner.keys);
+                let parts = Parts { attempt, delivery, resolver, keys, now };
+                let job = secrets::build(parts).map_err(|error| error.to_string())?;
+                secrets::seal_job(&job, &public_key, keys.signing()).map_err(|error| error.to_string())
+            });
+            match sealed.await.map_err(internal)? {
+                Ok(job) => jobs.push(job),
+                Err(reason) => self.fail_attempt(attempt, reason).await?,
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Ends an attempt from the daemon's side.
+    pub(super) async fn fail_attempt(&self, attempt: AttemptId, reason: String) -> Result<(), CoreError> {
+        tracing::warn!(%attempt, reason, "the daemon ended an attempt");
+        match self.inner.store.happen_to_attempt(attempt, Happening::Fail { reason }, self.now()).await {
+            Ok(fate) => {
+                self.inner.scheduler.after(&[fate]);
+                Ok(())
+            }
+            // It ended meanwhile, for another reason.
+            Err(StoreError::Refused(_)) => Ok(()),
+            Err(error) => Err(internal(error)),
+        }
+    }
+
+    /// Renews the leases of the attempts held.
+    pub async fn heartbeat(
+        &self,
+        runner: &RunnerIdentity,
+        request: HeartbeatRequest,
+    ) -> Result<HeartbeatResponse, CoreError> {
+        check_said(&[&request.session], request.held.len())?;
+        let registration = self.inner.store.runner_by_name(runner.name.clone()).await.map_err(internal)?;
+        let registration = registration.filter(|known| known.key == runner.key).ok_or(CoreError::Unauthorized)?;
+        let held = self.inner.store.held(runner.name.clone()).await.map_err(internal)?;
+        let answered = self.inner.scheduler.heartbeat(&registration, &held, &request);
+        answered.map_err(|last_contact_at| CoreError::SessionClash { runner: runner.name.clone(), last_contact_at })
+    }
+}
+
+/// A runner that was removed while it asked is nobody.
+fn gone_runner(error: StoreError) -> CoreError {
+    match error {
+        StoreError::Refused(_) => CoreError::Unauthorized,
+        error => internal(error),
+    }
+}
+
+fn check_said(texts: &[&str], held: usize) -> Result<(), CoreError> {
+    if texts.iter().any(|text| text.len() > SAID_BYTES_MAX) || held > HELD_ATTEMPTS_MAX {
+        return Err(CoreError::Invalid {
+            detail: format!(
+                "a session or version has {SAID_BYTES_MAX} bytes at most, and {HELD_ATTEMPTS_MAX} attempts may be held"
+            ),
+            hint: None,
+        });
+    }
+    Ok(())
+}

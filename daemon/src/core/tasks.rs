@@ -1,0 +1,268 @@
+//! The user's side: making, showing, ending and repeating tasks.
+
+use std::sync::Arc;
+
+use forge_api::{CreateTask, CreatedTask, Page, Task, Trigger, Why};
+use forge_config::meant::{Project, Template};
+
+use super::{Applied, Core, CoreError, Counters, LogReader, TaskFilter, internal, refused};
+use crate::logs::{Attempts, Expectation};
+use crate::scheduler::spec::TaskSpec;
+use crate::scheduler::task::Happening;
+use crate::scheduler::{assign, project_facts, why, words};
+use crate::store::{Idempotency, Listing, LogState, NewTask};
+
+/// The most items of a page.
+const PAGE_ITEMS_MAX: u32 = 500;
+
+/// The most bytes of an idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The most arguments that a trigger appends, and the most bytes of all of them.
+const ARGUMENTS_MAX: usize = 256;
+const ARGUMENTS_BYTES_MAX: usize = 64 * 1024;
+
+impl Core {
+    /// Makes a task from a template of the revision that serves.
+    pub async fn create_task(
+        &self,
+        project: &str,
+        template: &str,
+        request: CreateTask,
+        trigger: Trigger,
+        idempotency_key: Option<String>,
+    ) -> Result<CreatedTask, CoreError> {
+        if self.inner.scheduler.is_draining() {
+            return Err(CoreError::ShuttingDown);
+        }
+        self.check_space()?;
+        let applied = self.inner.scheduler.applied();
+        let (project, template) = find_template(&applied, project, template)?;
+        check_arguments(&template, &request)?;
+        let idempotency = idempotency_key.map(|key| self.idempotency(key, &request)).transpose()?;
+        let answers = template
+            .check_answers(&request.variables)
+            .map_err(|errors| CoreError::InvalidAnswers(errors.iter().map(ToString::to_string).collect()))?;
+        let secret_answers = if answers.secret.is_empty() {
+            None
+        } else {
+            let json = serde_json::to_vec(&answers.secret).map_err(internal)?;
+            Some(age::encrypt(&self.inner.keys.store().to_public(), &json).map_err(internal)?)
+        };
+        let new = NewTask {
+            spec: TaskSpec::of(&applied.tree, &project, &template).map_err(internal)?,
+            revision: applied.revision.clone(),
+            trigger,
+            variables: answers.plain,
+            arguments: request.arguments,
+            secret_answers,
+            idempotency,
+        };
+        let made = self.inner.store.create(new, self.now()).await;
+        let made = made.map_err(|error| refused(error, "task", "", None))?;
+        self.inner.scheduler.after(&made.others);
+        Ok(CreatedTask { task: self.task(made.number).await?, replayed: made.replayed })
+    }
+
+    fn check_space(&self) -> Result<(), CoreError> {
+        let free_bytes = self.inner.logs.free_bytes().map_err(internal)?;
+        let reserve_bytes = self.inner.log_limits.disk_reserve_bytes;
+        if free_bytes < reserve_bytes { Err(CoreError::StorageFull { free_bytes, reserve_bytes }) } else { Ok(()) }
+    }
+
+    fn idempotency(&self, key: String, request: &CreateTask) -> Result<Idempotency, CoreError> {
+        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            return Err(CoreError::Invalid {
+                detail: format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"),
+                hint: Some("send a random one, such as a UUID".to_owned()),
+            });
+        }
+        // The request may hold secret answers: only its MAC is kept.
+        let json = serde_json::to_vec(request).map_err(internal)?;
+        Ok(Idempotency { key, request_mac: self.inner.keys.request_mac(&json) })
+    }
+
+    /// A page of tasks, newest first.
+    pub async fn tasks(&self, filter: TaskFilter, cursor: Option<String>, limit: u32) -> Result<Page<Task>, CoreError> {
+        let before = match cursor {
+            None => None,
+            Some(cursor) => Some(cursor.parse::<u64>().map_err(|_| CoreError::Invalid {
+                detail: format!("{cursor:?} is no cursor"),
+                hint: Some("hand back `next_cursor` of the page before, unchanged".to_owned()),
+            })?),
+        };
+        let limit = limit.clamp(1, PAGE_ITEMS_MAX);
+        let TaskFilter { project, state, template, visible } = filter;
+        // One more than asked for says whether there is another page.
+        let listing = Listing { project, state, template, visible, before, limit: limit + 1 };
+        let mut items = self.inner.store.tasks(listing).await.map_err(internal)?;
+        let more = items.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+        items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let next_cursor = items.last().filter(|_| more).map(|task| task.number.to_string());
+        Ok(Page { items: self.with_log_bytes(items).await?, next_cursor })
+    }
+
+    /// One task.
+    pub async fn task(&self, number: u64) -> Result<Task, CoreError> {
+        let task = self.inner.store.task(number).await.map_err(internal)?;
+        let task = task.ok_or_else(|| no_task(number))?;
+        self.with_log_bytes(vec![task]).await?.pop().ok_or_else(|| no_task(number))
+    }
+
+    async fn with_log_bytes(&self, mut tasks: Vec<Task>) -> Result<Vec<Task>, CoreError> {
+        let logs = Arc::clone(&self.inner.logs);
+        let work = move || {
+            for task in tasks.iter_mut().filter(|task| task.attempt > 0) {
+                task.log_bytes = logs.length(forge_api::AttemptId { task: task.number, attempt: task.attempt });
+            }
+            tasks
+        };
+        tokio::task::spawn_blocking(work).await.map_err(internal)
+    }
+
+    /// Why a task is where it is.
+    pub async fn why(&self, number: u64) -> Result<Why, CoreError> {
+        let circumstances = self.inner.store.circumstances(number).await.map_err(internal)?;
+        let circumstances = circumstances.ok_or_else(|| no_task(number))?;
+        let candidates = self.candidates().await?;
+        let applied = self.inner.scheduler.applied();
+        let project = assign::project_facts(&project_facts(&applied), &circumstances.task.project);
+        let storage_full = self.inner.scheduler.is_storage_full();
+        Ok(why::why(&circumstances, &candidates, project, storage_full, self.now()))
+    }
+
+    /// Asks for a task's end. Asking again changes nothing; a task that ended is a conflict.
+    pub async fn cancel(&self, number: u64, by: &str) -> Result<Task, CoreError> {
+        self.happen(number, Happening::Cancel { by: by.to_owned() }).await
+    }
+
+    /// Queues a task that ended again, with its own revision and commit.
+    pub async fn retry(&self, number: u64, by: &str) -> Result<Task, CoreError> {
+        self.check_space()?;
+        if self.inner.store.secret_answers_gone(number).await.map_err(internal)? {
+            return Err(CoreError::Conflict {
+                detail: format!("task {number} had secret answers, and those were deleted when it ended"),
+                hint: Some("run its template anew with `forge run`".to_owned()),
+            });
+        }
+        tracing::info!(task = number, by, "another attempt was asked for");
+        self.happen(number, Happening::Retry { by: by.to_owned() }).await
+    }
+
+    async fn happen(&self, number: u64, happening: Happening) -> Result<Task, CoreError> {
+        let fate = self.inner.store.happen(number, happening, self.now()).await;
+        let fate = fate.map_err(|error| refused(error, "task", &number.to_string(), None))?;
+        self.inner.scheduler.after(&[fate]);
+        self.task(number).await
+    }
+
+    /// The log of a task's newest attempt, or of the one asked for.
+    pub async fn log(&self, number: u64, attempt: Option<u32>) -> Result<LogReader, CoreError> {
+        let (newest, _) = self.look(number, attempt).await?;
+        Ok(LogReader {
+            logs: Arc::clone(&self.inner.logs),
+            attempts: Arc::new(self.clone()),
+            clock: self.inner.clock.clone(),
+            task: number,
+            asked: attempt,
+            attempt: newest,
+        })
+    }
+
+    /// What metrics show.
+    pub async fn counters(&self) -> Result<Counters, CoreError> {
+        let tasks = self.inner.store.counts().await.map_err(internal)?;
+        let mut runners: Vec<(forge_api::RunnerStatus, u64)> = Vec::new();
+        for candidate in self.candidates().await? {
+            match runners.iter_mut().find(|(status, _)| *status == candidate.facts.status) {
+                Some((_, count)) => *count += 1,
+                None => runners.push((candidate.facts.status, 1)),
+            }
+        }
+        Ok(Counters {
+            tasks,
+            runners,
+            fenced_writes: self.inner.scheduler.fenced_writes(),
+            parked_claims: self.inner.scheduler.parked_claims(),
+            log_bytes: self.inner.logs.taken_bytes(),
+        })
+    }
+}
+
+impl Attempts for Core {
+    fn look(
+        &self,
+        number: u64,
+        attempt: Option<u32>,
+    ) -> futures_util::future::BoxFuture<'_, Result<(u32, Expectation), CoreError>> {
+        Box::pin(async move {
+            let task = self.inner.store.task(number).await.map_err(internal)?.ok_or_else(|| no_task(number))?;
+            let attempt = attempt.unwrap_or(task.attempt);
+            if attempt == 0 {
+                let expectation = if task.state.is_final() { Expectation::Nothing } else { Expectation::More };
+                return Ok((0, expectation));
+            }
+            let id = forge_api::AttemptId { task: number, attempt };
+            let view = self.inner.store.attempt(id).await.map_err(internal)?.ok_or_else(|| CoreError::NotFound {
+                what: "attempt",
+                name: id.to_string(),
+                nearest: None,
+            })?;
+            let expectation = match (view.closed, view.log_state) {
+                (_, LogState::Whole | LogState::Damaged) => Expectation::Nothing,
+                (false, LogState::Open) => Expectation::More,
+                // It never started, so that there is nothing to hand in.
+                (true, LogState::Open) if !view.started => Expectation::Nothing,
+                (true, LogState::Open) => Expectation::Rest,
+            };
+            Ok((attempt, expectation))
+        })
+    }
+
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.scheduler.changes()
+    }
+}
+
+pub(super) fn no_task(number: u64) -> CoreError {
+    CoreError::NotFound { what: "task", name: number.to_string(), nearest: None }
+}
+
+fn find_template(applied: &Applied, project: &str, template: &str) -> Result<(Arc<Project>, Arc<Template>), CoreError> {
+    let projects = &applied.tree.projects;
+    let found = projects.get(project).ok_or_else(|| CoreError::NotFound {
+        what: "project",
+        name: project.to_owned(),
+        nearest: words::nearest(project, projects.keys().map(forge_config::Name::as_str)),
+    })?;
+    let templates = &found.templates;
+    let template = templates.get(template).ok_or_else(|| CoreError::NotFound {
+        what: "template",
+        name: format!("{project}/{template}"),
+        nearest: words::nearest(template, templates.keys().map(forge_config::Name::as_str))
+            .map(|nearest| format!("{project}/{nearest}")),
+    })?;
+    Ok((Arc::clone(found), Arc::clone(template)))
+}
+
+fn check_arguments(template: &Template, request: &CreateTask) -> Result<(), CoreError> {
+    let bytes: usize = request.arguments.iter().map(String::len).sum();
+    if !request.arguments.is_empty() && !template.allow_arguments {
+        return Err(CoreError::Invalid {
+            detail: format!("template {} takes no arguments", template.name.as_str()),
+            hint: Some("leave them out, or write `allow_arguments = true` in the template".to_owned()),
+        });
+    }
+    if request.arguments.len() > ARGUMENTS_MAX || bytes > ARGUMENTS_BYTES_MAX {
+        return Err(CoreError::Invalid {
+            detail: format!(
+                "a trigger appends {ARGUMENTS_MAX} arguments of {ARGUMENTS_BYTES_MAX} bytes in all at most"
+            ),
+            hint: Some("put long input into a survey answer or a file of the repository".to_owned()),
+        });
+    }
+    if request.arguments.iter().any(|argument| argument.contains('\0')) {
+        return Err(CoreError::Invalid { detail: "an argument holds a NUL byte".to_owned(), hint: None });
+    }
+    Ok(())
+}

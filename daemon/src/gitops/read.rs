@@ -1,0 +1,320 @@
+//! A folder read into memory as a tree of files: bounded, following only symlinks that stay inside, twice until it stands still.
+//!
+//! What is not of a tree (dotfiles, dot folders, files that are neither TOML nor components) is passed over. What is of it
+//! and cannot be read becomes a finding that names the file, so that one bad file is shown beside every other mistake.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use forge_config::{Code, Diagnostic, Files, Severity};
+
+use crate::hex;
+
+/// The most bytes of one TOML file.
+pub(crate) const TOML_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The most bytes of one component.
+pub(crate) const COMPONENT_BYTES_MAX: u64 = forge_api::PLUGIN_BYTES_MAX as u64;
+
+/// The most files of a tree.
+pub(crate) const TREE_FILES_MAX: usize = 20_000;
+
+/// The most bytes of a whole tree.
+pub(crate) const TREE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// How deep folders may lie; a tree of Forge needs three.
+pub(crate) const TREE_DEPTH_MAX: usize = 16;
+
+/// How often a tree that does not stand still is read again before this look is given up.
+const READS_MAX: u32 = 40;
+
+/// The pause between two reads that must agree.
+const READ_PAUSE: Duration = Duration::from_millis(60);
+
+/// A tree as it lies on the disk.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ReadTree {
+    /// Hex SHA-256 over the sorted paths and contents.
+    pub(crate) revision: String,
+    /// The files.
+    pub(crate) files: Files,
+    /// What could not be read, sorted by file.
+    pub(crate) findings: Vec<Diagnostic>,
+}
+
+/// The folder kept changing.
+#[derive(Debug, thiserror::Error)]
+#[error("{folder} kept changing while it was read {READS_MAX} times: the next change, or the next look, tries again", folder = folder.display())]
+pub(crate) struct NeverStill {
+    folder: PathBuf,
+}
+
+/// Reads until two reads agree, so that half of a burst is never taken for a tree. It blocks.
+pub(crate) fn read_until_still(root: &Path) -> Result<ReadTree, NeverStill> {
+    let mut before = read_once(root);
+    for _ in 0..READS_MAX {
+        std::thread::sleep(READ_PAUSE);
+        let after = read_once(root);
+        if after.revision == before.revision && after.findings == before.findings {
+            return Ok(after);
+        }
+        before = after;
+    }
+    Err(NeverStill { folder: root.to_owned() })
+}
+
+/// Reads once, whatever the tree is doing.
+pub(crate) fn read_once(root: &Path) -> ReadTree {
+    let mut reader = Reader { root: PathBuf::new(), files: Files::new(), findings: BTreeMap::new(), bytes: 0 };
+    match fs::canonicalize(root).and_then(|root| fs::metadata(&root).map(|metadata| (root, metadata.is_dir()))) {
+        Ok((canonical, true)) => {
+            reader.root = canonical;
+            reader.folder(&reader.root.clone(), "", &mut Vec::new());
+        }
+        Ok((_, false)) => reader.find(
+            ".",
+            Code::Unreadable,
+            format!("{} is a file and no folder", root.display()),
+            Some("`source.path` in forge.toml names the folder that holds `projects/`"),
+        ),
+        Err(error) => reader.find(
+            ".",
+            Code::Unreadable,
+            format!("the folder {} cannot be read: {error}", root.display()),
+            Some("make the folder, or correct `source.path` in forge.toml; it is applied as soon as it is there"),
+        ),
+    }
+    let revision = revision_of(&reader.files);
+    ReadTree { revision, files: reader.files, findings: reader.findings.into_values().collect() }
+}
+
+/// Hex SHA-256 over the sorted paths and contents, each with its length before it.
+pub(crate) fn revision_of(files: &Files) -> String {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    for (path, bytes) in files {
+        for part in [path.as_bytes(), bytes.as_slice()] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    hex::encode(hash.finish().as_ref())
+}
+
+/// What a file of the tree is, by its name.
+#[derive(Clone, Copy)]
+enum Kind {
+    Toml,
+    Component,
+}
+
+impl Kind {
+    fn of(name: &str) -> Option<Self> {
+        match Path::new(name).extension().and_then(OsStr::to_str) {
+            Some("toml") => Some(Self::Toml),
+            Some("wasm") => Some(Self::Component),
+            Some(_) | None => None,
+        }
+    }
+
+    const fn bytes_max(self) -> u64 {
+        match self {
+            Self::Toml => TOML_BYTES_MAX,
+            Self::Component => COMPONENT_BYTES_MAX,
+        }
+    }
+}
+
+struct Reader {
+    root: PathBuf,
+    files: Files,
+    /// One finding a file is enough; keyed by file, so they come out sorted.
+    findings: BTreeMap<String, Diagnostic>,
+    bytes: u64,
+}
+
+impl Reader {
+    fn find(&mut self, file: &str, code: Code, message: String, hint: Option<&str>) {
+        self.findings.entry(file.to_owned()).or_insert_with(|| Diagnostic {
+            file: file.to_owned(),
+            line: 1,
+            column: 1,
+            code,
+            message,
+            hint: hint.map(str::to_owned),
+            severity: Severity::Error,
+            source_line: String::new(),
+            source_column: 1,
+            span_width: 1,
+        });
+    }
+
+    /// `above` holds the real folders that lead here: one that comes again is a symlink loop.
+    fn folder(&mut self, real: &Path, relative: &str, above: &mut Vec<PathBuf>) {
+        let shown = if relative.is_empty() { "." } else { relative };
+        if above.iter().any(|folder| folder == real) || above.len() >= TREE_DEPTH_MAX {
+            let hint = Some("remove the symlink that leads back, or the folders that nest so deep");
+            self.find(shown, Code::Path, format!("the folder {shown} leads into itself or lies too deep"), hint);
+            return;
+        }
+        let entries = match fs::read_dir(real) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let hint = Some("let the daemon's user read it");
+                return self.find(shown, Code::Unreadable, format!("the folder cannot be read: {error}"), hint);
+            }
+        };
+        above.push(real.to_owned());
+        for entry in entries {
+            match entry {
+                Ok(entry) => self.entry(&entry, relative, above),
+                Err(error) => self.find(shown, Code::Unreadable, format!("the folder cannot be read: {error}"), None),
+            }
+        }
+        above.pop();
+    }
+
+    fn entry(&mut self, entry: &fs::DirEntry, relative: &str, above: &mut Vec<PathBuf>) {
+        let raw = entry.file_name();
+        if raw.as_encoded_bytes().starts_with(b".") {
+            return;
+        }
+        let join = |name: &str| if relative.is_empty() { name.to_owned() } else { format!("{relative}/{name}") };
+        let Some(name) = raw.to_str() else {
+            let hint = Some("rename it; names are a-z, 0-9 and `-`");
+            let shown = join(&raw.to_string_lossy());
+            return self.find(&shown, Code::BadName, "the file's name is not valid UTF-8".to_owned(), hint);
+        };
+        let path = join(name);
+        let is_symlink = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        // A file that goes between listing and reading was removed: the next read will show how it ends.
+        let resolved = if is_symlink { fs::canonicalize(entry.path()) } else { Ok(entry.path()) };
+        let metadata = resolved.and_then(|real| fs::metadata(&real).map(|metadata| (real, metadata)));
+        let (real, metadata) = match metadata {
+            Ok(found) => found,
+            Err(_) if Kind::of(name).is_none() => return,
+            Err(error) if is_symlink => {
+                let hint = Some("let it point to a file inside the tree, or remove it");
+                return self.find(&path, Code::Path, format!("the symlink leads nowhere: {error}"), hint);
+            }
+            Err(_) => return,
+        };
+        let wanted = metadata.is_dir() || Kind::of(name).is_some();
+        if is_symlink && wanted && !real.starts_with(&self.root) {
+            let hint = Some("keep what it points to inside the tree: only that is reviewed with it");
+            return self.find(&path, Code::Path, "the symlink leaves the tree".to_owned(), hint);
+        }
+        if metadata.is_dir() {
+            self.folder(&real, &path, above);
+        } else if let Some(kind) = Kind::of(name) {
+            // A pipe under a TOML name would block the read for good.
+            if metadata.is_file() {
+                self.file(&real, path, kind);
+            } else {
+                self.find(&path, Code::Unreadable, "it is no plain file".to_owned(), Some("put a plain file there"));
+            }
+        }
+    }
+
+    fn file(&mut self, real: &Path, path: String, kind: Kind) {
+        if self.files.len() >= TREE_FILES_MAX {
+            let message = format!("the tree holds more than {TREE_FILES_MAX} files");
+            return self.find(".", Code::TooLarge, message, Some("split it over several daemons"));
+        }
+        let bytes_max = kind.bytes_max();
+        let mut bytes = Vec::new();
+        match fs::File::open(real).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes)) {
+            Ok(_) if bytes.len() as u64 > bytes_max => {
+                let message = format!("the file is larger than {bytes_max} bytes");
+                self.find(&path, Code::TooLarge, message, Some("make it smaller"));
+            }
+            Ok(_) if self.bytes + bytes.len() as u64 > TREE_BYTES_MAX => {
+                let message = format!("the tree is larger than {TREE_BYTES_MAX} bytes");
+                self.find(".", Code::TooLarge, message, Some("remove components that no plugin names"));
+            }
+            Ok(_) => {
+                self.bytes += bytes.len() as u64;
+                self.files.insert(path, bytes);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let hint = Some("let the daemon's user read it");
+                self.find(&path, Code::Unreadable, format!("the file cannot be read: {error}"), hint);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::symlink;
+
+    fn put(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+
+    #[test]
+    fn only_what_belongs_to_a_tree_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        for path in ["runners/a.toml", ".git/config.toml", ".hidden.toml", "README.md", "plugins/x.wasm", "a.toml~"] {
+            put(root, path, "x");
+        }
+        let tree = read_until_still(root).expect("still");
+        assert_eq!(tree.files.keys().map(String::as_str).collect::<Vec<_>>(), ["plugins/x.wasm", "runners/a.toml"]);
+        assert_eq!(tree.findings, []);
+        put(root, "README.md", "other");
+        assert_eq!(read_once(root).revision, tree.revision);
+        put(root, "runners/a.toml", "y");
+        assert_ne!(read_once(root).revision, tree.revision);
+    }
+
+    #[test]
+    fn a_config_map_is_read_through_its_symlinks() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        put(root, "..2026_01/runners/a.toml", "x");
+        symlink("..2026_01", root.join("..data")).expect("linked");
+        symlink("..data/runners", root.join("runners")).expect("linked");
+        assert_eq!(read_once(root).files.keys().collect::<Vec<_>>(), ["runners/a.toml"]);
+        // The root itself may be a symlink, too.
+        let other = tempfile::tempdir().expect("a folder");
+        symlink(root, other.path().join("tree")).expect("linked");
+        assert_eq!(read_once(&other.path().join("tree")), read_once(root));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        put(root, "big.toml", &"#".repeat(TOML_BYTES_MAX as usize + 1));
+        symlink("/etc", root.join("outside")).expect("linked");
+        symlink("nowhere", root.join("nowhere.toml")).expect("linked");
+        fs::create_dir(root.join("loop")).expect("made");
+        symlink("..", root.join("loop/again")).expect("linked");
+        fs::write(root.join(OsStr::from_bytes(b"bad\xff.toml")), "").expect("written");
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe.toml"), rustix::fs::Mode::RUSR).expect("a pipe");
+        let tree = read_once(root);
+        let found: Vec<_> = tree.findings.iter().map(|found| (found.file.as_str(), found.code)).collect();
+        assert_eq!(
+            found,
+            [
+                ("bad\u{fffd}.toml", Code::BadName),
+                ("big.toml", Code::TooLarge),
+                ("loop/again", Code::Path),
+                ("nowhere.toml", Code::Path),
+                ("outside", Code::Path),
+                ("pipe.toml", Code::Unreadable),
+            ]
+        );
+        let missing = read_once(&root.join("not-there"));
+        assert!(missing.findings[0].message.contains("not-there"), "{:?}", missing.findings);
+    }
+}

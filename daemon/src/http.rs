@@ -1,0 +1,32 @@
+//! The public API and the metrics listener: what strangers reach. decisions.md section 1 says why it stands on axum and hyper.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `serve` | the accept loop, TLS, drain |
+//! | `stall` | drops a client that never reads |
+//! | `answer` | what every request has around it: Host check, span, panic net |
+//! | `hosts` | the names that the API answers to |
+//! | `auth` | tokens, roles, failed attempts by address |
+//! | `routes` | the table of routes |
+//! | `runner_side`, `user_side`, `task_log` | the routes themselves |
+//! | `metrics` | `/healthz`, `/readyz`, `/metrics` |
+//! | `body`, `path`, `problem` | reading requests, and errors in one shape |
+//! | `limits` | every bound, in one place |
+//!
+//! Nothing here decides what a task or a runner may do: that is the core's.
+
+mod answer;
+mod auth;
+mod body;
+pub(crate) mod hosts;
+pub(crate) mod limits;
+pub(crate) mod metrics;
+mod path;
+mod problem;
+pub(crate) mod routes;
+mod runner_side;
+pub(crate) mod serve;
+mod stall;
+mod task_log;
+mod tokens;
+mod user_side;

@@ -1,0 +1,290 @@
+//! Who asks: access tokens of the tree, runners' and attempts' own tokens, and how often an address may be wrong.
+//!
+//! Tokens hold 256 random bits, so that a right one is let through whatever its neighbours behind the same address do: a
+//! misconfigured runner must not cut a fleet off. Wrong ones are counted, and an address with too many is answered 429; a
+//! registration, whose token a person may have chosen, is then refused unseen.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+
+use axum::extract::FromRequestParts;
+use forge_api::{AttemptId, Secret, Trigger, TriggerKind};
+use forge_config::Digest;
+use forge_config::meant::Role;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::answer::Peer;
+use super::limits;
+use super::problem::Refusal;
+use super::routes::Api;
+use crate::core::{AttemptAccess, CoreError, RunnerIdentity};
+use crate::secrets::{digest_of, same_digest};
+
+/// The longest token that is looked at.
+const TOKEN_BYTES_MAX: usize = 512;
+
+/// What to do about an access token that is refused.
+const ACCESS_HINT: &str =
+    "set FORGE_TOKEN to a token whose hash stands in access/NAME.toml of the tree; `forge token new` makes one";
+
+/// What to do about one that was revoked.
+const REVOKED_HINT: &str =
+    "this token was revoked: `forge token new` makes another, whose hash goes into access/NAME.toml";
+
+/// What to do about a runner's token that is refused.
+const RUNNER_HINT: &str = "register the runner again with `forge runner register`";
+
+/// A holder of an access token.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    name: String,
+    role: Role,
+    projects: Option<Vec<String>>,
+}
+
+impl Access {
+    /// Refuses who may do less than `needed`.
+    pub(crate) fn require(&self, needed: Role) -> Result<(), Refusal> {
+        if self.role >= needed { Ok(()) } else { Err(Refusal::role(role_name(needed), role_name(self.role))) }
+    }
+
+    /// Whether it reaches a project.
+    pub(crate) fn sees(&self, project: &str) -> bool {
+        self.projects.as_ref().is_none_or(|projects| projects.iter().any(|name| name == project))
+    }
+
+    /// The projects that it reaches; `None` is all.
+    pub(crate) fn visible(&self) -> Option<Vec<String>> {
+        self.projects.clone()
+    }
+
+    /// The token's name in the tree.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What a task that it starts was made by.
+    pub(crate) fn trigger(&self) -> Trigger {
+        Trigger { kind: TriggerKind::User, by: self.name.clone() }
+    }
+}
+
+const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewer",
+        Role::Operator => "operator",
+        Role::Owner => "owner",
+        Role::Admin => "admin",
+    }
+}
+
+impl FromRequestParts<Api> for Access {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refusal> {
+        let Some((access, hash)) = bearer(parts).and_then(|token| find_access(api, &token)) else {
+            return Err(wrong(parts, api, ACCESS_HINT));
+        };
+        if api.core.is_token_revoked(&hash).await? {
+            tracing::warn!(access = access.name(), "a revoked access token was refused");
+            return Err(wrong(parts, api, REVOKED_HINT));
+        }
+        Ok(access)
+    }
+}
+
+/// Every token is compared, so that the time says nothing of which one was near.
+fn find_access(api: &Api, token: &Secret) -> Option<(Access, Digest)> {
+    let digest = digest_of(token);
+    let applied = api.config.borrow().clone();
+    let mut found = None;
+    for (name, access) in &applied.tree.access {
+        if same_digest(&access.hash, &digest) {
+            found = Some((name, access));
+        }
+    }
+    let (name, access) = found?;
+    if access.expires_unix_micros.is_some_and(|expires| expires <= api.clock.now().unix_micros()) {
+        tracing::info!(access = name.as_str(), "an expired access token was refused");
+        return None;
+    }
+    let projects = access.projects.as_ref().map(|names| names.iter().map(|name| name.as_str().to_owned()).collect());
+    Some((Access { name: name.as_str().to_owned(), role: access.role, projects }, digest))
+}
+
+/// A registered runner.
+pub(crate) struct RunnerBearer(pub(crate) RunnerIdentity);
+
+impl FromRequestParts<Api> for RunnerBearer {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refusal> {
+        let Some(token) = bearer(parts) else { return Err(wrong(parts, api, RUNNER_HINT)) };
+        match api.core.authenticate_runner(&token).await {
+            Ok(runner) => Ok(Self(runner)),
+            Err(CoreError::Unauthorized) => Err(wrong(parts, api, RUNNER_HINT)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// An attempt's own token, for the attempt that the path names.
+pub(crate) struct AttemptBearer(pub(crate) AttemptAccess);
+
+impl FromRequestParts<Api> for AttemptBearer {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refusal> {
+        let super::path::PathOf(attempt) = super::path::PathOf::<String>::from_request_parts(parts, api).await?;
+        let attempt: AttemptId = attempt.parse().map_err(|_| Refusal::not_found("attempt", &attempt))?;
+        let hint = "an attempt's requests carry the token of its own job";
+        let Some(token) = bearer(parts) else { return Err(wrong(parts, api, hint)) };
+        match api.core.authenticate_attempt(attempt, &token).await {
+            Ok(access) => Ok(Self(access)),
+            Err(CoreError::Unauthorized) => Err(wrong(parts, api, hint)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A token that may register runners; whether it does is the core's to say.
+pub(crate) struct RegistrationBearer(pub(crate) Secret);
+
+/// What to do about a registration token that is refused.
+const REGISTRATION_HINT: &str =
+    "use the registration token of forge.toml, or one whose hash stands in registration-tokens/NAME.toml of the tree";
+
+impl FromRequestParts<Api> for RegistrationBearer {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refusal> {
+        if let Some(peer) = parts.extensions.get::<Peer>()
+            && let Some(seconds) = api.failures.blocked_for_s(peer.remote.ip(), api.clock.elapsed_ms())
+        {
+            return Err(too_many(seconds));
+        }
+        bearer(parts).map(Self).ok_or_else(|| wrong(parts, api, REGISTRATION_HINT))
+    }
+}
+
+/// A registration's outcome, counted when its token was wrong.
+pub(crate) fn count_registration<T>(outcome: Result<T, CoreError>, peer: Peer, api: &Api) -> Result<T, Refusal> {
+    outcome.map_err(|error| match error {
+        CoreError::Unauthorized => wrong_from(peer, api, REGISTRATION_HINT),
+        error => error.into(),
+    })
+}
+
+fn bearer(parts: &Parts) -> Option<Secret> {
+    let text = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    let token = token.trim();
+    let fine = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= TOKEN_BYTES_MAX;
+    fine.then(|| Secret::new(token))
+}
+
+fn wrong(parts: &Parts, api: &Api, hint: &str) -> Refusal {
+    match parts.extensions.get::<Peer>() {
+        Some(peer) => wrong_from(*peer, api, hint),
+        None => Refusal::unauthorized(hint),
+    }
+}
+
+fn wrong_from(peer: Peer, api: &Api, hint: &str) -> Refusal {
+    tracing::info!(remote = %peer.remote, "a request without a valid token was refused");
+    match api.failures.failed(peer.remote.ip(), api.clock.elapsed_ms()) {
+        Some(seconds) => too_many(seconds),
+        None => Refusal::unauthorized(hint),
+    }
+}
+
+fn too_many(seconds: u64) -> Refusal {
+    Refusal::new(429, "too-many-failures", "Too many failed authentications", "this address sent too many wrong tokens")
+        .hint("correct the token, then try again after the time in Retry-After")
+        .retry_after(seconds)
+}
+
+/// Wrong tokens by address. IPv6 counts by /64, which is what one host is given.
+#[derive(Debug, Default)]
+pub(crate) struct FailedAuthentications(Mutex<HashMap<IpAddr, Window>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    began_ms: u64,
+    failures: u32,
+}
+
+impl Window {
+    fn ends_in_ms(self, now_ms: u64) -> u64 {
+        (self.began_ms + limits::FAILED_WINDOW.as_millis() as u64).saturating_sub(now_ms)
+    }
+
+    fn blocks_for_s(self, now_ms: u64) -> Option<u64> {
+        let left_ms = self.ends_in_ms(now_ms);
+        (self.failures > limits::FAILED_AUTHENTICATIONS_MAX && left_ms > 0).then(|| left_ms.div_ceil(1000))
+    }
+}
+
+impl FailedAuthentications {
+    /// Counts a wrong token; for how many seconds the address is refused, when it now is.
+    pub(crate) fn failed(&self, address: IpAddr, now_ms: u64) -> Option<u64> {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= limits::FAILED_ADDRESSES_MAX {
+            windows.retain(|_, window| window.ends_in_ms(now_ms) > 0);
+            // A flood from more addresses than we count: forgetting all is better than growing without bound.
+            if windows.len() >= limits::FAILED_ADDRESSES_MAX {
+                windows.clear();
+            }
+        }
+        let window = windows.entry(network(address)).or_insert(Window { began_ms: now_ms, failures: 0 });
+        if window.ends_in_ms(now_ms) == 0 {
+            *window = Window { began_ms: now_ms, failures: 0 };
+        }
+        window.failures = window.failures.saturating_add(1);
+        window.blocks_for_s(now_ms)
+    }
+
+    /// For how many seconds an address is refused; `None` when it is not.
+    pub(crate) fn blocked_for_s(&self, address: IpAddr, now_ms: u64) -> Option<u64> {
+        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.get(&network(address))?.blocks_for_s(now_ms)
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_wrong_tokens_block_an_address_until_the_window_ends() {
+        let failures = FailedAuthentications::default();
+        let (one, neighbour): (IpAddr, IpAddr) =
+            ("2001:db8::1".parse().expect("an address"), "2001:db8::2".parse().expect("an address"));
+        for _ in 0..limits::FAILED_AUTHENTICATIONS_MAX {
+            assert_eq!(failures.failed(one, 1_000), None);
+        }
+        assert_eq!(failures.failed(one, 1_000), Some(60));
+        assert_eq!(failures.blocked_for_s(neighbour, 31_000), Some(30), "one /64 is one host");
+        assert_eq!(failures.blocked_for_s("192.0.2.1".parse().expect("an address"), 1_000), None);
+        assert_eq!(failures.blocked_for_s(one, 61_000), None);
+        assert_eq!(failures.failed(one, 61_000), None);
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let failures = FailedAuthentications::default();
+        for number in 0..(limits::FAILED_ADDRESSES_MAX as u32 + 10) {
+            let _ = failures.failed(IpAddr::V4(std::net::Ipv4Addr::from_bits(number)), 0);
+        }
+        assert!(failures.0.lock().expect("a lock").len() <= limits::FAILED_ADDRESSES_MAX);
+    }
+}

@@ -1,0 +1,78 @@
+//! Bodies, bounded in bytes and in time before anything looks at them.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use forge_api::{JSON_BODY_BYTES_MAX, LOG_CHUNK_BYTES_MAX};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+use super::limits;
+use super::problem::Refusal;
+
+/// A JSON body of a known shape.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+/// A piece of a log.
+pub(crate) struct LogBytes(pub(crate) Bytes);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
+        let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence != "application/json" {
+            let detail = format!("the body's media type is {essence:?} and not \"application/json\"");
+            return Err(Refusal::new(415, "media-type", "Unsupported media type", detail)
+                .hint("send JSON, with the header `Content-Type: application/json`"));
+        }
+        let bytes = read(request, JSON_BODY_BYTES_MAX, limits::JSON_BODY_READ_MAX).await?;
+        // A bad byte would otherwise be told of as a mistake of JSON, at a column that counts bytes.
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| Refusal::invalid(format!("the body is not UTF-8: {error}")).hint("send JSON as UTF-8"))?;
+        serde_json::from_str(text)
+            .map(Self)
+            .map_err(|error| Refusal::invalid(format!("the body is not what this route takes: {error}")))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for LogBytes {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
+        read(request, LOG_CHUNK_BYTES_MAX, limits::LOG_BODY_READ_MAX).await.map(Self)
+    }
+}
+
+/// The whole body, or why not. A length that is too large is refused before a byte is read.
+async fn read(request: Request<Body>, bytes_max: usize, time_max: Duration) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        Refusal::new(413, "body-too-large", "Body too large", format!("the body is larger than {bytes_max} bytes"))
+            .hint("send less at a time")
+    };
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if let Some(length) = announced.filter(|length| *length > bytes_max as u64) {
+        if length <= limits::DISCARDED_BYTES_MAX {
+            let _ = tokio::time::timeout(time_max, discard(request.into_body())).await;
+        }
+        return Err(too_large());
+    }
+    match tokio::time::timeout(time_max, Limited::new(request.into_body(), bytes_max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Refusal::invalid(format!("the body could not be read: {error}"))),
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s", time_max.as_secs());
+            Err(Refusal::new(408, "body-timeout", "Body too slow", detail).hint("send it again"))
+        }
+    }
+}
+
+/// Reads a body that is somewhat too large to its end and keeps nothing: who still sends when the connection closes never
+/// sees why. A larger one is not worth the wait.
+async fn discard(mut body: Body) {
+    while let Some(Ok(_frame)) = body.frame().await {}
+}

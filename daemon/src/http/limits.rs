@@ -1,0 +1,69 @@
+//! Every bound of the API's side that faces strangers, in one place. What is not bounded is not tested.
+
+use std::time::Duration;
+
+/// From the connection's first byte to the end of the TLS handshake.
+pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a connection may be idle or dribble one request's headers: longer than the long poll, so that a runner keeps its connection.
+pub(crate) const HEADER_READ_MAX: Duration = Duration::from_secs(75);
+
+/// From the end of the headers to the end of a JSON body.
+pub(crate) const JSON_BODY_READ_MAX: Duration = Duration::from_secs(10);
+
+/// The same for a piece of a log, which may come over a slow line.
+pub(crate) const LOG_BODY_READ_MAX: Duration = Duration::from_secs(30);
+
+/// A body that is too large, and no larger than this, is read to its end before it is refused.
+pub(crate) const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A client that takes no byte of its answer for this long is dropped.
+pub(crate) const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// The most bytes of all headers of one request; their number has hyper's own bound, 100.
+pub(crate) const HEADER_BYTES_MAX: usize = 32 * 1024;
+
+/// The most bytes that one connection buffers of what it has not handed on.
+pub(crate) const CONNECTION_BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// The most connections at a time, whatever the descriptors allow.
+pub(crate) const CONNECTIONS_MAX: u64 = 32_768;
+
+/// Descriptors that connections leave to the store, the logs and git.
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// The most connections of the metrics listener.
+pub(crate) const METRICS_CONNECTIONS_MAX: u64 = 64;
+
+/// The pause after an accept that failed, as when descriptors ran out.
+pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// How long a drain may take before what is left is cut.
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// The most bytes read of a plain-HTTP request on the TLS port, before it is told so.
+pub(crate) const PLAIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// How long the rest of a plain-HTTP request is waited for.
+pub(crate) const PLAIN_REQUEST_MAX: Duration = Duration::from_millis(500);
+
+/// Failed authentications of one address within [`FAILED_WINDOW`] before it is answered 429.
+pub(crate) const FAILED_AUTHENTICATIONS_MAX: u32 = 30;
+
+/// The window that failed authentications are counted in.
+pub(crate) const FAILED_WINDOW: Duration = Duration::from_secs(60);
+
+/// The most addresses that failed authentications are counted for.
+pub(crate) const FAILED_ADDRESSES_MAX: usize = 16_384;
+
+/// The most items of one page of a listing.
+pub(crate) const PAGE_ITEMS_MAX: u32 = 500;
+
+/// Items of a page when the request does not say.
+pub(crate) const PAGE_ITEMS_DEFAULT: u32 = 50;
+
+/// The most bytes of one read of a log that is streamed.
+pub(crate) const LOG_READ_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest Idempotency-Key.
+pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

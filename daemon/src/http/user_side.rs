@@ -1,0 +1,290 @@
+//! The routes that people and their programs use. What a token does not reach is told of as if it were not there.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use forge_api::{
+    ConfigStatus, CreateTask, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, SurveyQuestion, Task, TaskState,
+    TemplateSummary, Why,
+};
+use forge_config::meant::{Project, QuestionKind, Role, Template};
+use http::header::{HeaderMap, LOCATION};
+use http::{HeaderValue, StatusCode};
+use serde::Deserialize;
+use std::sync::Arc;
+
+use super::auth::Access;
+use super::body::JsonBody;
+use super::limits;
+use super::path::{PathOf, QueryOf};
+use super::problem::Refusal;
+use super::routes::Api;
+use crate::core::TaskFilter;
+
+fn whole<T>(items: Vec<T>) -> Json<Page<T>> {
+    Json(Page { items, next_cursor: None })
+}
+
+/// The project, when it exists and the token reaches it.
+fn project(api: &Api, access: &Access, name: &str) -> Result<Arc<Project>, Refusal> {
+    let applied = api.config.borrow().clone();
+    let visible: Vec<_> = applied.tree.projects.values().filter(|project| access.sees(project.name.as_str())).collect();
+    if let Some(project) = visible.iter().find(|project| project.name.as_str() == name) {
+        return Ok(Arc::clone(project));
+    }
+    let refusal = Refusal::not_found("project", name);
+    Err(match visible.as_slice() {
+        [] => refusal.hint("no project is applied that this token reaches: see `forge config status`"),
+        visible => {
+            let names: Vec<_> = visible.iter().take(20).map(|project| project.name.as_str()).collect();
+            refusal.hint(format!("the projects are: {}", names.join(", ")))
+        }
+    })
+}
+
+/// The task, when it exists and the token reaches its project.
+pub(super) async fn visible_task(api: &Api, access: &Access, number: u64) -> Result<Task, Refusal> {
+    let task = api.core.task(number).await?;
+    if access.sees(&task.project) { Ok(task) } else { Err(Refusal::not_found("task", &number.to_string())) }
+}
+
+/// `GET /projects`
+pub(super) async fn projects(State(api): State<Api>, access: Access) -> Json<Page<ProjectSummary>> {
+    let applied = api.config.borrow().clone();
+    let visible = applied.tree.projects.values().filter(|project| access.sees(project.name.as_str()));
+    whole(
+        visible
+            .map(|project| ProjectSummary {
+                name: project.name.as_str().to_owned(),
+                description: project.description.clone(),
+            })
+            .collect(),
+    )
+}
+
+/// `GET /projects/{p}/templates`
+pub(super) async fn templates(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(name): PathOf<String>,
+) -> Result<Json<Page<TemplateSummary>>, Refusal> {
+    let project = project(&api, &access, &name)?;
+    Ok(whole(project.templates.values().map(|template| template_summary(&project, template)).collect()))
+}
+
+fn template_summary(project: &Project, template: &Template) -> TemplateSummary {
+    let survey = template.survey.iter().map(|(name, question)| {
+        let (kind, pattern, choices) = match &question.kind {
+            QuestionKind::String { pattern } => {
+                ("string", pattern.as_ref().map(|pattern| pattern.as_str().to_owned()), Vec::new())
+            }
+            QuestionKind::Integer { .. } => ("integer", None, Vec::new()),
+            QuestionKind::Number { .. } => ("number", None, Vec::new()),
+            QuestionKind::Boolean => ("boolean", None, Vec::new()),
+            QuestionKind::Choice(choices) => ("choice", None, choices.clone()),
+            QuestionKind::Secret => ("secret", None, Vec::new()),
+        };
+        SurveyQuestion {
+            name: name.clone(),
+            kind: kind.to_owned(),
+            description: question.description.clone(),
+            required: question.required,
+            default: question.default.clone(),
+            choices,
+            pattern,
+        }
+    });
+    TemplateSummary {
+        name: template.name.as_str().to_owned(),
+        project: project.name.as_str().to_owned(),
+        description: template.description.clone(),
+        executor: template.executor.as_str().to_owned(),
+        required_tag: template.required_tag.clone(),
+        survey: survey.collect(),
+    }
+}
+
+/// `POST /projects/{p}/templates/{t}/tasks`
+pub(super) async fn create_task(
+    State(api): State<Api>,
+    access: Access,
+    PathOf((name, template)): PathOf<(String, String)>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<CreateTask>,
+) -> Result<Response, Refusal> {
+    let project = project(&api, &access, &name)?;
+    access.require(Role::Operator)?;
+    let key = idempotency_key(&headers)?;
+    let created = api.core.create_task(project.name.as_str(), &template, request, access.trigger(), key).await?;
+    let status = if created.replayed { StatusCode::OK } else { StatusCode::CREATED };
+    let location = format!("{}/tasks/{}", forge_api::API_PREFIX, created.task.number);
+    tracing::info!(task = created.task.number, project = name, template, by = access.name(), "a task was asked for");
+    let location = HeaderValue::from_str(&location).map_err(|_| Refusal::invalid("the task has no location"))?;
+    Ok((status, [(LOCATION, location)], Json(created.task)).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY_HEADER) else { return Ok(None) };
+    let key = key.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX {
+        let detail = format!("Idempotency-Key is not 1 to {} printable characters", limits::IDEMPOTENCY_KEY_BYTES_MAX);
+        return Err(Refusal::invalid(detail).hint("send a random one, such as a UUID, for each task that you want"));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// What `GET /tasks` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TaskQuery {
+    project: Option<String>,
+    template: Option<String>,
+    state: Option<String>,
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+/// `GET /tasks`
+pub(super) async fn tasks(
+    State(api): State<Api>,
+    access: Access,
+    QueryOf(query): QueryOf<TaskQuery>,
+) -> Result<Json<Page<Task>>, Refusal> {
+    let state = query.state.map(|state| state.parse::<TaskState>()).transpose();
+    let state = state.map_err(|error| Refusal::invalid(error.to_string()))?;
+    let filter = TaskFilter { project: query.project, state, template: query.template, visible: access.visible() };
+    let limit = query.limit.unwrap_or(limits::PAGE_ITEMS_DEFAULT);
+    if limit == 0 || limit > limits::PAGE_ITEMS_MAX {
+        let detail = format!("`limit` is {limit} and not 1 to {}", limits::PAGE_ITEMS_MAX);
+        return Err(Refusal::invalid(detail).hint("ask for less, and follow `next_cursor`"));
+    }
+    Ok(Json(api.core.tasks(filter, query.cursor, limit).await?))
+}
+
+/// `GET /tasks/{n}`
+pub(super) async fn task(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(number): PathOf<u64>,
+) -> Result<Json<Task>, Refusal> {
+    visible_task(&api, &access, number).await.map(Json)
+}
+
+/// `GET /tasks/{n}/why`
+pub(super) async fn why(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(number): PathOf<u64>,
+) -> Result<Json<Why>, Refusal> {
+    visible_task(&api, &access, number).await?;
+    Ok(Json(api.core.why(number).await?))
+}
+
+/// `POST /tasks/{n}/cancel`
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(number): PathOf<u64>,
+) -> Result<Json<Task>, Refusal> {
+    visible_task(&api, &access, number).await?;
+    access.require(Role::Operator)?;
+    tracing::info!(task = number, by = access.name(), "a cancel was asked for");
+    Ok(Json(api.core.cancel(number, access.name()).await?))
+}
+
+/// `POST /tasks/{n}/retry`
+pub(super) async fn retry(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(number): PathOf<u64>,
+) -> Result<Json<Task>, Refusal> {
+    visible_task(&api, &access, number).await?;
+    access.require(Role::Operator)?;
+    tracing::info!(task = number, by = access.name(), "a retry was asked for");
+    Ok(Json(api.core.retry(number, access.name()).await?))
+}
+
+/// `GET /runners`
+pub(super) async fn runners(State(api): State<Api>, access: Access) -> Result<Json<Page<Runner>>, Refusal> {
+    Ok(whole(api.core.runners(access.visible()).await?))
+}
+
+/// The runner, when it exists and is global or of a project that the token reaches.
+async fn visible_runner(api: &Api, access: &Access, name: &str) -> Result<Runner, Refusal> {
+    match api.core.runner(name).await {
+        Ok(runner) if runner.project.as_ref().is_none_or(|project| access.sees(project)) => Ok(runner),
+        // The nearest name could be another project's.
+        Ok(_) => Err(Refusal::not_found("runner", name)),
+        Err(crate::core::CoreError::NotFound { .. }) if access.visible().is_some() => {
+            Err(Refusal::not_found("runner", name))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `GET /runners/{name}`
+pub(super) async fn runner(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(name): PathOf<String>,
+) -> Result<Json<Runner>, Refusal> {
+    visible_runner(&api, &access, &name).await.map(Json)
+}
+
+/// The runner, when the token may change it: a global one serves projects that a scoped token does not reach.
+async fn own_runner(api: &Api, access: &Access, name: &str) -> Result<(), Refusal> {
+    let runner = visible_runner(api, access, name).await?;
+    access.require(Role::Admin)?;
+    if runner.project.is_none() && access.visible().is_some() {
+        let detail = format!("the runner {name:?} serves every project and the token reaches only some");
+        return Err(Refusal::new(403, "forbidden", "Forbidden", detail)
+            .hint("use an admin token without `projects` in its file under access/ of the tree"));
+    }
+    Ok(())
+}
+
+/// `POST /runners/{name}/drain`
+pub(super) async fn drain_runner(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(name): PathOf<String>,
+) -> Result<Json<Runner>, Refusal> {
+    own_runner(&api, &access, &name).await?;
+    tracing::info!(runner = name, by = access.name(), "a runner is drained");
+    Ok(Json(api.core.set_draining(&name, true).await?))
+}
+
+/// `POST /runners/{name}/resume`
+pub(super) async fn resume_runner(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(name): PathOf<String>,
+) -> Result<Json<Runner>, Refusal> {
+    own_runner(&api, &access, &name).await?;
+    tracing::info!(runner = name, by = access.name(), "a runner is resumed");
+    Ok(Json(api.core.set_draining(&name, false).await?))
+}
+
+/// `DELETE /runners/{name}`
+pub(super) async fn remove_runner(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(name): PathOf<String>,
+) -> Result<StatusCode, Refusal> {
+    own_runner(&api, &access, &name).await?;
+    tracing::info!(runner = name, by = access.name(), "a runner is removed");
+    api.core.remove_runner(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /config`: to a token of some projects only the mistakes in their folders, since a mistake shows the line that it is in.
+pub(super) async fn config(State(api): State<Api>, access: Access) -> Json<ConfigStatus> {
+    let mut status = api.view.status();
+    if let (Some(projects), Some(failure)) = (access.visible(), status.last_error.as_mut()) {
+        failure.diagnostics.retain(|found| {
+            let project = found.file.strip_prefix("projects/").and_then(|rest| rest.split('/').next());
+            project.is_some_and(|project| projects.iter().any(|name| name == project))
+        });
+    }
+    Json(status)
+}

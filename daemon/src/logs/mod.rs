@@ -1,0 +1,221 @@
+//! One append-only file an attempt, `data_dir/logs/<task / 1000>/<task>-<attempt>.log`: the process's exact bytes.
+//!
+//! A patch that repeats what is there changes nothing, one that leaves a gap is refused with the length that is held. What is
+//! written is brought to disk for good within a second, many files at a time; only then may a runner forget its copy.
+//! Nothing here blocks an async thread.
+
+mod file;
+mod reader;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use forge_api::{AttemptId, ContentRange, LogAccepted};
+
+use crate::core::LogLimits;
+use file::LogFile;
+pub use reader::LogReader;
+pub(crate) use reader::{Attempts, Expectation};
+
+/// How many tasks share a folder.
+const TASKS_PER_FOLDER: u64 = 1_000;
+
+/// The most logs that stay open without being written to; closed ones are opened again when they are asked for.
+const OPEN_LOGS_MAX: usize = 512;
+
+/// How often what was written is brought to disk for good, in milliseconds.
+pub(crate) const SYNC_INTERVAL_MS: u64 = 250;
+
+/// Why a log could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The disk refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The patch does not begin where the log ends, or before.
+    #[error("the patch leaves a gap after byte {length}")]
+    Gap {
+        /// The length that is held.
+        length: u64,
+    },
+    /// The patch repeats bytes, and they are other bytes than before.
+    #[error("the patch says other bytes than the log holds before byte {length}")]
+    Differs {
+        /// The length that is held.
+        length: u64,
+    },
+    /// The range's length is not the body's.
+    #[error("the range covers {range} bytes and the body has {body}")]
+    WrongLength {
+        /// By the header.
+        range: u64,
+        /// By the body.
+        body: u64,
+    },
+    /// The log would be longer than one may be.
+    #[error("the log would be longer than {bytes_max} bytes")]
+    TooLong {
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// The blocking thread went away; only at the process's end.
+    #[error("the log's thread ended")]
+    Ended,
+}
+
+/// All logs of a data folder.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    folder: PathBuf,
+    limits: LogLimits,
+    files: Mutex<HashMap<AttemptId, Arc<LogFile>>>,
+    taken_bytes: AtomicU64,
+}
+
+/// What a finished log is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Bytes are missing.
+    Short,
+    /// The SHA-256 is the one that was named.
+    Whole,
+    /// As long as it should be or longer, and not what it should be.
+    Wrong,
+}
+
+impl Logs {
+    /// Opens the folder; it blocks.
+    pub(crate) fn open(data_dir: &Path, limits: LogLimits) -> Result<Self, LogError> {
+        let folder = data_dir.join("logs");
+        std::fs::create_dir_all(&folder).map_err(|source| LogError::Io { path: folder.clone(), source })?;
+        Ok(Self { folder, limits, files: Mutex::default(), taken_bytes: AtomicU64::new(0) })
+    }
+
+    /// Bytes taken since the start.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are free where logs lie; it blocks for no longer than a system call.
+    pub(crate) fn free_bytes(&self) -> Result<u64, LogError> {
+        let stat = rustix::fs::statvfs(&self.folder)
+            .map_err(|error| LogError::Io { path: self.folder.clone(), source: error.into() })?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn path(&self, id: AttemptId) -> PathBuf {
+        self.folder.join((id.task / TASKS_PER_FOLDER).to_string()).join(format!("{id}.log"))
+    }
+
+    /// The attempt's log, opened when it is not.
+    pub(crate) fn file(&self, id: AttemptId) -> Arc<LogFile> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.len() >= OPEN_LOGS_MAX && !files.contains_key(&id) {
+            // One that nobody else holds and that is on disk for good is opened again when it is asked for. The older half
+            // goes: those of tasks under way are mostly the younger, and not each new log looks through all.
+            let mut idle: Vec<AttemptId> = files
+                .iter()
+                .filter(|(_, file)| Arc::strong_count(file) == 1 && !file.is_dirty())
+                .map(|(id, _)| *id)
+                .collect();
+            idle.sort_unstable();
+            for id in idle.iter().take(idle.len().div_ceil(2)) {
+                files.remove(id);
+            }
+        }
+        let new = || Arc::new(LogFile::new(self.path(id), self.limits.attempt_bytes_max));
+        Arc::clone(files.entry(id).or_insert_with(new))
+    }
+
+    /// How many bytes of the log there are; it blocks for no longer than a system call.
+    pub(crate) fn length(&self, id: AttemptId) -> u64 {
+        let known = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone);
+        match known.and_then(|file| file.known_length()) {
+            Some(length) => length,
+            None => std::fs::metadata(self.path(id)).map_or(0, |metadata| metadata.len()),
+        }
+    }
+
+    /// Takes a patch.
+    pub(crate) async fn append(
+        &self,
+        id: AttemptId,
+        range: ContentRange,
+        bytes: Bytes,
+    ) -> Result<LogAccepted, LogError> {
+        let body = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if range.length() != body {
+            return Err(LogError::WrongLength { range: range.length(), body });
+        }
+        let file = self.file(id);
+        let accepted = blocking(move || file.append(range.first, &bytes)).await?;
+        self.taken_bytes.fetch_add(body, Ordering::Relaxed);
+        Ok(accepted)
+    }
+
+    /// Brings everything that was written to disk for good.
+    pub(crate) async fn sync(&self) -> Result<(), LogError> {
+        let dirty: Vec<Arc<LogFile>> = {
+            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            files.values().filter(|file| file.is_dirty()).map(Arc::clone).collect()
+        };
+        if dirty.is_empty() {
+            return Ok(());
+        }
+        // One that cannot be synced keeps no other from it.
+        blocking(move || dirty.iter().map(|file| file.sync()).fold(Ok(()), Result::and)).await
+    }
+
+    /// Compares the log with what its runner says of it; also answers with its length.
+    pub(crate) async fn verify(&self, id: AttemptId, length: u64, sha256: String) -> Result<(Verdict, u64), LogError> {
+        let file = self.file(id);
+        blocking(move || file.verify(length, &sha256)).await
+    }
+
+    /// Empties the log, so that it is sent again.
+    pub(crate) async fn restart(&self, id: AttemptId) -> Result<(), LogError> {
+        let file = self.file(id);
+        blocking(move || file.restart()).await
+    }
+
+    /// Removes logs of tasks that are forgotten.
+    pub(crate) async fn remove(&self, attempts: Vec<AttemptId>) -> Result<(), LogError> {
+        let mut paths = Vec::new();
+        {
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            for id in attempts {
+                files.remove(&id);
+                paths.push(self.path(id));
+            }
+        }
+        blocking(move || {
+            let mut first = Ok(());
+            for path in paths {
+                match std::fs::remove_file(&path) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    // Nothing names the others any more: they go now or never.
+                    Err(source) => first = first.and(Err(LogError::Io { path: path.clone(), source })),
+                }
+                // A folder that still holds logs stays; that is what this refusal means.
+                let _emptied = path.parent().map(std::fs::remove_dir);
+            }
+            first
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| LogError::Ended)?
+}

@@ -1,0 +1,230 @@
+//! Runners that ask for work: one claim at a time each, parked until there is something to say.
+
+use std::sync::Arc;
+
+use forge_api::{AttemptId, ClaimRequest, HeartbeatRequest, HeartbeatResponse, Timestamp};
+use tokio::sync::oneshot;
+
+use super::{Contact, Live, Scheduler, millis};
+use crate::store::{ContactRow, Held, Registration};
+
+/// A claim that waits.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) ticket: u64,
+    pub(super) registration: Registration,
+    pub(super) slots: u32,
+    pub(super) own_max: u32,
+    sender: oneshot::Sender<Wake>,
+}
+
+impl Parked {
+    pub(super) fn wake(self, wake: Wake) {
+        // A claim that was given up hears nothing; its runner asks again.
+        let _heard = self.sender.send(wake);
+    }
+}
+
+/// Why a parked claim wakes.
+#[derive(Debug)]
+pub(crate) enum Wake {
+    /// These attempts are its runner's.
+    Jobs(Vec<AttemptId>),
+    /// Something about the runner or its attempts changed: look again.
+    Look,
+    /// A newer claim of the same runner took its place.
+    Replaced,
+    /// The daemon is about to stop.
+    Drain,
+}
+
+/// What a claim finds.
+#[derive(Debug)]
+pub(crate) enum Considered {
+    /// Another session of the same runner is at work.
+    Clash { last_contact_at: Timestamp },
+    /// There is something to say at once.
+    Answer(Answer),
+    /// It waits.
+    Parked(Place),
+}
+
+/// What a claim is answered with.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// Assigned attempts that the runner does not hold: they never arrived.
+    pub(crate) undelivered: Vec<AttemptId>,
+    pub(crate) cancels: Vec<AttemptId>,
+    pub(crate) lost: Vec<AttemptId>,
+    pub(crate) draining: bool,
+}
+
+/// A place among the parked claims; given up when it is dropped.
+pub(crate) struct Place {
+    scheduler: Arc<Scheduler>,
+    runner: String,
+    ticket: u64,
+    pub(crate) draining: bool,
+    pub(crate) woken: oneshot::Receiver<Wake>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place").field("runner", &self.runner).field("ticket", &self.ticket).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut live = self.scheduler.lock();
+        if live.parked.get(&self.runner).is_some_and(|parked| parked.ticket == self.ticket) {
+            live.parked.remove(&self.runner);
+        }
+        // It was there until now.
+        let (now, elapsed_ms) = (self.scheduler.clock.now(), self.scheduler.clock.elapsed_ms());
+        if let Some(contact) = live.contacts.get_mut(&self.runner) {
+            contact.seen_ms = millis(elapsed_ms);
+            contact.row.at = now;
+            contact.dirty = true;
+        }
+    }
+}
+
+/// Who says something.
+struct Hello<'a> {
+    session: &'a str,
+    previous_sessions: &'a [String],
+    health: Option<forge_api::Health>,
+    version: Option<&'a str>,
+    own_max: Option<u32>,
+}
+
+impl Scheduler {
+    /// What a claim finds, given what its runner holds by the store; called in the writer's turn, so that nothing is assigned
+    /// between the look and the parking.
+    pub(crate) fn consider(
+        self: &Arc<Self>,
+        registration: Registration,
+        held: &[Held],
+        request: &ClaimRequest,
+    ) -> (Considered, bool) {
+        let mut live = self.lock();
+        let hello = Hello {
+            session: &request.session,
+            previous_sessions: &request.previous_sessions,
+            health: request.health,
+            version: Some(&request.version),
+            own_max: Some(request.max_parallel_tasks),
+        };
+        if let Err(last_contact_at) = self.greet(&mut live, &registration, &hello) {
+            return (Considered::Clash { last_contact_at }, false);
+        }
+        self.renew(&mut live, held, &request.held);
+        let draining = registration.draining || self.is_draining();
+        let mut answer = Answer { draining, ..Answer::default() };
+        let told = live.contacts.get(&registration.name).map(|contact| contact.told.clone()).unwrap_or_default();
+        for attempt in held {
+            if !request.held.contains(&attempt.attempt) {
+                if !attempt.started {
+                    answer.undelivered.push(attempt.attempt);
+                }
+            } else if attempt.cancel && !told.contains(&attempt.attempt) {
+                answer.cancels.push(attempt.attempt);
+            }
+        }
+        answer.lost = lost(held, &request.held).filter(|id| !told.contains(id)).collect();
+        let nothing = answer.undelivered.is_empty() && answer.cancels.is_empty() && answer.lost.is_empty();
+        if !nothing || self.is_draining() {
+            if let Some(contact) = live.contacts.get_mut(&registration.name) {
+                contact.told.extend(answer.cancels.iter().chain(&answer.lost));
+            }
+            return (Considered::Answer(answer), false);
+        }
+        live.ticket += 1;
+        let ticket = live.ticket;
+        let (sender, woken) = oneshot::channel();
+        let runner = registration.name.clone();
+        let slots = request.slots;
+        let parked = Parked { ticket, registration, slots, own_max: request.max_parallel_tasks, sender };
+        if let Some(older) = live.parked.insert(runner.clone(), parked) {
+            older.wake(Wake::Replaced);
+        }
+        drop(live);
+        let place = Place { scheduler: Arc::clone(self), runner, ticket, draining, woken };
+        (Considered::Parked(place), slots > 0)
+    }
+
+    /// Takes a heartbeat; the error is when the other session was last heard of.
+    pub(crate) fn heartbeat(
+        &self,
+        registration: &Registration,
+        held: &[Held],
+        request: &HeartbeatRequest,
+    ) -> Result<HeartbeatResponse, Timestamp> {
+        let mut live = self.lock();
+        let hello = Hello {
+            session: &request.session,
+            previous_sessions: &request.previous_sessions,
+            health: request.health,
+            version: None,
+            own_max: None,
+        };
+        self.greet(&mut live, registration, &hello)?;
+        self.renew(&mut live, held, &request.held);
+        let canceled = held.iter().filter(|held| held.cancel && request.held.contains(&held.attempt));
+        Ok(HeartbeatResponse {
+            cancels: canceled.map(|held| held.attempt).collect(),
+            lost: lost(held, &request.held).collect(),
+        })
+    }
+
+    /// One live session a runner: another one is refused while the last was heard of a moment ago and is not its predecessor.
+    fn greet(&self, live: &mut Live, registration: &Registration, hello: &Hello<'_>) -> Result<(), Timestamp> {
+        let (now, now_ms) = (self.clock.now(), millis(self.clock.elapsed_ms()));
+        let waits = live.parked.contains_key(&registration.name);
+        let known = live.contacts.remove(&registration.name).filter(|known| known.row.key == registration.key);
+        // What the store has may be older than what this process heard: a heartbeat says neither version nor limit.
+        let (version, own_max) = match &known {
+            Some(known) => (known.row.version.clone(), known.row.own_max),
+            None => (registration.version.clone(), registration.own_max),
+        };
+        let told = match known {
+            Some(known) if known.row.session == hello.session => known.told,
+            Some(known) => {
+                let fresh = waits || now_ms.saturating_sub(known.seen_ms) < millis(forge_api::RUNNER_OFFLINE_AFTER_MS);
+                if fresh && !hello.previous_sessions.contains(&known.row.session) {
+                    let last_contact_at = known.row.at;
+                    live.contacts.insert(registration.name.clone(), known);
+                    return Err(last_contact_at);
+                }
+                Default::default()
+            }
+            None => Default::default(),
+        };
+        let row = ContactRow {
+            key: registration.key,
+            at: now,
+            session: hello.session.to_owned(),
+            version: hello.version.map_or(version, str::to_owned),
+            own_max: hello.own_max.unwrap_or(own_max),
+            health: hello.health.or(registration.health),
+        };
+        live.contacts.insert(registration.name.clone(), Contact { row, seen_ms: now_ms, dirty: true, told });
+        Ok(())
+    }
+
+    /// Renews the leases of what a runner holds and says that it holds.
+    fn renew(&self, live: &mut Live, held: &[Held], said: &[AttemptId]) {
+        let seen_ms = self.clock.elapsed_ms();
+        for held in held.iter().filter(|held| said.contains(&held.attempt)) {
+            if let Some(lease) = live.leases.get_mut(&held.attempt) {
+                lease.seen_ms = seen_ms;
+            }
+        }
+    }
+}
+
+/// What a runner says that it holds and does not.
+fn lost<'a>(held: &'a [Held], said: &'a [AttemptId]) -> impl Iterator<Item = AttemptId> + 'a {
+    said.iter().copied().filter(|id| !held.iter().any(|held| held.attempt == *id))
+}

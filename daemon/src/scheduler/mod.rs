@@ -1,0 +1,350 @@
+//! Decides what runs where and when: pure rules in the files beside, and here what they are asked about.
+//!
+//! What is durable lies in the store. What is not, lives here: who is asking for work right now, when each runner was last
+//! heard of, and the leases of attempts, which a boot begins anew. A lock here is never held across an await.
+
+pub(crate) mod assign;
+pub(crate) mod claims;
+pub(crate) mod deadline;
+pub(crate) mod facts;
+pub(crate) mod reconcile;
+pub(crate) mod spec;
+pub(crate) mod task;
+pub(crate) mod why;
+pub(crate) mod words;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use forge_api::{AttemptId, RunnerStatus, Timestamp};
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Clock;
+use crate::core::Applied;
+use crate::secrets::{Keys, random_bytes};
+use crate::store::{Assigned, Choice, ContactRow, Fate, LiveAttempt, Plan, Planner, QueueFacts, Registration};
+use assign::{ProjectFacts, Situation};
+use claims::{Parked, Wake};
+use facts::Permission;
+
+/// What the scheduler knows beside the store.
+pub(crate) struct Scheduler {
+    config: watch::Receiver<Arc<Applied>>,
+    clock: Clock,
+    keys: Arc<Keys>,
+    live: Mutex<Live>,
+    /// The loop looks again.
+    nudge: Notify,
+    /// Counts up with everything that begins or ends an attempt.
+    changes: watch::Sender<u64>,
+    draining: AtomicBool,
+    storage_full: AtomicBool,
+    fenced_writes: AtomicU64,
+}
+
+/// What is true only while this process lives.
+#[derive(Default)]
+struct Live {
+    /// Claims that wait, by runner.
+    parked: BTreeMap<String, Parked>,
+    /// When each runner was last heard of.
+    contacts: HashMap<String, Contact>,
+    leases: HashMap<AttemptId, Lease>,
+    /// When each project was last served.
+    turns: BTreeMap<String, u64>,
+    /// The number of the newest parked claim.
+    ticket: u64,
+}
+
+/// What a runner said last.
+#[derive(Clone, Debug)]
+struct Contact {
+    row: ContactRow,
+    /// When, by the clock that never goes back; negative for one from before this process.
+    seen_ms: i64,
+    /// Not stored yet.
+    dirty: bool,
+    /// Cancels and losses that a claim of this session has been answered with: a heartbeat repeats them, a claim does not.
+    told: std::collections::BTreeSet<AttemptId>,
+}
+
+#[derive(Clone, Debug)]
+struct Lease {
+    runner: String,
+    seen_ms: u64,
+    grace_ms: u64,
+}
+
+fn millis(elapsed_ms: u64) -> i64 {
+    i64::try_from(elapsed_ms).unwrap_or(i64::MAX)
+}
+
+impl Scheduler {
+    pub(crate) fn new(config: watch::Receiver<Arc<Applied>>, clock: Clock, keys: Arc<Keys>) -> Self {
+        Self {
+            config,
+            clock,
+            keys,
+            live: Mutex::default(),
+            nudge: Notify::new(),
+            changes: watch::Sender::new(0),
+            draining: AtomicBool::new(false),
+            storage_full: AtomicBool::new(false),
+            fenced_writes: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        // A thread that panicked here left maps that are each whole; what they miss, leases and claims bring back.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The revision that serves.
+    pub(crate) fn applied(&self) -> Arc<Applied> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Takes over what the store knows of runners and live attempts. A boot begins every lease anew.
+    pub(crate) fn boot(&self, registrations: Vec<Registration>, attempts: Vec<LiveAttempt>) {
+        let (now, seen_ms) = (self.clock.now(), self.clock.elapsed_ms());
+        let mut live = self.lock();
+        for LiveAttempt { attempt, runner, grace_ms } in attempts {
+            live.leases.insert(attempt, Lease { runner, seen_ms, grace_ms });
+        }
+        for registration in registrations {
+            let (Some(at), Some(session)) = (registration.last_contact_at, registration.session) else {
+                continue;
+            };
+            let row = ContactRow {
+                key: registration.key,
+                at,
+                session,
+                version: registration.version,
+                own_max: registration.own_max,
+                health: registration.health,
+            };
+            let seen_ms = millis(seen_ms).saturating_sub(millis(now.millis_since(at)));
+            let contact = Contact { row, seen_ms, dirty: false, told: Default::default() };
+            live.contacts.insert(registration.name, contact);
+        }
+    }
+
+    /// Something was heard of an attempt.
+    pub(crate) fn heard_of_attempt(&self, id: AttemptId, runner: &str) {
+        let (now, elapsed_ms) = (self.clock.now(), self.clock.elapsed_ms());
+        let mut live = self.lock();
+        if let Some(lease) = live.leases.get_mut(&id) {
+            lease.seen_ms = elapsed_ms;
+        }
+        if let Some(contact) = live.contacts.get_mut(runner) {
+            contact.seen_ms = millis(elapsed_ms);
+            contact.row.at = now;
+            contact.dirty = true;
+        }
+    }
+
+    /// Attempts whose runner was not heard of for longer than their grace, with the reason in words.
+    fn lost_leases(&self) -> Vec<(AttemptId, String)> {
+        let now_ms = self.clock.elapsed_ms();
+        let live = self.lock();
+        let lost = live.leases.iter().filter(|(_, lease)| now_ms.saturating_sub(lease.seen_ms) >= lease.grace_ms);
+        lost.map(|(id, lease)| {
+            let since = live.contacts.get(&lease.runner).map(|contact| contact.row.at);
+            let since = since.map_or_else(|| "since the daemon started".to_owned(), |at| format!("since {at}"));
+            let grace = words::duration(lease.grace_ms);
+            (*id, format!("runner {} was unreachable {since}, longer than runner_grace ({grace})", lease.runner))
+        })
+        .collect()
+    }
+
+    /// How long until the next lease may be lost, in milliseconds.
+    fn next_lease_ms(&self) -> Option<u64> {
+        let now_ms = self.clock.elapsed_ms();
+        let live = self.lock();
+        live.leases.values().map(|lease| lease.seen_ms.saturating_add(lease.grace_ms).saturating_sub(now_ms)).min()
+    }
+
+    /// Follows what became of tasks: closed attempts give their leases back, and runners hear of cancels and losses.
+    pub(crate) fn after(&self, fates: &[Fate]) {
+        let mut live = self.lock();
+        for fate in fates {
+            if fate.closed {
+                live.leases.remove(&fate.attempt);
+            }
+            if let Some(runner) = &fate.runner
+                && let Some(parked) = live.parked.remove(runner)
+            {
+                parked.wake(Wake::Look);
+            }
+        }
+        drop(live);
+        if fates.iter().any(|fate| fate.closed || fate.state.is_final()) {
+            self.tell_readers();
+        }
+        self.nudge.notify_one();
+    }
+
+    /// A runner's claim looks again, as after a change of what it may do.
+    pub(crate) fn wake(&self, runner: &str) {
+        if let Some(parked) = self.lock().parked.remove(runner) {
+            parked.wake(Wake::Look);
+        }
+    }
+
+    /// Forgets a runner that is registered no more.
+    pub(crate) fn forget_runner(&self, name: &str) {
+        let mut live = self.lock();
+        live.contacts.remove(name);
+        if let Some(parked) = live.parked.remove(name) {
+            parked.wake(Wake::Look);
+        }
+    }
+
+    /// Answers every parked claim; no new one waits.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        for (_, parked) in std::mem::take(&mut self.lock().parked) {
+            parked.wake(Wake::Drain);
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing is given away for want of space.
+    pub(crate) fn is_storage_full(&self) -> bool {
+        self.storage_full.load(Ordering::Relaxed)
+    }
+
+    /// Readers of logs look again.
+    pub(crate) fn tell_readers(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Counts a write of a closed attempt.
+    pub(crate) fn count_fenced(&self) {
+        self.fenced_writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fenced_writes(&self) -> u64 {
+        self.fenced_writes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn parked_claims(&self) -> u64 {
+        u64::try_from(self.lock().parked.len()).unwrap_or(u64::MAX)
+    }
+
+    /// What was heard and is not stored yet.
+    fn take_dirty_contacts(&self) -> Vec<ContactRow> {
+        let mut live = self.lock();
+        let dirty = live.contacts.values_mut().filter(|contact| contact.dirty);
+        dirty
+            .map(|contact| {
+                contact.dirty = false;
+                contact.row.clone()
+            })
+            .collect()
+    }
+
+    /// What was last heard of a runner, and whether it counts as being in contact.
+    pub(crate) fn contact(&self, name: &str) -> Option<(ContactRow, bool)> {
+        let now_ms = millis(self.clock.elapsed_ms());
+        let live = self.lock();
+        let contact = live.contacts.get(name)?;
+        let age_ms = now_ms.saturating_sub(contact.seen_ms);
+        let in_contact = live.parked.contains_key(name) || age_ms < millis(forge_api::RUNNER_OFFLINE_AFTER_MS);
+        Some((contact.row.clone(), in_contact))
+    }
+
+    /// How many tasks a runner asks for right now.
+    pub(crate) fn asking(&self, name: &str) -> u32 {
+        self.lock().parked.get(name).map_or(0, |parked| parked.slots)
+    }
+}
+
+/// What projects allow, as the assignment reads it.
+pub(crate) fn project_facts(applied: &Applied) -> BTreeMap<String, ProjectFacts> {
+    let facts = applied.tree.projects.values().map(|project| {
+        let facts =
+            ProjectFacts { global_runners: project.global_runners, max_parallel_tasks: project.max_parallel_tasks };
+        (project.name.as_str().to_owned(), facts)
+    });
+    facts.collect()
+}
+
+impl Planner for Scheduler {
+    fn free_slots(&self) -> u32 {
+        if self.is_draining() || self.is_storage_full() {
+            return 0;
+        }
+        self.lock().parked.values().fold(0, |slots, parked| slots.saturating_add(parked.slots))
+    }
+
+    fn plan(&self, facts: QueueFacts) -> Plan {
+        let applied = self.applied();
+        let mut live = self.lock();
+        let mut held: HashMap<&str, u32> = HashMap::new();
+        for live in &facts.live {
+            *held.entry(&live.runner).or_default() += live.attempts;
+        }
+        let runners = live.parked.iter().filter(|(_, parked)| parked.slots > 0).map(|(name, parked)| {
+            let permission = Permission::of(&applied.tree, name, Some(&parked.registration));
+            let running = held.get(name.as_str()).copied().unwrap_or_default();
+            let status = match (permission.enabled, parked.registration.draining) {
+                (false, _) => RunnerStatus::Disabled,
+                (true, true) => RunnerStatus::Draining,
+                (true, false) => RunnerStatus::Online,
+            };
+            permission.facts(name, status, parked.own_max, running, parked.slots)
+        });
+        let runners = runners.collect();
+        let situation = Situation {
+            runners,
+            projects: project_facts(&applied),
+            groups: facts.groups,
+            live: facts.live,
+            turns: live.turns.clone(),
+        };
+        let (assignments, turns) = assign::assign(situation);
+        live.turns = turns;
+        drop(live);
+        let choices = assignments.into_iter().filter_map(|assignment| {
+            // Without randomness nothing is given away: the tasks wait, and the log says why.
+            let nonce = random_bytes()
+                .inspect_err(|error| tracing::error!(task = assignment.task, %error, "a task could not be assigned"))
+                .ok()?;
+            Some(Choice { task: assignment.task, runner: assignment.runner, nonce })
+        });
+        let choices = choices.collect();
+        let keys = Arc::clone(&self.keys);
+        Plan { choices, token_hash: Box::new(move |id, nonce| keys.attempt_token(id, nonce).1.0) }
+    }
+
+    fn committed(&self, assigned: Vec<Assigned>) {
+        let seen_ms = self.clock.elapsed_ms();
+        let mut by_runner: BTreeMap<String, Vec<AttemptId>> = BTreeMap::new();
+        let mut live = self.lock();
+        for Assigned { attempt, runner, grace_ms } in assigned {
+            live.leases.insert(attempt, Lease { runner: runner.clone(), seen_ms, grace_ms });
+            by_runner.entry(runner).or_default().push(attempt);
+        }
+        for (runner, attempts) in by_runner {
+            // A claim that was given up meanwhile leaves its attempts to the runner's next one.
+            if let Some(parked) = live.parked.remove(&runner) {
+                parked.wake(Wake::Jobs(attempts));
+            }
+        }
+        drop(live);
+        self.tell_readers();
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,206 @@
+//! The one loop that acts by itself: deadlines, leases, retries whose delay is over, and the housekeeping that is due.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use forge_api::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::Scheduler;
+use super::task::Happening;
+use crate::logs::Logs;
+use crate::store::{Keep, Store, StoreError};
+
+/// The loop looks at least this often, since a new task's deadline may be nearer than any it knew, in milliseconds.
+const LOOK_INTERVAL_MS_MAX: u64 = 1_000;
+
+/// How often contacts are stored, in milliseconds.
+const CONTACTS_INTERVAL_MS: u64 = 10_000;
+
+/// How often history is looked through, in milliseconds.
+const RETENTION_INTERVAL_MS: u64 = 60_000;
+
+/// A one-off runner whose task ended is forgotten when it has been silent for this long, in milliseconds.
+const ONE_OFF_SILENT_MS: i64 = 30_000;
+
+/// A runner without a file that stays away for this long is forgotten, in milliseconds.
+const AWAY_MS: i64 = 24 * 3_600_000;
+
+/// How long runners get to come back after the daemon's own start before any is forgotten for having stayed away, in
+/// milliseconds: a daemon that was down for a weekend must not take that for theirs.
+const RETURN_WITHIN_MS: u64 = 3_600_000;
+
+/// How long an idempotency key is remembered, in milliseconds.
+const IDEMPOTENCY_MS: i64 = 24 * 3_600_000;
+
+/// What the loop hears.
+#[derive(Debug)]
+enum Event {
+    /// A moment has come.
+    TimerDue,
+    /// Something changed that may have brought a moment nearer.
+    Nudged,
+    /// Another revision serves: runners and limits may be others.
+    ConfigChanged,
+    /// The daemon is about to stop.
+    Shutdown,
+}
+
+/// How far the housekeeping came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tidied {
+    /// There is nothing more to forget.
+    Whole,
+    /// There may be more.
+    Partly,
+}
+
+/// What the loop works with.
+pub(crate) struct Reconciler {
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) store: Store,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) disk_reserve_bytes: u64,
+}
+
+impl Reconciler {
+    /// Runs until the shutdown; then stores what was heard last.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let clock = self.scheduler.clock.clone();
+        let mut config = self.scheduler.config.clone();
+        let (mut contacts_at_ms, mut retention_at_ms) = (clock.elapsed_ms(), clock.elapsed_ms());
+        let started_ms = clock.elapsed_ms();
+        let mut due_ms = started_ms;
+        let mut config_open = true;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => Event::Shutdown,
+                changed = config.changed(), if config_open => {
+                    config_open = changed.is_ok();
+                    Event::ConfigChanged
+                }
+                () = self.scheduler.nudge.notified() => Event::Nudged,
+                () = clock.sleep_ms(due_ms.saturating_sub(clock.elapsed_ms())) => Event::TimerDue,
+            };
+            match event {
+                Event::Shutdown => break,
+                Event::TimerDue | Event::Nudged | Event::ConfigChanged => {}
+            }
+            self.check_space();
+            // Counted from before the look: what passes meanwhile is not waited for once more.
+            let looked_ms = clock.elapsed_ms();
+            let wait_ms = match self.reconcile(clock.now()).await {
+                Ok(next_ms) => next_ms,
+                Err(error) => {
+                    tracing::error!(%error, "deadlines could not be looked at; they are again in a moment");
+                    LOOK_INTERVAL_MS_MAX
+                }
+            };
+            due_ms = looked_ms.saturating_add(wait_ms);
+            let now_ms = clock.elapsed_ms();
+            if now_ms >= contacts_at_ms {
+                contacts_at_ms = now_ms.saturating_add(CONTACTS_INTERVAL_MS);
+                self.store_contacts().await;
+            }
+            if now_ms >= retention_at_ms {
+                retention_at_ms = now_ms.saturating_add(RETENTION_INTERVAL_MS);
+                let all_could_return = now_ms.saturating_sub(started_ms) >= RETURN_WITHIN_MS;
+                match self.tidy(clock.now(), all_could_return).await {
+                    Ok(Tidied::Whole) => {}
+                    // Deadlines come between, so that a long history delays none.
+                    Ok(Tidied::Partly) => (retention_at_ms, due_ms) = (now_ms, now_ms),
+                    Err(error) => {
+                        tracing::error!(%error, "old tasks and runners could not be removed; it is tried again");
+                    }
+                }
+            }
+        }
+        self.store_contacts().await;
+        if let Err(error) = self.logs.sync().await {
+            tracing::error!(%error, "logs could not be brought to disk");
+        }
+    }
+
+    fn check_space(&self) {
+        match self.logs.free_bytes() {
+            Ok(free_bytes) => {
+                let full = free_bytes < self.disk_reserve_bytes;
+                if self.scheduler.storage_full.swap(full, Ordering::Relaxed) != full {
+                    tracing::warn!(free_bytes, full, "the space for logs and the store crossed disk_reserve");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the free space could not be measured"),
+        }
+    }
+
+    /// Acts on what is due; answers how long there is nothing more to do.
+    async fn reconcile(&self, now: Timestamp) -> Result<u64, StoreError> {
+        for (attempt, reason) in self.scheduler.lost_leases() {
+            match self.store.happen_to_attempt(attempt, Happening::RunnerLost { reason }, now).await {
+                Ok(fate) => {
+                    tracing::warn!(%attempt, state = %fate.state, "an attempt's runner is lost");
+                    self.scheduler.after(&[fate]);
+                }
+                // It ended on its own meanwhile: only its lease was left.
+                Err(StoreError::Refused(_)) => {
+                    self.scheduler.lock().leases.remove(&attempt);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (fates, next) = self.store.reconcile(now).await?;
+        if !fates.is_empty() {
+            for fate in &fates {
+                tracing::info!(task = fate.task, state = %fate.state, "a deadline passed");
+            }
+            self.scheduler.after(&fates);
+        }
+        let by_deadline = next.map(|next| next.millis_since(now));
+        let nearest = by_deadline.into_iter().chain(self.scheduler.next_lease_ms()).min();
+        // One more millisecond: a moment is rounded down when it is measured.
+        Ok(nearest.map_or(LOOK_INTERVAL_MS_MAX, |wait_ms| wait_ms.saturating_add(1).min(LOOK_INTERVAL_MS_MAX)))
+    }
+
+    async fn store_contacts(&self) {
+        let contacts = self.scheduler.take_dirty_contacts();
+        if contacts.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.store_contacts(contacts).await {
+            tracing::error!(%error, "the last contacts of runners could not be stored");
+        }
+    }
+
+    /// Forgets what is beyond retention, and runners that are gone for good.
+    async fn tidy(&self, now: Timestamp, all_could_return: bool) -> Result<Tidied, StoreError> {
+        let mut tidied = Tidied::Whole;
+        let applied = self.scheduler.applied();
+        for (project, template) in self.store.templates_with_history().await? {
+            // A project that left the tree keeps its history.
+            let Some(retention) = applied.tree.projects.get(project.as_str()).map(|project| project.retention) else {
+                continue;
+            };
+            let age_ms = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
+            let since = (retention.age_ms > 0).then(|| now.plus_millis(age_ms.saturating_neg()));
+            let forgotten = self.store.forget_tasks(Keep { project, template, tasks: retention.tasks, since }).await?;
+            if forgotten.tasks > 0 {
+                tidied = Tidied::Partly;
+            }
+            if let Err(error) = self.logs.remove(forgotten.attempts).await {
+                tracing::warn!(%error, "a log of a forgotten task could not be removed");
+            }
+        }
+        self.store.sweep(now.plus_millis(-IDEMPOTENCY_MS)).await?;
+        // Who was heard of a moment ago must not look silent.
+        self.store_contacts().await;
+        let declared = applied.tree.runners.keys().map(|name| name.as_str().to_owned()).collect();
+        let one_off = now.plus_millis(-ONE_OFF_SILENT_MS);
+        let away = if all_could_return { now.plus_millis(-AWAY_MS) } else { Timestamp::from_unix_micros(i64::MIN) };
+        for name in self.store.expire_runners(one_off, away, declared).await? {
+            tracing::info!(runner = name, "a runner's registration ended");
+            self.scheduler.forget_runner(&name);
+        }
+        Ok(tidied)
+    }
+}

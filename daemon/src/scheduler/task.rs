@@ -1,0 +1,414 @@
+//! A task's states and the ways between them. Pure: no clock, no store; one function decides and the store writes it down.
+//!
+//! States only move forward, but for another attempt, which puts a task back to `queued`. A cancel is an intent that is
+//! stored beside the state: whatever an attempt reports after it, the task ends as `canceled`.
+
+use forge_api::{AttemptOutcome, OnRunnerLost, TaskState};
+
+/// The most attempts that lost runners alone may cost a task: beyond it something is wrong that another try does not mend.
+pub(crate) const ATTEMPTS_MAX: u32 = 100;
+
+/// Where a task stands, as far as the next step depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) state: TaskState,
+    /// Who asked for its end.
+    pub(crate) cancel_by: Option<String>,
+    /// The number of its newest attempt.
+    pub(crate) attempt: u32,
+    pub(crate) on_runner_lost: OnRunnerLost,
+    /// How many further attempts a failed one still gets.
+    pub(crate) retries_left: u32,
+    pub(crate) retry_delay_ms: u64,
+}
+
+/// What happens to a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Happening {
+    /// A runner gets it.
+    Assign,
+    /// Its runner says that the process may run.
+    Start,
+    /// Its runner says how the attempt ended.
+    Report { outcome: AttemptOutcome, reason: Option<String> },
+    /// Someone asks for its end.
+    Cancel { by: String },
+    /// It was assigned and never started.
+    TakeBack,
+    /// Its runner was out of contact for too long, or was removed.
+    RunnerLost { reason: String },
+    /// Its attempt took longer than `timeout`, and its runner did not end it.
+    Overdue { timeout_ms: u64 },
+    /// It waited longer than `queue_timeout`.
+    QueueTimeout { queue_timeout_ms: u64 },
+    /// Its end was asked for, and nobody confirmed it in time.
+    CancelOverdue,
+    /// The daemon itself ends the attempt, as when a secret does not resolve.
+    Fail { reason: String },
+    /// Someone asks for another attempt.
+    Retry { by: String },
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing changes.
+    Stay,
+    /// The intent to cancel is stored, and its runner is told.
+    Intent { by: String },
+    /// It moves on to a state that is not final.
+    Advance(TaskState),
+    /// It ends; the reason is there for every end but `succeeded`.
+    End { state: TaskState, reason: Option<String> },
+    /// It goes back to the queue, not before the delay is over.
+    Requeue { delay_ms: u64, queue: QueueClock, retry: Retry },
+}
+
+/// Whether waiting counts from anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueueClock {
+    /// The attempt never ran: the wait goes on.
+    GoesOn,
+    /// An attempt ran: `queue_timeout` counts from now.
+    Restarts,
+}
+
+/// What another attempt costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Nothing of the template's `retry`.
+    Free,
+    /// One of the template's `retry.attempts`.
+    Spent,
+    /// All of the template's `retry.attempts` are there again.
+    Renewed,
+}
+
+/// The step is not one from that state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The task ended.
+    Ended,
+    /// The task did not end.
+    StillOpen,
+    /// The task is not in a state to which this can happen.
+    NotNow,
+}
+
+/// What follows when `happening` meets a task that stands so.
+pub(crate) fn step(standing: &Standing, happening: &Happening) -> Result<Next, Refusal> {
+    match standing.state {
+        TaskState::Queued => queued(happening),
+        TaskState::Assigned => assigned(standing, happening),
+        TaskState::Running => running(standing, happening),
+        TaskState::AwaitingApproval => awaiting_approval(happening),
+        TaskState::Succeeded
+        | TaskState::Failed
+        | TaskState::Canceled
+        | TaskState::TimedOut
+        | TaskState::Lost
+        | TaskState::Expired
+        | TaskState::Skipped => match happening {
+            Happening::Retry { .. } => {
+                Ok(Next::Requeue { delay_ms: 0, queue: QueueClock::Restarts, retry: Retry::Renewed })
+            }
+            Happening::Assign
+            | Happening::Start
+            | Happening::Report { .. }
+            | Happening::Cancel { .. }
+            | Happening::TakeBack
+            | Happening::RunnerLost { .. }
+            | Happening::Overdue { .. }
+            | Happening::QueueTimeout { .. }
+            | Happening::CancelOverdue
+            | Happening::Fail { .. } => Err(Refusal::Ended),
+        },
+    }
+}
+
+fn end(state: TaskState, reason: impl Into<String>) -> Next {
+    Next::End { state, reason: Some(reason.into()) }
+}
+
+fn canceled_by(by: &str) -> Next {
+    end(TaskState::Canceled, format!("canceled by {by}"))
+}
+
+fn queued(happening: &Happening) -> Result<Next, Refusal> {
+    match happening {
+        Happening::Assign => Ok(Next::Advance(TaskState::Assigned)),
+        Happening::Cancel { by } => Ok(canceled_by(by)),
+        Happening::QueueTimeout { queue_timeout_ms } => Ok(end(
+            TaskState::Expired,
+            format!("no runner took it within queue_timeout ({})", super::words::duration(*queue_timeout_ms)),
+        )),
+        Happening::Fail { reason } => Ok(end(TaskState::Failed, reason.clone())),
+        Happening::Retry { .. } => Err(Refusal::StillOpen),
+        Happening::Start
+        | Happening::Report { .. }
+        | Happening::TakeBack
+        | Happening::RunnerLost { .. }
+        | Happening::Overdue { .. }
+        | Happening::CancelOverdue => Err(Refusal::NotNow),
+    }
+}
+
+fn assigned(standing: &Standing, happening: &Happening) -> Result<Next, Refusal> {
+    match happening {
+        Happening::Start => Ok(Next::Advance(TaskState::Running)),
+        Happening::Report { outcome, reason } => Ok(reported(standing, *outcome, reason.as_deref())),
+        Happening::Cancel { by } => Ok(intent(standing, by)),
+        // The process runs only after the daemon has answered the start, so another attempt cannot run beside it.
+        Happening::TakeBack | Happening::RunnerLost { .. } => Ok(match &standing.cancel_by {
+            Some(by) => canceled_by(by),
+            None => Next::Requeue { delay_ms: 0, queue: QueueClock::GoesOn, retry: Retry::Free },
+        }),
+        Happening::CancelOverdue => cancel_overdue(standing),
+        Happening::Fail { reason } => Ok(failed_by_daemon(standing, reason)),
+        Happening::Retry { .. } => Err(Refusal::StillOpen),
+        Happening::Assign | Happening::Overdue { .. } | Happening::QueueTimeout { .. } => Err(Refusal::NotNow),
+    }
+}
+
+fn running(standing: &Standing, happening: &Happening) -> Result<Next, Refusal> {
+    match happening {
+        Happening::Start => Ok(Next::Stay),
+        Happening::Report { outcome, reason } => Ok(reported(standing, *outcome, reason.as_deref())),
+        Happening::Cancel { by } => Ok(intent(standing, by)),
+        Happening::RunnerLost { reason } => Ok(lost(standing, reason)),
+        Happening::Overdue { timeout_ms } => Ok(match &standing.cancel_by {
+            Some(by) => canceled_by(by),
+            None => {
+                end(TaskState::TimedOut, format!("took longer than timeout ({})", super::words::duration(*timeout_ms)))
+            }
+        }),
+        Happening::CancelOverdue => cancel_overdue(standing),
+        Happening::Fail { reason } => Ok(failed_by_daemon(standing, reason)),
+        Happening::Retry { .. } => Err(Refusal::StillOpen),
+        Happening::Assign | Happening::TakeBack | Happening::QueueTimeout { .. } => Err(Refusal::NotNow),
+    }
+}
+
+fn awaiting_approval(happening: &Happening) -> Result<Next, Refusal> {
+    match happening {
+        Happening::Cancel { by } => Ok(canceled_by(by)),
+        Happening::QueueTimeout { queue_timeout_ms } => Ok(end(
+            TaskState::Expired,
+            format!("nobody approved it within queue_timeout ({})", super::words::duration(*queue_timeout_ms)),
+        )),
+        Happening::Retry { .. } => Err(Refusal::StillOpen),
+        Happening::Assign
+        | Happening::Start
+        | Happening::Report { .. }
+        | Happening::TakeBack
+        | Happening::RunnerLost { .. }
+        | Happening::Overdue { .. }
+        | Happening::CancelOverdue
+        | Happening::Fail { .. } => Err(Refusal::NotNow),
+    }
+}
+
+fn intent(standing: &Standing, by: &str) -> Next {
+    match standing.cancel_by {
+        Some(_) => Next::Stay,
+        None => Next::Intent { by: by.to_owned() },
+    }
+}
+
+fn cancel_overdue(standing: &Standing) -> Result<Next, Refusal> {
+    let by = standing.cancel_by.as_ref().ok_or(Refusal::NotNow)?;
+    Ok(end(TaskState::Canceled, format!("canceled by {by}; its runner did not confirm the end")))
+}
+
+fn failed_by_daemon(standing: &Standing, reason: &str) -> Next {
+    match &standing.cancel_by {
+        Some(by) => canceled_by(by),
+        None => end(TaskState::Failed, reason),
+    }
+}
+
+/// What an attempt's own report makes of its task.
+fn reported(standing: &Standing, outcome: AttemptOutcome, reason: Option<&str>) -> Next {
+    if let Some(by) = &standing.cancel_by {
+        return canceled_by(by);
+    }
+    match outcome {
+        AttemptOutcome::Succeeded => Next::End { state: TaskState::Succeeded, reason: None },
+        AttemptOutcome::Failed | AttemptOutcome::Retry => {
+            if standing.retries_left > 0 {
+                let delay_ms = standing.retry_delay_ms;
+                Next::Requeue { delay_ms, queue: QueueClock::Restarts, retry: Retry::Spent }
+            } else {
+                end(TaskState::Failed, reason.unwrap_or("the attempt failed and its runner did not say why"))
+            }
+        }
+        // Only the daemon's word cancels a task: a runner that ends one of its own accord has failed it.
+        AttemptOutcome::Canceled => {
+            end(TaskState::Failed, reason.unwrap_or("its runner ended it as canceled, and nobody had asked for that"))
+        }
+        AttemptOutcome::TimedOut => end(TaskState::TimedOut, reason.unwrap_or("took longer than timeout")),
+        AttemptOutcome::Lost => lost(standing, reason.unwrap_or("its runner gave it up")),
+    }
+}
+
+fn lost(standing: &Standing, reason: &str) -> Next {
+    match (&standing.cancel_by, standing.on_runner_lost) {
+        (Some(by), OnRunnerLost::Fail | OnRunnerLost::Retry) => canceled_by(by),
+        (None, OnRunnerLost::Retry) if standing.attempt < ATTEMPTS_MAX => {
+            Next::Requeue { delay_ms: 0, queue: QueueClock::Restarts, retry: Retry::Free }
+        }
+        (None, OnRunnerLost::Fail | OnRunnerLost::Retry) => end(TaskState::Lost, reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(state: TaskState) -> Standing {
+        Standing {
+            state,
+            cancel_by: None,
+            attempt: 1,
+            on_runner_lost: OnRunnerLost::Fail,
+            retries_left: 0,
+            retry_delay_ms: 30_000,
+        }
+    }
+
+    fn happenings() -> Vec<Happening> {
+        let report = |outcome| Happening::Report { outcome, reason: Some("why".to_owned()) };
+        vec![
+            Happening::Assign,
+            Happening::Start,
+            report(AttemptOutcome::Succeeded),
+            report(AttemptOutcome::Failed),
+            report(AttemptOutcome::Retry),
+            report(AttemptOutcome::Canceled),
+            report(AttemptOutcome::TimedOut),
+            report(AttemptOutcome::Lost),
+            Happening::Cancel { by: "ann".to_owned() },
+            Happening::TakeBack,
+            Happening::RunnerLost { reason: "gone".to_owned() },
+            Happening::Overdue { timeout_ms: 1_000 },
+            Happening::QueueTimeout { queue_timeout_ms: 1_000 },
+            Happening::CancelOverdue,
+            Happening::Fail { reason: "no secret".to_owned() },
+            Happening::Retry { by: "ann".to_owned() },
+        ]
+    }
+
+    /// One word a cell: what each of `happenings` makes of a state.
+    fn word(result: &Result<Next, Refusal>) -> String {
+        match result {
+            Ok(Next::Stay) => "stay".to_owned(),
+            Ok(Next::Intent { .. }) => "intent".to_owned(),
+            Ok(Next::Advance(state) | Next::End { state, .. }) => state.to_string(),
+            Ok(Next::Requeue { .. }) => "queued".to_owned(),
+            Err(Refusal::Ended) => "ended".to_owned(),
+            Err(Refusal::StillOpen) => "open".to_owned(),
+            Err(Refusal::NotNow) => "-".to_owned(),
+        }
+    }
+
+    fn row(standing: &Standing) -> Vec<String> {
+        happenings().iter().map(|happening| word(&step(standing, happening))).collect()
+    }
+
+    #[test]
+    fn the_whole_table() {
+        let expect = |state, words: &str| {
+            assert_eq!(row(&standing(state)), words.split_whitespace().collect::<Vec<_>>(), "{state}");
+        };
+        expect(TaskState::Queued, "assigned - - - - - - - canceled - - - expired - failed open");
+        expect(
+            TaskState::Assigned,
+            "- running succeeded failed failed failed timed_out lost intent queued queued - - - failed open",
+        );
+        expect(
+            TaskState::Running,
+            "- stay succeeded failed failed failed timed_out lost intent - lost timed_out - - failed open",
+        );
+        expect(TaskState::AwaitingApproval, "- - - - - - - - canceled - - - expired - - open");
+        for state in TaskState::ALL.into_iter().filter(|state| state.is_final()) {
+            let words = row(&standing(state));
+            assert!(words[..15].iter().all(|word| word == "ended"), "{state}: {words:?}");
+            assert_eq!(words[15], "queued", "{state}");
+        }
+    }
+
+    #[test]
+    fn what_the_reconciler_does_at_a_deadline_is_never_refused() {
+        for state in TaskState::ALL.into_iter().filter(|state| !state.is_final()) {
+            for cancel_by in [None, Some("ann".to_owned())] {
+                let at = forge_api::Timestamp::from_unix_micros;
+                let open = super::super::deadline::Open {
+                    state,
+                    queued_at: at(0),
+                    assigned_at: Some(at(0)),
+                    started_at: Some(at(0)),
+                    cancel_at: cancel_by.as_ref().map(|_| at(0)),
+                    timeout_ms: 1_000,
+                    queue_timeout_ms: 1_000,
+                };
+                let happening = super::super::deadline::at_deadline(&open).expect("an act");
+                let standing = Standing { cancel_by, ..standing(state) };
+                assert!(step(&standing, &happening).is_ok(), "{state} {happening:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_report_undoes_a_cancel() {
+        for state in [TaskState::Assigned, TaskState::Running] {
+            let standing = Standing {
+                cancel_by: Some("ann".to_owned()),
+                retries_left: 3,
+                on_runner_lost: OnRunnerLost::Retry,
+                ..standing(state)
+            };
+            for happening in happenings() {
+                match step(&standing, &happening) {
+                    Ok(Next::End { state, reason }) => {
+                        assert_eq!(state, TaskState::Canceled, "{happening:?}");
+                        assert!(reason.is_some_and(|reason| reason.starts_with("canceled by ann")), "{happening:?}");
+                    }
+                    Ok(Next::Advance(TaskState::Running) | Next::Stay) | Err(_) => {}
+                    other => panic!("{state} {happening:?} made {other:?} of a canceled task"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_end_but_success_has_a_reason() {
+        for state in TaskState::ALL {
+            for happening in happenings() {
+                if let Ok(Next::End { state, reason }) = step(&standing(state), &happening) {
+                    assert_eq!(reason.is_none(), state == TaskState::Succeeded, "{happening:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn retries_are_spent_and_end() {
+        let mut standing = Standing { retries_left: 1, ..standing(TaskState::Running) };
+        let failed = Happening::Report { outcome: AttemptOutcome::Failed, reason: Some("exit code 2".to_owned()) };
+        assert_eq!(
+            step(&standing, &failed),
+            Ok(Next::Requeue { delay_ms: 30_000, queue: QueueClock::Restarts, retry: Retry::Spent })
+        );
+        standing.retries_left = 0;
+        assert_eq!(word(&step(&standing, &failed)), "failed");
+    }
+
+    #[test]
+    fn a_lost_runner_is_tried_again_where_the_template_says_so_and_not_forever() {
+        let lost = Happening::RunnerLost { reason: "gone".to_owned() };
+        let mut standing = Standing { on_runner_lost: OnRunnerLost::Retry, ..standing(TaskState::Running) };
+        assert_eq!(word(&step(&standing, &lost)), "queued");
+        standing.attempt = ATTEMPTS_MAX;
+        assert_eq!(word(&step(&standing, &lost)), "lost");
+    }
+}

@@ -1,0 +1,459 @@
+//! What Forge remembers: SQLite behind a face of operations. SQL appears nowhere else, and time comes in as an argument.
+//!
+//! One writer thread commits many operations at once and answers after the commit (`synchronous=FULL`); readers have
+//! connections of their own. Nothing here decides: the pure steps of the scheduler do, inside the writer's transactions.
+
+pub(crate) mod copies;
+mod create;
+mod open;
+mod plan;
+mod queries;
+mod readers;
+mod retain;
+pub(crate) mod revocations;
+mod rows;
+mod runners;
+mod work;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use forge_api::{AttemptId, AttemptResult, Task, TaskState, Timestamp};
+
+use crate::scheduler::task::Happening;
+
+pub(crate) use create::{Idempotency, Made, NewTask};
+pub(crate) use plan::{Choice, Plan, QueueFacts};
+pub(crate) use queries::{AttemptView, Circumstances, Delivery, Listing, LogState};
+pub(crate) use retain::Keep;
+pub(crate) use runners::{ContactRow, Held, NewRegistration, Registration};
+pub(crate) use work::LiveAttempt;
+pub(crate) use writer::{Planner, WriterThread};
+
+/// Why the store did not open, or did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder cannot be used.
+    #[error(
+        "{} cannot be used: {source}; give data_dir a folder that this user may write, or run `chown` on this one",
+        path.display()
+    )]
+    Folder {
+        /// The folder or the file in it.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Another daemon is at work there.
+    #[error("another forge daemon (pid {pid}) uses {}; stop it, or give this one a data_dir of its own", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The other's process id, as it wrote it.
+        pid: String,
+    },
+    /// A newer Forge wrote it.
+    #[error(
+        "{} has schema version {found}, and this forge knows version {known} at most; it was not touched: run a newer \
+         forge, or bring back the backup from before the upgrade",
+        path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest version known here.
+        known: i64,
+    },
+    /// Something else's file.
+    #[error("{} is not a database of Forge; move it away, or give data_dir another folder", path.display())]
+    NotForge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// SQLite could not open it.
+    #[error("{} could not be opened: {source}; restore it from a backup when it is damaged", path.display())]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// Something held the database for too long.
+    #[error("{} was locked for too long to be copied; try again, and look for another program that has it open", path.display())]
+    Busy {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A copy of it is not whole.
+    #[error("{} is damaged: {verdict}", path.display())]
+    Damaged {
+        /// The copy.
+        path: PathBuf,
+        /// What SQLite says.
+        verdict: String,
+    },
+    /// A thread could not be started.
+    #[error("the store's thread could not be started: {source}")]
+    Thread {
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The transaction was not committed: nothing of it happened.
+    #[error("the store could not commit: {0}")]
+    Commit(Arc<rusqlite::Error>),
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// SQLite refused a statement.
+    #[error("the store failed: {0}")]
+    Sql(#[from] rusqlite::Error),
+    /// The operation is one of our own mistakes; it changed nothing.
+    #[error("the store's operation panicked; the daemon's log says where")]
+    Panicked,
+    /// The operation does not go with how things stand.
+    #[error("refused: {0:?}")]
+    Refused(Refused),
+}
+
+/// What does not go with how things stand; the core says it in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such task.
+    NoTask,
+    /// There is no such attempt.
+    NoAttempt,
+    /// There is no such runner.
+    NoRunner,
+    /// The task ended.
+    Ended {
+        /// How.
+        state: TaskState,
+    },
+    /// The task is in an open state to which this cannot happen.
+    Open {
+        /// Which.
+        state: TaskState,
+    },
+    /// The attempt is closed.
+    Gone {
+        /// Why.
+        reason: String,
+    },
+    /// A newer attempt exists.
+    Older {
+        /// Its number.
+        newest: u32,
+    },
+    /// The idempotency key was used for another request.
+    KeyReused {
+        /// The task that it made.
+        task: u64,
+    },
+    /// Another key is registered under the name.
+    NameTaken,
+    /// The registration token is used up.
+    TokenUsedUp {
+        /// How often it was good.
+        uses: u32,
+    },
+}
+
+/// An attempt that was made and is to be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assigned {
+    pub(crate) attempt: AttemptId,
+    pub(crate) runner: String,
+    pub(crate) grace_ms: u64,
+}
+
+/// What became of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fate {
+    pub(crate) task: u64,
+    pub(crate) state: TaskState,
+    pub(crate) attempt: AttemptId,
+    /// The runner of its live attempt, from before.
+    pub(crate) runner: Option<String>,
+    /// Whether that attempt was closed by it.
+    pub(crate) closed: bool,
+}
+
+/// The store's face; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Store {
+    writer: writer::Writer,
+    readers: Arc<readers::Readers>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+/// A data folder that is ours, its schema up to date.
+pub(crate) struct Opened {
+    path: PathBuf,
+    connection: rusqlite::Connection,
+    lock: open::FolderLock,
+}
+
+impl Opened {
+    /// Takes the folder and opens the database; it blocks.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let lock = open::lock(data_dir)?;
+        let path = open::database_path(data_dir);
+        let connection = open::open_writer(&path)?;
+        Ok(Self { path, connection, lock })
+    }
+
+    /// Starts the writer and the readers.
+    pub(crate) fn serve(self, planner: Arc<dyn Planner>) -> Result<(Store, WriterThread), StoreError> {
+        let readers = Arc::new(readers::Readers::open(&self.path)?);
+        let (writer, thread) = writer::Writer::start(self.connection, self.path, planner, self.lock)?;
+        Ok((Store { writer, readers }, thread))
+    }
+}
+
+impl Store {
+    /// Makes a task, or finds the one that an earlier request made.
+    pub(crate) async fn create(&self, new: NewTask, now: Timestamp) -> Result<Made, StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let made = create::create(connection, &new, now)?;
+                marks.replan |= !made.replayed;
+                Ok(made)
+            })
+            .await
+    }
+
+    /// Has something happen to a task.
+    pub(crate) async fn happen(&self, number: u64, happening: Happening, now: Timestamp) -> Result<Fate, StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let fate = work::happen(connection, number, &happening, now)?;
+                marks.replan = true;
+                Ok(fate)
+            })
+            .await
+    }
+
+    /// Has something happen to a task, if this attempt is still its live one.
+    pub(crate) async fn happen_to_attempt(
+        &self,
+        id: AttemptId,
+        happening: Happening,
+        now: Timestamp,
+    ) -> Result<Fate, StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                work::live_attempt(connection, id)?;
+                let fate = work::happen(connection, id.task, &happening, now)?;
+                marks.replan = true;
+                Ok(fate)
+            })
+            .await
+    }
+
+    /// The attempt's process is about to run; answers whether a cancel is pending.
+    pub(crate) async fn start(
+        &self,
+        id: AttemptId,
+        commit: Option<String>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.writer.execute(move |connection, _marks| work::start(connection, id, commit.as_deref(), now)).await
+    }
+
+    /// Takes an attempt's report; the second value says whether it counted.
+    pub(crate) async fn finish(
+        &self,
+        id: AttemptId,
+        result: AttemptResult,
+        now: Timestamp,
+    ) -> Result<(Fate, bool), StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let finished = work::finish(connection, id, &result, now)?;
+                marks.replan = true;
+                Ok(finished)
+            })
+            .await
+    }
+
+    /// Acts on every deadline that has passed; also answers when there is something to do next.
+    pub(crate) async fn reconcile(&self, now: Timestamp) -> Result<(Vec<Fate>, Option<Timestamp>), StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let fates = work::reconcile(connection, now)?;
+                // A retry's delay may be over, too.
+                marks.replan = true;
+                Ok((fates, work::next_moment(connection, now)?))
+            })
+            .await
+    }
+
+    /// Makes a boot's start of what is open; answers with the live attempts.
+    pub(crate) async fn boot(&self, now: Timestamp) -> Result<Vec<LiveAttempt>, StoreError> {
+        self.writer.execute(move |connection, _marks| work::boot(connection, now)).await
+    }
+
+    /// Shows `decide` what a runner holds, inside the writer's turn; when it answers true, waiting tasks are looked at.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        key: i64,
+        decide: impl FnOnce(Registration, Vec<Held>) -> (T, bool) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let registration = runners::by_key(connection, key)?;
+                let held = runners::held(connection, &registration.name)?;
+                let (answer, replan) = decide(registration, held);
+                marks.replan |= replan;
+                Ok(answer)
+            })
+            .await
+    }
+
+    /// Registers a runner.
+    pub(crate) async fn register(&self, new: NewRegistration, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| runners::register(connection, &new, now)).await
+    }
+
+    /// The new token was used.
+    pub(crate) async fn promote(&self, key: i64, token_sha256: [u8; 32]) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| runners::promote(connection, key, &token_sha256)).await
+    }
+
+    /// Forgets a runner; what it holds is lost.
+    pub(crate) async fn remove_runner(
+        &self,
+        name: String,
+        reason: String,
+        now: Timestamp,
+    ) -> Result<Vec<Fate>, StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                marks.replan = true;
+                runners::remove(connection, &name, &reason, now)
+            })
+            .await
+    }
+
+    /// Lets a runner take nothing new, or again.
+    pub(crate) async fn set_draining(&self, name: String, draining: bool) -> Result<(), StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                marks.replan = true;
+                runners::set_draining(connection, &name, draining)
+            })
+            .await
+    }
+
+    /// Stores what runners said last.
+    pub(crate) async fn store_contacts(&self, contacts: Vec<ContactRow>) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| runners::store_contacts(connection, &contacts)).await
+    }
+
+    /// Forgets runners that are gone for good.
+    pub(crate) async fn expire_runners(
+        &self,
+        one_off_before: Timestamp,
+        away_before: Timestamp,
+        declared: Vec<String>,
+    ) -> Result<Vec<String>, StoreError> {
+        self.writer
+            .execute(move |connection, _marks| runners::expire(connection, one_off_before, away_before, &declared))
+            .await
+    }
+
+    /// Forgets some of the history beyond `keep`; no task when all is done.
+    pub(crate) async fn forget_tasks(&self, keep: Keep) -> Result<retain::Forgotten, StoreError> {
+        let numbers = self.readers.read(move |connection| retain::beyond(connection, &keep)).await?;
+        if numbers.is_empty() {
+            return Ok(retain::Forgotten::default());
+        }
+        self.writer.execute(move |connection, _marks| retain::forget_tasks(connection, &numbers)).await
+    }
+
+    /// Forgets what nothing refers to.
+    pub(crate) async fn sweep(&self, keys_before: Timestamp) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| retain::sweep(connection, keys_before)).await
+    }
+
+    /// Keeps what is known of an attempt's log.
+    pub(crate) async fn set_log_state(&self, id: AttemptId, state: LogState, resends: u32) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| retain::set_log_state(connection, id, state, resends)).await
+    }
+
+    /// One task.
+    pub(crate) async fn task(&self, number: u64) -> Result<Option<Task>, StoreError> {
+        self.readers.read(move |connection| queries::task(connection, number)).await
+    }
+
+    /// Tasks, newest first.
+    pub(crate) async fn tasks(&self, listing: Listing) -> Result<Vec<Task>, StoreError> {
+        self.readers.read(move |connection| queries::tasks(connection, &listing)).await
+    }
+
+    /// How many tasks stand in each state.
+    pub(crate) async fn counts(&self) -> Result<std::collections::BTreeMap<TaskState, u64>, StoreError> {
+        self.readers.read(queries::counts).await
+    }
+
+    /// What `why` reads.
+    pub(crate) async fn circumstances(&self, number: u64) -> Result<Option<Circumstances>, StoreError> {
+        self.readers.read(move |connection| queries::circumstances(connection, number)).await
+    }
+
+    /// What a live attempt needs.
+    pub(crate) async fn delivery(&self, id: AttemptId) -> Result<Option<Delivery>, StoreError> {
+        self.readers.read(move |connection| queries::delivery(connection, id)).await
+    }
+
+    /// One attempt.
+    pub(crate) async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptView>, StoreError> {
+        self.readers.read(move |connection| queries::attempt(connection, id)).await
+    }
+
+    /// What a runner holds.
+    pub(crate) async fn held(&self, runner: String) -> Result<Vec<Held>, StoreError> {
+        self.readers.read(move |connection| runners::held(connection, &runner)).await
+    }
+
+    /// The runner of a token, and whether the token is a new one.
+    pub(crate) async fn runner_by_token(
+        &self,
+        token_sha256: [u8; 32],
+    ) -> Result<Option<(Registration, bool)>, StoreError> {
+        self.readers.read(move |connection| runners::by_token(connection, &token_sha256)).await
+    }
+
+    /// The runner of a name.
+    pub(crate) async fn runner_by_name(&self, name: String) -> Result<Option<Registration>, StoreError> {
+        self.readers.read(move |connection| runners::by_name(connection, &name)).await
+    }
+
+    /// All registered runners and what runs.
+    pub(crate) async fn runners(&self) -> Result<(Vec<Registration>, Vec<crate::scheduler::assign::Live>), StoreError> {
+        self.readers.read(|connection| Ok((runners::all(connection)?, plan::live(connection)?))).await
+    }
+
+    /// Whether an open task names the component.
+    pub(crate) async fn open_task_uses_plugin(&self, sha256: String) -> Result<bool, StoreError> {
+        self.readers.read(move |connection| queries::open_task_uses_plugin(connection, &sha256)).await
+    }
+
+    /// Whether a task's secret answers are gone.
+    pub(crate) async fn secret_answers_gone(&self, number: u64) -> Result<bool, StoreError> {
+        self.readers.read(move |connection| queries::secret_answers_gone(connection, number)).await
+    }
+
+    /// Which templates have history.
+    pub(crate) async fn templates_with_history(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.readers.read(queries::templates_with_history).await
+    }
+}

@@ -1,0 +1,121 @@
+//! The facts of the queue, and what the planner makes of them, inside the writer's transaction.
+
+use forge_api::{AttemptId, TaskState, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::work::{self, NewAttempt};
+use super::writer::Planner;
+use super::{Assigned, StoreError, rows};
+use crate::scheduler::assign::{Group, Live, Need, Waiting};
+use crate::scheduler::task::Happening;
+
+/// The most tasks of one group that one pass looks at; groups are alike inside, so their heads decide.
+const GROUP_TASKS_MAX: u32 = 256;
+
+/// What waits and what runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct QueueFacts {
+    pub(crate) groups: Vec<Group>,
+    pub(crate) live: Vec<Live>,
+}
+
+/// One choice of the planner, with what makes the attempt's token.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    pub(crate) task: u64,
+    pub(crate) runner: String,
+    pub(crate) nonce: [u8; 16],
+}
+
+/// From an attempt and its nonce to the hash of its token.
+pub(crate) type TokenHash = dyn Fn(AttemptId, &[u8]) -> [u8; 32];
+
+/// What the planner decided, and how an attempt's number and nonce become the hash of its token.
+pub(crate) struct Plan {
+    pub(crate) choices: Vec<Choice>,
+    pub(crate) token_hash: Box<TokenHash>,
+}
+
+/// Reads the facts, asks, and stores the answers.
+pub(super) fn assign(connection: &Connection, planner: &dyn Planner) -> Result<Vec<Assigned>, rusqlite::Error> {
+    let now = planner.now();
+    let groups = groups(connection, planner.free_slots().min(GROUP_TASKS_MAX), now)?;
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plan = planner.plan(QueueFacts { groups, live: live(connection)? });
+    let mut assigned = Vec::new();
+    for choice in plan.choices {
+        match assign_one(connection, &choice, &*plan.token_hash, now) {
+            Ok(one) => assigned.extend(one),
+            Err(StoreError::Sql(error)) => return Err(error),
+            Err(error) => tracing::error!(task = choice.task, %error, "a task could not be assigned"),
+        }
+    }
+    Ok(assigned)
+}
+
+fn assign_one(
+    connection: &Connection,
+    choice: &Choice,
+    token_hash: &TokenHash,
+    now: Timestamp,
+) -> Result<Option<Assigned>, StoreError> {
+    let Some(row) = work::load(connection, choice.task)? else {
+        return Ok(None);
+    };
+    // The compare of the compare-and-set: only a task that still waits is given away.
+    if row.standing.state != TaskState::Queued {
+        return Ok(None);
+    }
+    let attempt = AttemptId { task: choice.task, attempt: row.standing.attempt + 1 };
+    let token_sha256 = token_hash(attempt, &choice.nonce);
+    let new = NewAttempt { attempt, runner: choice.runner.clone(), nonce: choice.nonce, token_sha256 };
+    let grace_ms = work::assign(connection, &row, &new, now, &Happening::Assign)?;
+    Ok(Some(Assigned { attempt, runner: choice.runner.clone(), grace_ms }))
+}
+
+pub(super) const LIVE: &str =
+    "SELECT runner, project, template, count(*) FROM attempts WHERE closed_at IS NULL GROUP BY 1, 2, 3";
+
+/// What runs, by runner, project and template.
+pub(super) fn live(connection: &Connection) -> Result<Vec<Live>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(LIVE)?;
+    let rows = statement.query_map([], |row| {
+        Ok(Live { runner: row.get(0)?, project: row.get(1)?, template: row.get(2)?, attempts: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+pub(super) const NEXT_GROUP: &str = "SELECT project, template, required_tag FROM tasks INDEXED BY tasks_queue
+     WHERE state = 'queued' AND (project, template, required_tag) > (?1, ?2, ?3)
+     ORDER BY project, template, required_tag LIMIT 1";
+
+pub(super) const HEADS: &str = "SELECT number, priority, concurrency FROM tasks INDEXED BY tasks_queue
+     WHERE state = 'queued' AND project = ?1 AND template = ?2 AND required_tag = ?3 AND ready_at <= ?4
+     ORDER BY priority DESC, number LIMIT ?5";
+
+/// What waits and may go now: each group by a step along the queue's own index, never by reading all of it.
+fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) -> Result<Vec<Group>, rusqlite::Error> {
+    let mut next_group = connection.prepare_cached(NEXT_GROUP)?;
+    let mut heads = connection.prepare_cached(HEADS)?;
+    let mut groups = Vec::new();
+    let mut last: (String, String, String) = Default::default();
+    while let Some(key) = next_group
+        .query_row(params![last.0, last.1, last.2], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?
+    {
+        last = key;
+        let waiting = heads
+            .query_map(params![last.0, last.1, last.2, now.unix_micros(), tasks_max], |row| {
+                Ok(Waiting { task: row.get(0)?, priority: row.get(1)?, concurrency: rows::named(row, 2)? })
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        if !waiting.is_empty() {
+            let required_tag = Some(last.2.clone()).filter(|tag| !tag.is_empty());
+            let need = Need { project: last.0.clone(), required_tag };
+            groups.push(Group { need, template: last.1.clone(), waiting });
+        }
+    }
+    Ok(groups)
+}

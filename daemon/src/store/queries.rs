@@ -1,0 +1,270 @@
+//! What readers ask: tasks, their logs' state, counts, and what a claim delivers. None of it waits for the writer.
+
+use std::collections::BTreeMap;
+
+use forge_api::{AttemptId, AttemptResult, Task, TaskState, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Value as Sql};
+
+use super::{StoreError, plan, rows};
+use crate::scheduler::assign::{Concurrency, Live};
+use crate::scheduler::deadline::Open;
+use crate::scheduler::spec::TaskSpec;
+use crate::scheduler::task::Standing;
+
+/// Which tasks a listing shows; the numbers below `before`, newest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) project: Option<String>,
+    pub(crate) state: Option<TaskState>,
+    pub(crate) template: Option<String>,
+    pub(crate) visible: Option<Vec<String>>,
+    pub(crate) before: Option<u64>,
+    pub(crate) limit: u32,
+}
+
+/// One task.
+pub(super) fn task(connection: &Connection, number: u64) -> Result<Option<Task>, StoreError> {
+    let sql = format!("SELECT {} FROM tasks t WHERE t.number = ?1", rows::TASK_COLUMNS);
+    Ok(connection.prepare_cached(&sql)?.query_row([number], rows::task).optional()?)
+}
+
+/// Tasks, newest first.
+pub(super) fn tasks(connection: &Connection, listing: &Listing) -> Result<Vec<Task>, StoreError> {
+    let Listing { project, visible: Some(visible), .. } = listing else {
+        return page(connection, listing);
+    };
+    // Each project's newest stand in an index; the newest of those are the newest of all.
+    let asked = visible.iter().filter(|visible| project.as_ref().is_none_or(|project| project == *visible));
+    let mut found = Vec::new();
+    for project in asked.collect::<std::collections::BTreeSet<_>>() {
+        let of_project = Listing { project: Some(project.clone()), visible: None, ..listing.clone() };
+        found.extend(page(connection, &of_project)?);
+    }
+    found.sort_by_key(|task| std::cmp::Reverse(task.number));
+    found.truncate(usize::try_from(listing.limit).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+/// A page of every project's tasks or of one's.
+fn page(connection: &Connection, listing: &Listing) -> Result<Vec<Task>, StoreError> {
+    let (sql, values) = page_sql(listing);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(rusqlite::params_from_iter(values), rows::task)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+fn page_sql(listing: &Listing) -> (String, Vec<Sql>) {
+    let mut sql = format!("SELECT {} FROM tasks t WHERE true", rows::TASK_COLUMNS);
+    let mut values: Vec<Sql> = Vec::new();
+    let mut and = |condition: &str, value: Sql| {
+        sql.push_str(" AND ");
+        sql.push_str(condition);
+        values.push(value);
+    };
+    if let Some(project) = &listing.project {
+        // A state's own index is the shorter way where one is asked for: `+` keeps SQLite from the project's.
+        let condition = if listing.state.is_some() { "+t.project = ?" } else { "t.project = ?" };
+        and(condition, Sql::Text(project.clone()));
+    }
+    if let Some(template) = &listing.template {
+        and("t.template = ?", Sql::Text(template.clone()));
+    }
+    if let Some(state) = listing.state {
+        and("t.state = ?", Sql::Text(state.as_str().to_owned()));
+    }
+    if let Some(before) = listing.before {
+        and("t.number < ?", Sql::Integer(i64::try_from(before).unwrap_or(i64::MAX)));
+    }
+    sql.push_str(" ORDER BY t.number DESC LIMIT ?");
+    values.push(Sql::Integer(i64::from(listing.limit)));
+    (sql, values)
+}
+
+const COUNTS: &str = "SELECT state, tasks FROM task_counts";
+
+/// How many tasks stand in each state.
+pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<TaskState, u64>, StoreError> {
+    let mut counts: BTreeMap<TaskState, u64> = TaskState::ALL.into_iter().map(|state| (state, 0)).collect();
+    let mut statement = connection.prepare_cached(COUNTS)?;
+    for row in statement.query_map([], |row| Ok((rows::named(row, 0)?, row.get(1)?)))? {
+        let (state, count) = row?;
+        counts.insert(state, count);
+    }
+    Ok(counts)
+}
+
+/// What `why` reads of a task.
+#[derive(Clone, Debug)]
+pub(crate) struct Circumstances {
+    pub(crate) task: Task,
+    pub(crate) standing: Standing,
+    pub(crate) open: Open,
+    pub(crate) grace_ms: u64,
+    pub(crate) concurrency: Concurrency,
+    pub(crate) ready_at: Timestamp,
+    pub(crate) deadline_at: Option<Timestamp>,
+    pub(crate) live: Vec<Live>,
+    /// Tasks of the same project that are served before it.
+    pub(crate) ahead: u64,
+    /// A live task of the same template.
+    pub(crate) running_sibling: Option<u64>,
+}
+
+// Without the index's name SQLite walks the whole history of attempts for the smallest number.
+const RUNNING_SIBLING: &str = "SELECT min(task) FROM attempts INDEXED BY attempts_live
+     WHERE closed_at IS NULL AND project = ?1 AND template = ?2 AND task <> ?3";
+
+/// Everything that `why` reads of a task.
+pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Option<Circumstances>, StoreError> {
+    let Some(task) = task(connection, number)? else {
+        return Ok(None);
+    };
+    let sql = format!(
+        "SELECT {}, t.concurrency, t.ready_at, t.deadline_at, t.priority
+         FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1",
+        rows::STANDING_COLUMNS
+    );
+    let read = |row: &Row<'_>| {
+        let more = (rows::named(row, 13)?, rows::time(row, 14)?, rows::maybe_time(row, 15)?, row.get::<_, i32>(16)?);
+        Ok((rows::standing(row)?, more))
+    };
+    let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority)) =
+        connection.prepare_cached(&sql)?.query_row([number], read)?;
+    let ahead = connection
+        .prepare_cached(
+            "SELECT count(*) FROM tasks WHERE state = 'queued' AND project = ?1 AND template = ?2
+             AND (priority > ?3 OR priority = ?3 AND number < ?4)",
+        )?
+        .query_row(params![task.project, task.template, priority, number], |row| row.get(0))?;
+    let running_sibling = connection
+        .prepare_cached(RUNNING_SIBLING)?
+        .query_row(params![task.project, task.template, number], |row| row.get(0))?;
+    let live = plan::live(connection)?;
+    Ok(Some(Circumstances {
+        task,
+        standing,
+        open,
+        grace_ms,
+        concurrency,
+        ready_at,
+        deadline_at,
+        live,
+        ahead,
+        running_sibling,
+    }))
+}
+
+/// What a claim delivers, before secrets are resolved.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) spec: TaskSpec,
+    pub(crate) revision: String,
+    pub(crate) commit: Option<String>,
+    pub(crate) variables: serde_json::Map<String, serde_json::Value>,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) secret_answers: Option<Vec<u8>>,
+    pub(crate) nonce: Vec<u8>,
+    pub(crate) runner: String,
+}
+
+/// What a live attempt needs; `None` once it is closed.
+pub(super) fn delivery(connection: &Connection, id: AttemptId) -> Result<Option<Delivery>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT s.json, t.revision, t.commit_id, t.variables, t.arguments, t.secret_answers, a.nonce, a.runner
+         FROM attempts a JOIN tasks t ON t.number = a.task JOIN specs s ON s.id = t.spec
+         WHERE a.task = ?1 AND a.attempt = ?2 AND a.closed_at IS NULL",
+    )?;
+    let found = statement.query_row(params![id.task, id.attempt], |row| {
+        Ok(Delivery {
+            spec: rows::json(row, 0)?,
+            revision: row.get(1)?,
+            commit: row.get(2)?,
+            variables: rows::json(row, 3)?,
+            arguments: rows::json(row, 4)?,
+            secret_answers: row.get(5)?,
+            nonce: row.get(6)?,
+            runner: row.get(7)?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// An attempt as its own requests and its log's readers see it.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptView {
+    pub(crate) token_sha256: Vec<u8>,
+    pub(crate) runner: String,
+    pub(crate) started: bool,
+    pub(crate) closed: bool,
+    pub(crate) result: Option<AttemptResult>,
+    pub(crate) log_state: LogState,
+    pub(crate) resends: u32,
+}
+
+/// What is known of an attempt's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogState {
+    /// It may still grow.
+    Open,
+    /// Every byte is there, and its SHA-256 is the runner's.
+    Whole,
+    /// It was sent twice and is not what the runner says it is, or it is longer than a log may be.
+    Damaged,
+}
+
+/// One attempt.
+pub(super) fn attempt(connection: &Connection, id: AttemptId) -> Result<Option<AttemptView>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT token_sha256, runner, closed_at IS NOT NULL, result, log_state, resends, started_at IS NOT NULL
+         FROM attempts WHERE task = ?1 AND attempt = ?2",
+    )?;
+    let found = statement.query_row(params![id.task, id.attempt], |row| {
+        Ok(AttemptView {
+            token_sha256: row.get(0)?,
+            runner: row.get(1)?,
+            closed: row.get(2)?,
+            result: rows::maybe_json(row, 3)?,
+            log_state: rows::named(row, 4)?,
+            resends: row.get(5)?,
+            started: row.get(6)?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// Whether an open task names the component.
+pub(super) fn open_task_uses_plugin(connection: &Connection, sha256: &str) -> Result<bool, StoreError> {
+    // Many tasks share a spec: its JSON is read once.
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM specs s WHERE s.id IN (SELECT t.spec FROM tasks t WHERE t.deadline_at IS NOT NULL)
+         AND s.json ->> '$.plugin.sha256' = ?1)",
+    )?;
+    Ok(statement.query_row([sha256], |row| row.get(0))?)
+}
+
+/// Whether a task was made with secret answers that are gone now.
+pub(super) fn secret_answers_gone(connection: &Connection, number: u64) -> Result<bool, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT had_secret_answers AND secret_answers IS NULL FROM tasks WHERE number = ?1")?;
+    Ok(statement.query_row([number], |row| row.get(0)).optional()?.unwrap_or_default())
+}
+
+/// Which templates have history.
+pub(super) fn templates_with_history(connection: &Connection) -> Result<Vec<(String, String)>, StoreError> {
+    let mut next = connection.prepare_cached(
+        "SELECT project, template FROM tasks INDEXED BY tasks_template WHERE (project, template) > (?1, ?2)
+         ORDER BY project, template LIMIT 1",
+    )?;
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut last: (String, String) = Default::default();
+    while let Some(key) = next.query_row(params![last.0, last.1], |row| Ok((row.get(0)?, row.get(1)?))).optional()? {
+        last = key;
+        found.push(last.clone());
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+#[path = "plans_tests.rs"]
+mod plans_tests;

@@ -1,0 +1,124 @@
+//! A few read-only connections: what is asked never waits for the writer, and the writer never for what is asked.
+
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use super::{StoreError, open};
+
+/// How many reads run at a time.
+const READERS: usize = 4;
+
+/// The connections that are free.
+pub(super) struct Readers {
+    free: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+/// A connection that is lent; it comes back whatever happens to the read.
+struct Lent<'a> {
+    readers: &'a Readers,
+    connection: Option<Connection>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            if let Err(error) = connection.execute_batch("ROLLBACK") {
+                // There is none to end where BEGIN itself had failed.
+                tracing::debug!(%error, "a read's transaction had ended before");
+            }
+            self.readers.free().push(connection);
+        }
+    }
+}
+
+impl Readers {
+    /// Opens them all.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let free = (0..READERS).map(|_| open::open_reader(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { free: Mutex::new(free), permits: Arc::new(Semaphore::new(READERS)) })
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        // A poisoned lock still holds good connections: a reader's panic changes nothing.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads on a thread that may block.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let readers = Arc::clone(self);
+        let reading = tokio::task::spawn_blocking(move || {
+            // Both are given back by the thread that reads, the connection first: a caller that hangs up changes nothing.
+            let _permit = permit;
+            let connection = Some(readers.free().pop().ok_or(StoreError::Closed)?);
+            let lent = Lent { readers: &readers, connection };
+            let connection = lent.connection.as_ref().ok_or(StoreError::Closed)?;
+            connection.execute_batch("BEGIN")?;
+            // What panics has been reported by the panic hook; its connection is as good as before.
+            std::panic::catch_unwind(AssertUnwindSafe(|| read(connection))).unwrap_or(Err(StoreError::Panicked))
+        });
+        reading.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readers(folder: &Path) -> Arc<Readers> {
+        let path = open::database_path(folder);
+        drop(open::open_writer(&path).expect("a database"));
+        Arc::new(Readers::open(&path).expect("opens"))
+    }
+
+    fn one(connection: &Connection) -> Result<u32, StoreError> {
+        Ok(connection.query_row("SELECT 1", [], |row| row.get(0))?)
+    }
+
+    #[tokio::test]
+    async fn a_read_that_panics_costs_no_connection() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let readers = readers(folder.path());
+        for _ in 0..2 * READERS {
+            let panicked = readers.read(|_connection| -> Result<u32, StoreError> { panic!("on purpose") }).await;
+            assert!(matches!(panicked, Err(StoreError::Panicked)));
+        }
+        assert_eq!(readers.read(one).await.expect("still reads"), 1);
+        assert_eq!(readers.free().len(), READERS);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_caller_that_hangs_up_takes_no_connection_from_the_next() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let readers = readers(folder.path());
+        let gate = Arc::new(std::sync::Barrier::new(READERS + 1));
+        for _ in 0..READERS {
+            let (reading, entered) = (Arc::clone(&gate), Arc::new(tokio::sync::Notify::new()));
+            let inside = Arc::clone(&entered);
+            let read = readers.read(move |_connection| {
+                inside.notify_one();
+                reading.wait();
+                Ok(())
+            });
+            tokio::select! {
+                _ = read => panic!("it waits at the gate"),
+                () = entered.notified() => {}
+            }
+        }
+        let next = tokio::spawn({
+            let readers = Arc::clone(&readers);
+            async move { readers.read(one).await }
+        });
+        tokio::task::yield_now().await;
+        tokio::task::spawn_blocking(move || gate.wait()).await.expect("the gate opens");
+        assert_eq!(next.await.expect("no panic").expect("it waited for a connection"), 1);
+    }
+}

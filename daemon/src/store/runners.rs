@@ -1,0 +1,312 @@
+//! Registered runners: their rows, their tokens' hashes, and what they hold.
+
+use forge_api::{AttemptId, Health, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::work;
+use super::{Fate, Refused, StoreError, rows};
+use crate::scheduler::task::Happening;
+
+/// A registered runner.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    pub(crate) key: i64,
+    pub(crate) name: String,
+    pub(crate) public_key: String,
+    /// The registration token's name; `None` is the single one of forge.toml.
+    pub(crate) registered_by: Option<String>,
+    pub(crate) project: Option<String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) token_max: u32,
+    pub(crate) own_max: u32,
+    pub(crate) draining: bool,
+    pub(crate) version: String,
+    pub(crate) session: Option<String>,
+    pub(crate) last_contact_at: Option<Timestamp>,
+    pub(crate) health: Option<Health>,
+}
+
+const COLUMNS: &str = "key, name, public_key, registered_by, project, tags, token_max, own_max, draining, \
+     version, session, last_contact_at, health";
+
+fn registration(row: &Row<'_>) -> Result<Registration, rusqlite::Error> {
+    Ok(Registration {
+        key: row.get(0)?,
+        name: row.get(1)?,
+        public_key: row.get(2)?,
+        registered_by: row.get(3)?,
+        project: row.get(4)?,
+        tags: rows::json(row, 5)?,
+        token_max: row.get(6)?,
+        own_max: row.get(7)?,
+        draining: row.get(8)?,
+        version: row.get(9)?,
+        session: row.get(10)?,
+        last_contact_at: rows::maybe_time(row, 11)?,
+        health: rows::maybe_json(row, 12)?,
+    })
+}
+
+/// A registration about to be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct NewRegistration {
+    pub(crate) name: String,
+    pub(crate) public_key: String,
+    pub(crate) token_sha256: [u8; 32],
+    pub(crate) registered_by: Option<String>,
+    pub(crate) project: Option<String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) token_max: u32,
+    pub(crate) own_max: u32,
+    pub(crate) one_off: bool,
+    pub(crate) version: String,
+    /// The registration token's hash and how often it may be used.
+    pub(crate) uses: Option<([u8; 32], u32)>,
+}
+
+/// All registered runners, by name.
+pub(super) fn all(connection: &Connection) -> Result<Vec<Registration>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM runners ORDER BY name");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map([], registration)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// The runner of a token, and whether the token is one that was not used before.
+pub(super) fn by_token(
+    connection: &Connection,
+    token_sha256: &[u8; 32],
+) -> Result<Option<(Registration, bool)>, StoreError> {
+    for (column, pending) in [("token_sha256", false), ("pending_token_sha256", true)] {
+        let sql = format!("SELECT {COLUMNS} FROM runners WHERE {column} = ?1");
+        let mut statement = connection.prepare_cached(&sql)?;
+        if let Some(found) = statement.query_row([token_sha256.as_slice()], registration).optional()? {
+            return Ok(Some((found, pending)));
+        }
+    }
+    Ok(None)
+}
+
+/// The runner of a name.
+pub(super) fn by_name(connection: &Connection, name: &str) -> Result<Option<Registration>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM runners WHERE name = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    Ok(statement.query_row([name], registration).optional()?)
+}
+
+/// What a registration of a known runner gives, for as long as nobody has proved to hold the runner's key.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Grant {
+    registered_by: Option<String>,
+    project: Option<String>,
+    tags: Vec<String>,
+    token_max: u32,
+    own_max: u32,
+    one_off: bool,
+    version: String,
+}
+
+/// The new token was used: the old one is worth nothing from now on, and what came with the new one counts.
+pub(super) fn promote(connection: &Connection, key: i64, token_sha256: &[u8; 32]) -> Result<(), StoreError> {
+    let found = connection
+        .prepare_cached("SELECT pending_grant FROM runners WHERE key = ?1 AND pending_token_sha256 = ?2")?
+        .query_row(params![key, token_sha256.as_slice()], |row| rows::maybe_json::<Grant>(row, 0))
+        .optional()?;
+    let Some(grant) = found else {
+        // Another request with the same token was here first.
+        return Ok(());
+    };
+    if let Some(grant) = grant {
+        // A one-off runner that comes back begins anew; what a person drained stays drained.
+        connection
+            .prepare_cached(
+                "UPDATE runners SET registered_by = ?2, project = ?3, tags = ?4, token_max = ?5, own_max = ?6,
+                     draining = draining AND NOT one_off, one_off = ?7, version = ?8 WHERE key = ?1",
+            )?
+            .execute(params![
+                key,
+                grant.registered_by,
+                grant.project,
+                rows::to_json(&grant.tags)?,
+                grant.token_max,
+                grant.own_max,
+                grant.one_off,
+                grant.version
+            ])?;
+    }
+    connection
+        .prepare_cached(
+            "UPDATE runners SET token_sha256 = pending_token_sha256, pending_token_sha256 = NULL, pending_grant = NULL
+             WHERE key = ?1",
+        )?
+        .execute([key])?;
+    Ok(())
+}
+
+/// Stores a registration, or gives the runner of that name and key a new token. What counts is decided here, in the one
+/// writer: a name is given once, a token is used as often as it may be.
+pub(super) fn register(connection: &Connection, new: &NewRegistration, now: Timestamp) -> Result<(), StoreError> {
+    match by_name(connection, &new.name)? {
+        Some(known) if known.public_key != new.public_key => Err(StoreError::Refused(Refused::NameTaken)),
+        // The key on record is the proof: whoever does not hold it cannot open the new token. Until that token is used
+        // nothing changes, since a public key is no secret and any registration token may name it. It costs no use.
+        Some(known) => {
+            let grant = Grant {
+                registered_by: new.registered_by.clone(),
+                project: new.project.clone(),
+                tags: new.tags.clone(),
+                token_max: new.token_max,
+                own_max: new.own_max,
+                one_off: new.one_off,
+                version: new.version.clone(),
+            };
+            connection
+                .prepare_cached("UPDATE runners SET pending_token_sha256 = ?2, pending_grant = ?3 WHERE key = ?1")?
+                .execute(params![known.key, new.token_sha256.as_slice(), rows::to_json(&grant)?])?;
+            Ok(())
+        }
+        None => {
+            if let Some((token, uses)) = &new.uses {
+                spend(connection, token, *uses)?;
+            }
+            connection
+                .prepare_cached(
+                    "INSERT INTO runners (name, public_key, token_sha256, registered_by, registered_at, project, tags,
+                         token_max, own_max, one_off, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                )?
+                .execute(params![
+                    new.name,
+                    new.public_key,
+                    new.token_sha256.as_slice(),
+                    new.registered_by,
+                    now.unix_micros(),
+                    new.project,
+                    rows::to_json(&new.tags)?,
+                    new.token_max,
+                    new.own_max,
+                    new.one_off,
+                    new.version
+                ])?;
+            Ok(())
+        }
+    }
+}
+
+fn spend(connection: &Connection, token_sha256: &[u8; 32], uses_max: u32) -> Result<(), StoreError> {
+    let uses: u32 = connection
+        .prepare_cached(
+            "INSERT INTO registration_uses VALUES (?1, 1) ON CONFLICT DO UPDATE SET uses = uses + 1 RETURNING uses",
+        )?
+        .query_row([token_sha256.as_slice()], |row| row.get(0))?;
+    if uses > uses_max { Err(StoreError::Refused(Refused::TokenUsedUp { uses: uses_max })) } else { Ok(()) }
+}
+
+/// Forgets a runner. What it still holds is lost at once.
+pub(super) fn remove(
+    connection: &Connection,
+    name: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Vec<Fate>, StoreError> {
+    if connection.prepare_cached("DELETE FROM runners WHERE name = ?1")?.execute([name])? == 0 {
+        return Err(StoreError::Refused(Refused::NoRunner));
+    }
+    let mut fates = Vec::new();
+    for held in held(connection, name)? {
+        let happening = Happening::RunnerLost { reason: reason.to_owned() };
+        fates.push(work::happen(connection, held.attempt.task, &happening, now)?);
+    }
+    Ok(fates)
+}
+
+/// Lets a runner take nothing new, or again.
+pub(super) fn set_draining(connection: &Connection, name: &str, draining: bool) -> Result<(), StoreError> {
+    let changed = connection
+        .prepare_cached("UPDATE runners SET draining = ?2 WHERE name = ?1")?
+        .execute(params![name, draining])?;
+    if changed == 0 { Err(StoreError::Refused(Refused::NoRunner)) } else { Ok(()) }
+}
+
+/// What a runner said and when.
+#[derive(Clone, Debug)]
+pub(crate) struct ContactRow {
+    pub(crate) key: i64,
+    pub(crate) at: Timestamp,
+    pub(crate) session: String,
+    pub(crate) version: String,
+    pub(crate) own_max: u32,
+    pub(crate) health: Option<Health>,
+}
+
+/// Stores what runners said last.
+pub(super) fn store_contacts(connection: &Connection, contacts: &[ContactRow]) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE runners SET last_contact_at = ?2, session = ?3, version = ?4, own_max = ?5, health = ?6 WHERE key = ?1",
+    )?;
+    for contact in contacts {
+        let health = contact.health.as_ref().map(rows::to_json).transpose()?;
+        statement.execute(params![
+            contact.key,
+            contact.at.unix_micros(),
+            contact.session,
+            contact.version,
+            contact.own_max,
+            health
+        ])?;
+    }
+    Ok(())
+}
+
+/// A live attempt of a runner.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) attempt: AttemptId,
+    pub(crate) started: bool,
+    pub(crate) cancel: bool,
+}
+
+/// What a runner holds by the store.
+pub(super) fn held(connection: &Connection, runner: &str) -> Result<Vec<Held>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT a.task, a.attempt, a.started_at IS NOT NULL, t.cancel_by IS NOT NULL
+         FROM attempts a JOIN tasks t ON t.number = a.task WHERE a.runner = ?1 AND a.closed_at IS NULL ORDER BY 1, 2",
+    )?;
+    let rows = statement.query_map([runner], |row| {
+        let attempt = AttemptId { task: row.get(0)?, attempt: row.get(1)? };
+        Ok(Held { attempt, started: row.get(2)?, cancel: row.get(3)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Forgets runners that are gone for good: one-off ones that did their task, and those without a file that stay away.
+pub(super) fn expire(
+    connection: &Connection,
+    one_off_before: Timestamp,
+    away_before: Timestamp,
+    declared: &[String],
+) -> Result<Vec<String>, StoreError> {
+    let silent: Vec<(String, bool)> = connection
+        .prepare_cached(
+            "SELECT name, one_off AND draining FROM runners r
+             WHERE (one_off AND draining AND coalesce(last_contact_at, registered_at) < ?1
+                 OR coalesce(last_contact_at, registered_at) < ?2)
+                 AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.runner = r.name AND a.closed_at IS NULL)",
+        )?
+        .query_map(params![one_off_before.unix_micros(), away_before.unix_micros()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    let gone: Vec<String> =
+        silent.into_iter().filter(|(name, done)| *done || !declared.contains(name)).map(|(name, _)| name).collect();
+    for name in &gone {
+        connection.prepare_cached("DELETE FROM runners WHERE name = ?1")?.execute([name])?;
+    }
+    Ok(gone)
+}
+
+/// The runner of a key; a runner that was removed meanwhile has none.
+pub(super) fn by_key(connection: &Connection, key: i64) -> Result<Registration, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM runners WHERE key = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_row([key], registration).optional()?.ok_or(StoreError::Refused(Refused::NoRunner))
+}

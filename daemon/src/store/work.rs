@@ -1,0 +1,397 @@
+//! What happens to tasks and attempts: each operation loads where a task stands, asks the pure step, and writes down what follows.
+
+use forge_api::{AttemptId, AttemptResult, OnRunnerLost, TaskState, Timestamp, TriggerKind};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Fate, Refused, StoreError, rows};
+use crate::scheduler::deadline::{self, Open};
+use crate::scheduler::task::{self, Happening, Next, QueueClock, Refusal, Retry, Standing};
+
+/// The most tasks that one reconciling transaction acts on.
+const RECONCILED_TASKS_MAX: u32 = 512;
+
+/// When a deadline that could not be acted on is tried again, in milliseconds.
+const DEADLINE_AGAIN_MS: i64 = 60_000;
+
+/// A task's row, as far as its next step depends on it.
+#[derive(Clone, Debug)]
+pub(super) struct TaskRow {
+    pub(super) number: u64,
+    pub(super) standing: Standing,
+    pub(super) open: Open,
+    pub(super) grace_ms: u64,
+}
+
+/// An attempt about to be made.
+#[derive(Clone, Debug)]
+pub(super) struct NewAttempt {
+    pub(super) attempt: AttemptId,
+    pub(super) runner: String,
+    pub(super) nonce: [u8; 16],
+    pub(super) token_sha256: [u8; 32],
+}
+
+/// How an attempt's row stands.
+#[derive(Clone, Debug)]
+pub(super) struct AttemptRow {
+    pub(super) closed: Option<String>,
+    pub(super) newest: u32,
+    pub(super) had_result: bool,
+    pub(super) counted: bool,
+}
+
+/// Reads where a task stands.
+pub(super) fn load(connection: &Connection, number: u64) -> Result<Option<TaskRow>, StoreError> {
+    let sql =
+        format!("SELECT {} FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1", rows::STANDING_COLUMNS);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_row([number], rows::standing).optional()?;
+    Ok(found.map(|(standing, open, grace_ms)| TaskRow { number, standing, open, grace_ms }))
+}
+
+fn existing(connection: &Connection, number: u64) -> Result<TaskRow, StoreError> {
+    load(connection, number)?.ok_or(StoreError::Refused(Refused::NoTask))
+}
+
+/// Reads how an attempt stands.
+pub(super) fn load_attempt(connection: &Connection, id: AttemptId) -> Result<AttemptRow, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT a.closed_at IS NOT NULL, coalesce(a.closed_why, ''), t.attempt, a.result IS NOT NULL, coalesce(a.counted, 0)
+         FROM attempts a JOIN tasks t ON t.number = a.task WHERE a.task = ?1 AND a.attempt = ?2",
+    )?;
+    let found = statement.query_row(params![id.task, id.attempt], |row| {
+        let closed: bool = row.get(0)?;
+        let why: String = row.get(1)?;
+        let (newest, had_result, counted) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        Ok(AttemptRow { closed: closed.then_some(why), newest, had_result, counted })
+    });
+    found.optional()?.ok_or(StoreError::Refused(Refused::NoAttempt))
+}
+
+/// Refuses what a closed attempt may not do any more.
+pub(super) fn live_attempt(connection: &Connection, id: AttemptId) -> Result<(), StoreError> {
+    let AttemptRow { closed, newest, had_result: _, counted: _ } = load_attempt(connection, id)?;
+    match closed {
+        None => Ok(()),
+        Some(_) if newest > id.attempt => Err(StoreError::Refused(Refused::Older { newest })),
+        Some(reason) => Err(StoreError::Refused(Refused::Gone { reason })),
+    }
+}
+
+/// Gives a task to a runner; answers with its `runner_grace`.
+pub(super) fn assign(
+    connection: &Connection,
+    row: &TaskRow,
+    new: &NewAttempt,
+    now: Timestamp,
+    happening: &Happening,
+) -> Result<u64, StoreError> {
+    step(row, happening)?;
+    let open = Open { state: TaskState::Assigned, assigned_at: Some(now), started_at: None, ..row.open.clone() };
+    let micros = now.unix_micros();
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET state = 'assigned', attempt = ?2, assigned_at = ?3, started_at = NULL, deadline_at = ?4
+             WHERE number = ?1 AND state = 'queued'",
+        )?
+        .execute(params![row.number, new.attempt.attempt, micros, deadline_micros(&open)])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO attempts (task, attempt, runner, project, template, nonce, token_sha256, grace_ms, assigned_at)
+             SELECT number, ?2, ?3, project, template, ?4, ?5, ?6, ?7 FROM tasks WHERE number = ?1",
+        )?
+        .execute(params![
+            row.number,
+            new.attempt.attempt,
+            new.runner,
+            new.nonce.as_slice(),
+            new.token_sha256.as_slice(),
+            row.grace_ms,
+            micros
+        ])?;
+    Ok(row.grace_ms)
+}
+
+fn step(row: &TaskRow, happening: &Happening) -> Result<Next, StoreError> {
+    task::step(&row.standing, happening).map_err(|refusal| {
+        StoreError::Refused(match refusal {
+            Refusal::Ended => Refused::Ended { state: row.standing.state },
+            Refusal::StillOpen | Refusal::NotNow => Refused::Open { state: row.standing.state },
+        })
+    })
+}
+
+fn deadline_micros(open: &Open) -> Option<i64> {
+    deadline::deadline(open).map(Timestamp::unix_micros)
+}
+
+/// Has something happen to a task and writes down what follows.
+pub(super) fn happen(
+    connection: &Connection,
+    number: u64,
+    happening: &Happening,
+    now: Timestamp,
+) -> Result<Fate, StoreError> {
+    let row = existing(connection, number)?;
+    let next = step(&row, happening)?;
+    let live = AttemptId { task: number, attempt: row.standing.attempt };
+    let runner = connection
+        .prepare_cached("SELECT runner FROM attempts WHERE task = ?1 AND attempt = ?2 AND closed_at IS NULL")?
+        .query_row(params![live.task, live.attempt], |row| row.get::<_, String>(0))
+        .optional()?;
+    let mut fate = Fate { task: number, state: row.standing.state, attempt: live, runner, closed: false };
+    match next {
+        Next::Stay => {}
+        Next::Intent { by } => {
+            let open = Open { cancel_at: Some(now), ..row.open };
+            connection
+                .prepare_cached("UPDATE tasks SET cancel_by = ?2, cancel_at = ?3, deadline_at = ?4 WHERE number = ?1")?
+                .execute(params![number, by, now.unix_micros(), deadline_micros(&open)])?;
+        }
+        Next::Advance(state) => {
+            advance(connection, &row, state, now)?;
+            fate.state = state;
+        }
+        Next::End { state, reason } => {
+            close_attempt(connection, live, reason.as_deref().unwrap_or("its task succeeded"), now)?;
+            connection
+                .prepare_cached(
+                    "UPDATE tasks SET state = ?2, reason = ?3, finished_at = ?4, deadline_at = NULL, secret_answers = NULL
+                     WHERE number = ?1",
+                )?
+                .execute(params![number, state.as_str(), reason, now.unix_micros()])?;
+            fate.state = state;
+            fate.closed = true;
+        }
+        Next::Requeue { delay_ms, queue, retry } => {
+            close_attempt(connection, live, "its task went back to the queue", now)?;
+            requeue(connection, &row, delay_ms, queue, retry, now)?;
+            if let Happening::Retry { by } = happening {
+                connection
+                    .prepare_cached("UPDATE tasks SET trigger_kind = ?2, trigger_by = ?3 WHERE number = ?1")?
+                    .execute(params![number, rows::to_name(&TriggerKind::Retry)?, by])?;
+            }
+            fate.state = TaskState::Queued;
+            fate.closed = true;
+        }
+    }
+    Ok(fate)
+}
+
+fn advance(connection: &Connection, row: &TaskRow, state: TaskState, now: Timestamp) -> Result<(), StoreError> {
+    let open = Open { state, started_at: Some(now), ..row.open.clone() };
+    connection
+        .prepare_cached("UPDATE tasks SET state = ?2, started_at = ?3, deadline_at = ?4 WHERE number = ?1")?
+        .execute(params![row.number, state.as_str(), now.unix_micros(), deadline_micros(&open)])?;
+    connection
+        .prepare_cached("UPDATE attempts SET started_at = ?3 WHERE task = ?1 AND attempt = ?2")?
+        .execute(params![row.number, row.standing.attempt, now.unix_micros()])?;
+    Ok(())
+}
+
+fn close_attempt(connection: &Connection, id: AttemptId, why: &str, now: Timestamp) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE attempts SET closed_at = ?3, closed_why = ?4
+             WHERE task = ?1 AND attempt = ?2 AND closed_at IS NULL",
+        )?
+        .execute(params![id.task, id.attempt, now.unix_micros(), why])?;
+    Ok(())
+}
+
+fn requeue(
+    connection: &Connection,
+    row: &TaskRow,
+    delay_ms: u64,
+    queue: QueueClock,
+    retry: Retry,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let ready_at = now.plus_millis(i64::try_from(delay_ms).unwrap_or(i64::MAX));
+    let queued_at = match queue {
+        QueueClock::GoesOn => row.open.queued_at,
+        // A delay is no wait for a runner: one that is longer than queue_timeout must not expire the task.
+        QueueClock::Restarts => ready_at,
+    };
+    let open = Open { state: TaskState::Queued, queued_at, cancel_at: None, ..row.open.clone() };
+    let retries = match retry {
+        Retry::Free => "retries_left",
+        Retry::Spent => "max(retries_left - 1, 0)",
+        Retry::Renewed => "(SELECT s.retry_attempts FROM specs s WHERE s.id = tasks.spec)",
+    };
+    let sql = format!(
+        "UPDATE tasks SET state = 'queued', reason = NULL, exit_code = NULL, summary = NULL, cancel_by = NULL,
+             cancel_at = NULL, assigned_at = NULL, started_at = NULL, finished_at = NULL, queued_at = ?2, ready_at = ?3,
+             deadline_at = ?4, retries_left = {retries} WHERE number = ?1"
+    );
+    connection.prepare_cached(&sql)?.execute(params![
+        row.number,
+        queued_at.unix_micros(),
+        ready_at.unix_micros(),
+        deadline_micros(&open)
+    ])?;
+    Ok(())
+}
+
+/// The attempt's process is about to run, or its commit has become known. Answers whether a cancel is pending.
+pub(super) fn start(
+    connection: &Connection,
+    id: AttemptId,
+    commit: Option<&str>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    live_attempt(connection, id)?;
+    happen(connection, id.task, &Happening::Start, now)?;
+    pin(connection, id.task, commit)?;
+    let cancel = connection
+        .prepare_cached("SELECT cancel_by IS NOT NULL FROM tasks WHERE number = ?1")?
+        .query_row([id.task], |row| row.get(0))?;
+    Ok(cancel)
+}
+
+/// Keeps the commit that the first attempt resolved; later ones change nothing.
+fn pin(connection: &Connection, number: u64, commit: Option<&str>) -> Result<(), StoreError> {
+    if let Some(commit) = commit {
+        connection
+            .prepare_cached("UPDATE tasks SET commit_id = ?2 WHERE number = ?1 AND commit_id IS NULL")?
+            .execute(params![number, commit])?;
+    }
+    Ok(())
+}
+
+/// Takes an attempt's report. One of a closed attempt is kept and does not count; the same one again changes nothing.
+pub(super) fn finish(
+    connection: &Connection,
+    id: AttemptId,
+    result: &AttemptResult,
+    now: Timestamp,
+) -> Result<(Fate, bool), StoreError> {
+    let attempt = load_attempt(connection, id)?;
+    let row = existing(connection, id.task)?;
+    let unchanged = Fate { task: id.task, state: row.standing.state, attempt: id, runner: None, closed: false };
+    if attempt.had_result {
+        return Ok((unchanged, attempt.counted));
+    }
+    let json = rows::to_json(result)?;
+    let keep = |counted: bool| -> Result<(), StoreError> {
+        connection
+            .prepare_cached(
+                "UPDATE attempts SET result = ?3, result_at = ?4, counted = ?5 WHERE task = ?1 AND attempt = ?2",
+            )?
+            .execute(params![id.task, id.attempt, json, now.unix_micros(), counted])?;
+        Ok(())
+    };
+    // A one-off runner leaves after its first report, whether it counts or not.
+    connection
+        .prepare_cached(
+            "UPDATE runners SET draining = 1
+             WHERE one_off AND name = (SELECT runner FROM attempts WHERE task = ?1 AND attempt = ?2)",
+        )?
+        .execute(params![id.task, id.attempt])?;
+    if attempt.closed.is_some() {
+        keep(false)?;
+        return Ok((unchanged, false));
+    }
+    let happening = Happening::Report { outcome: result.outcome, reason: result.reason.clone() };
+    let fate = happen(connection, id.task, &happening, now)?;
+    keep(true)?;
+    pin(connection, id.task, result.commit.as_deref())?;
+    if fate.state.is_final() {
+        let summary = result.summary.as_ref().map(rows::to_json).transpose()?;
+        connection
+            .prepare_cached("UPDATE tasks SET exit_code = ?2, summary = ?3 WHERE number = ?1")?
+            .execute(params![id.task, result.exit_code, summary])?;
+    }
+    Ok((fate, true))
+}
+
+pub(super) const DUE: &str = "SELECT number FROM tasks WHERE deadline_at <= ?1 ORDER BY deadline_at LIMIT ?2";
+
+/// Acts on every deadline that has passed.
+pub(super) fn reconcile(connection: &Connection, now: Timestamp) -> Result<Vec<Fate>, StoreError> {
+    let due: Vec<u64> = connection
+        .prepare_cached(DUE)?
+        .query_map(params![now.unix_micros(), RECONCILED_TASKS_MAX], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut fates = Vec::new();
+    for number in due {
+        let acted = existing(connection, number).and_then(|row| match deadline::at_deadline(&row.open) {
+            Some(happening) => happen(connection, number, &happening, now).map(Some),
+            None => Ok(None),
+        });
+        match acted {
+            Ok(fate) => fates.extend(fate),
+            // The disk's or the database's own trouble is everyone's; that of one task must not keep the others waiting.
+            Err(StoreError::Sql(error @ rusqlite::Error::SqliteFailure(..))) => return Err(StoreError::Sql(error)),
+            Err(error) => {
+                tracing::error!(task = number, %error, "a task's deadline could not be acted on; it is tried again");
+                let again = now.plus_millis(DEADLINE_AGAIN_MS);
+                connection
+                    .prepare_cached("UPDATE tasks SET deadline_at = ?2 WHERE number = ?1")?
+                    .execute(params![number, again.unix_micros()])?;
+            }
+        }
+    }
+    Ok(fates)
+}
+
+// Without the index's name SQLite reads every task that waits, and this is asked after each step of any task.
+pub(super) const NEXT_READY: &str =
+    "SELECT min(ready_at) FROM tasks INDEXED BY tasks_ready WHERE state = 'queued' AND ready_at > ?1";
+
+/// The next moment at which [`reconcile`] or the queue has something to do.
+pub(super) fn next_moment(connection: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    let deadline: Option<i64> = connection
+        .prepare_cached("SELECT min(deadline_at) FROM tasks WHERE deadline_at IS NOT NULL")?
+        .query_row([], |row| row.get(0))?;
+    let ready: Option<i64> = connection.prepare_cached(NEXT_READY)?.query_row([now.unix_micros()], |row| row.get(0))?;
+    Ok(deadline.into_iter().chain(ready).min().map(Timestamp::from_unix_micros))
+}
+
+/// An attempt that was live when the daemon started.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveAttempt {
+    pub(crate) attempt: AttemptId,
+    pub(crate) runner: String,
+    pub(crate) grace_ms: u64,
+}
+
+/// Makes a boot's start of it: what is with a runner gets time to report, everything else that is due is acted on.
+pub(super) fn boot(connection: &Connection, now: Timestamp) -> Result<Vec<LiveAttempt>, StoreError> {
+    let sql = format!(
+        "SELECT {}, t.number FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.state IN ('assigned', 'running')",
+        rows::STANDING_COLUMNS
+    );
+    let held: Vec<(u64, Option<i64>)> = connection
+        .prepare(&sql)?
+        .query_map([], |row| {
+            let (_standing, open, grace_ms) = rows::standing(row)?;
+            let moment = deadline::after_boot(&open, grace_ms, now).map(Timestamp::unix_micros);
+            Ok((row.get(13)?, moment))
+        })?
+        .collect::<Result<_, _>>()?;
+    for (number, moment) in held {
+        connection
+            .prepare_cached("UPDATE tasks SET deadline_at = ?2 WHERE number = ?1")?
+            .execute(params![number, moment])?;
+    }
+    loop {
+        let fates = reconcile(connection, now)?;
+        if fates.is_empty() {
+            break;
+        }
+        tracing::info!(tasks = fates.len(), "deadlines passed while the daemon was away");
+    }
+    let mut statement =
+        connection.prepare_cached("SELECT task, attempt, runner, grace_ms FROM attempts WHERE closed_at IS NULL")?;
+    let live = statement.query_map([], |row| {
+        let attempt = AttemptId { task: row.get(0)?, attempt: row.get(1)? };
+        Ok(LiveAttempt { attempt, runner: row.get(2)?, grace_ms: row.get(3)? })
+    })?;
+    Ok(live.collect::<Result<_, _>>()?)
+}
+
+/// The name of a rule as a spec's row keeps it.
+pub(super) fn rule_name(rule: OnRunnerLost) -> Result<String, StoreError> {
+    Ok(rows::to_name(&rule)?)
+}

@@ -1,0 +1,323 @@
+//! The one writer: a thread that takes operations in turn, many to a transaction, and answers after the commit.
+//!
+//! At the end of each batch that changed what could run, the [`Planner`] gives waiting tasks to runners that ask, in the same
+//! transaction: creating a task and assigning it, or finishing one and assigning the next, costs one commit.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Assigned, StoreError, open, plan};
+
+/// The most operations of one transaction.
+const BATCH_OPERATIONS_MAX: usize = 1_024;
+
+/// The most operations that wait for the writer; beyond it callers wait.
+const QUEUE_OPERATIONS_MAX: usize = 8_192;
+
+/// A checkpoint is asked for after this many commits.
+const COMMITS_PER_CHECKPOINT: u64 = 256;
+
+/// Who decides which waiting task goes to which runner.
+pub(crate) trait Planner: Send + Sync + 'static {
+    /// How many tasks could be given away right now; 0 spares the store the question.
+    fn free_slots(&self) -> u32;
+    /// Chooses; it must not block on anything that waits for the store.
+    fn plan(&self, facts: plan::QueueFacts) -> plan::Plan;
+    /// The choices are stored for good.
+    fn committed(&self, assigned: Vec<Assigned>);
+    /// This moment.
+    fn now(&self) -> forge_api::Timestamp;
+}
+
+/// What an operation says about itself beside its answer.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Set when more could run now than before.
+    pub(super) replan: bool,
+}
+
+trait Operation: Send {
+    fn run(&mut self, connection: &Connection, marks: &mut Marks);
+    fn succeeded(&self) -> bool;
+    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
+}
+
+struct Typed<T, F> {
+    work: Option<F>,
+    value: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Operation for Typed<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection, &mut Marks) -> Result<T, StoreError> + Send,
+{
+    fn run(&mut self, connection: &Connection, marks: &mut Marks) {
+        // One that panics is refused like one that fails: a dead writer would be a dead daemon. The hook has reported it.
+        self.value = self.work.take().map(|work| {
+            let worked = std::panic::catch_unwind(AssertUnwindSafe(|| work(connection, marks)));
+            worked.unwrap_or(Err(StoreError::Panicked))
+        });
+    }
+
+    fn succeeded(&self) -> bool {
+        matches!(self.value, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
+        let answer = match (self.value, committed) {
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (Some(Ok(_)), Err(error)) => Err(StoreError::Commit(error)),
+            (Some(Err(error)), _) => Err(error),
+            (None, _) => Err(StoreError::Closed),
+        };
+        // A caller that hung up needs no answer; what it asked for is done all the same.
+        let _caller = self.reply.send(answer);
+    }
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+pub(super) struct Writer {
+    operations: mpsc::Sender<Box<dyn Operation>>,
+}
+
+/// The writer's thread; joined at drain.
+pub(crate) struct WriterThread {
+    operations: mpsc::WeakSender<Box<dyn Operation>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+    checkpointer: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for WriterThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WriterThread")
+    }
+}
+
+impl WriterThread {
+    /// Has everything written that was asked for until now, closes the store and waits for it; it blocks.
+    pub(crate) fn join(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(operations) = self.operations.upgrade() {
+            let (reply, _answer) = oneshot::channel();
+            let work = |_: &Connection, _: &mut Marks| Ok(());
+            // It only wakes the writer; one that is gone already needs no waking.
+            let _woken = operations.blocking_send(Box::new(Typed { work: Some(work), value: None, reply }));
+        }
+        // A panic of theirs has been reported by the panic hook already.
+        let _writer = self.thread.join();
+        let _checkpointer = self.checkpointer.join();
+    }
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(
+        connection: Connection,
+        path: PathBuf,
+        planner: Arc<dyn Planner>,
+        lock: open::FolderLock,
+    ) -> Result<(Self, WriterThread), StoreError> {
+        let checkpoints = open::open_checkpointer(&path)?;
+        let (due, dues) = std::sync::mpsc::sync_channel::<()>(1);
+        let spawning = |source| StoreError::Thread { source };
+        let checkpointer = std::thread::Builder::new()
+            .name("forge-checkpoint".to_owned())
+            .spawn(move || {
+                while dues.recv().is_ok() {
+                    checkpoint(&checkpoints, "PASSIVE");
+                }
+                checkpoint(&checkpoints, "TRUNCATE");
+            })
+            .map_err(spawning)?;
+        let (operations, queue) = mpsc::channel(QUEUE_OPERATIONS_MAX);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("forge-store".to_owned())
+            .spawn(move || {
+                let _lock = lock;
+                write_all(&connection, queue, &*planner, &due, &stopping);
+                drop(connection);
+            })
+            .map_err(spawning)?;
+        let weak = operations.downgrade();
+        Ok((Self { operations }, WriterThread { operations: weak, stop, thread, checkpointer }))
+    }
+
+    /// Has `work` done in the writer's next transaction and answers after its commit.
+    pub(super) async fn execute<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &mut Marks) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let operation = Box::new(Typed { work: Some(work), value: None, reply });
+        self.operations.send(operation).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn checkpoint(connection: &Connection, mode: &str) {
+    let done = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_row| Ok(()));
+    if let Err(error) = done {
+        tracing::warn!(%error, "the store's checkpoint failed; it is tried again after the next commits");
+    }
+}
+
+fn write_all(
+    connection: &Connection,
+    mut queue: mpsc::Receiver<Box<dyn Operation>>,
+    planner: &dyn Planner,
+    checkpoint_due: &std::sync::mpsc::SyncSender<()>,
+    stopping: &AtomicBool,
+) {
+    let mut commits: u64 = 0;
+    let mut replan = false;
+    while let Some(first) = queue.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_OPERATIONS_MAX {
+            match queue.try_recv() {
+                Ok(next) => batch.push(next),
+                Err(_empty) => break,
+            }
+        }
+        let mut marks = Marks { replan };
+        let outcome = transact(connection, &mut batch, &mut marks, planner);
+        let (committed, assigned) = match outcome {
+            Ok(assigned) => (Ok(()), assigned),
+            Err(error) => {
+                tracing::error!(%error, operations = batch.len(), "the store could not commit");
+                (Err(Arc::new(error)), Vec::new())
+            }
+        };
+        // A pass that gave something away may have looked at the head of a long queue only: the next batch looks again.
+        replan = !assigned.is_empty();
+        if !assigned.is_empty() {
+            planner.committed(assigned);
+        }
+        for operation in batch {
+            operation.answer(committed.clone());
+        }
+        commits += 1;
+        if commits.is_multiple_of(COMMITS_PER_CHECKPOINT) {
+            // One that is due already is enough.
+            let _due = checkpoint_due.try_send(());
+        }
+        if stopping.load(Ordering::SeqCst) && queue.is_empty() {
+            break;
+        }
+    }
+}
+
+fn transact(
+    connection: &Connection,
+    batch: &mut [Box<dyn Operation>],
+    marks: &mut Marks,
+    planner: &dyn Planner,
+) -> Result<Vec<Assigned>, rusqlite::Error> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let done = (|| {
+        for operation in batch.iter_mut() {
+            run_one(connection, operation, marks)?;
+        }
+        if marks.replan && planner.free_slots() > 0 { assign(connection, planner) } else { Ok(Vec::new()) }
+    })();
+    match done.and_then(|assigned| connection.execute_batch("COMMIT").map(|()| assigned)) {
+        Ok(assigned) => Ok(assigned),
+        Err(error) => {
+            if let Err(rollback) = connection.execute_batch("ROLLBACK") {
+                tracing::error!(error = %rollback, "the store could not roll back");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The planner's turn, in a savepoint too: one that panics gives nothing away and takes back nothing of the operations.
+fn assign(connection: &Connection, planner: &dyn Planner) -> Result<Vec<Assigned>, rusqlite::Error> {
+    connection.prepare_cached("SAVEPOINT assigning")?.execute([])?;
+    let planned = std::panic::catch_unwind(AssertUnwindSafe(|| plan::assign(connection, planner)));
+    let assigned = match planned {
+        Ok(assigned) => assigned?,
+        Err(_reported) => {
+            connection.prepare_cached("ROLLBACK TO assigning")?.execute([])?;
+            Vec::new()
+        }
+    };
+    connection.prepare_cached("RELEASE assigning")?.execute([])?;
+    Ok(assigned)
+}
+
+/// One operation in a savepoint of its own: its failure takes back what it did, and nothing of its neighbours.
+fn run_one(
+    connection: &Connection,
+    operation: &mut Box<dyn Operation>,
+    marks: &mut Marks,
+) -> Result<(), rusqlite::Error> {
+    connection.prepare_cached("SAVEPOINT operation")?.execute([])?;
+    operation.run(connection, marks);
+    if !operation.succeeded() {
+        connection.prepare_cached("ROLLBACK TO operation")?.execute([])?;
+    }
+    connection.prepare_cached("RELEASE operation")?.execute([])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics whenever it is asked.
+    struct Panics;
+
+    impl Planner for Panics {
+        fn free_slots(&self) -> u32 {
+            1
+        }
+        fn plan(&self, _facts: plan::QueueFacts) -> plan::Plan {
+            panic!("on purpose")
+        }
+        fn committed(&self, _assigned: Vec<Assigned>) {}
+        fn now(&self) -> forge_api::Timestamp {
+            panic!("on purpose")
+        }
+    }
+
+    #[tokio::test]
+    async fn what_panics_in_the_writer_changes_nothing_and_ends_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = open::lock(folder.path()).expect("ours");
+        let path = open::database_path(folder.path());
+        let connection = open::open_writer(&path).expect("a database");
+        let (writer, thread) = Writer::start(connection, path, Arc::new(Panics), lock).expect("starts");
+        let insert = "INSERT INTO registration_uses VALUES (?1, 1)";
+        let panicked = writer
+            .execute(move |connection, _marks| -> Result<(), StoreError> {
+                connection.execute(insert, [vec![1_u8]])?;
+                panic!("on purpose")
+            })
+            .await;
+        assert!(matches!(panicked, Err(StoreError::Panicked)));
+        let kept = writer.execute(move |connection, marks| {
+            marks.replan = true;
+            Ok(connection.execute(insert, [vec![2_u8]])?)
+        });
+        assert_eq!(kept.await.expect("it writes on, and its planner's panic is its own"), 1);
+        let count = writer.execute(|connection, _marks| {
+            Ok(connection.query_row("SELECT count(*) FROM registration_uses", [], |row| row.get::<_, u32>(0))?)
+        });
+        assert_eq!(count.await.expect("counts"), 1);
+        drop(writer);
+        tokio::task::spawn_blocking(move || thread.join()).await.expect("it ends");
+    }
+}

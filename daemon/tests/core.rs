@@ -1,0 +1,319 @@
+//! The core as its callers see it: real SQLite, real files, real keys; time moves only where a test moves it.
+
+#[path = "core/crash.rs"]
+mod crash;
+#[path = "core/harness.rs"]
+mod harness;
+#[path = "core/lifetimes.rs"]
+mod lifetimes;
+#[path = "core/rules.rs"]
+mod rules;
+
+use std::collections::BTreeSet;
+
+use forge_api::{
+    AttemptOutcome, ContentRange, CreateTask, HeartbeatRequest, RegisterRequest, RunnerStatus, Secret, StartRequest,
+    TaskState,
+};
+use forge_daemon::core::CoreError;
+use harness::{Daemon, TestRunner, result, trigger};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_walks_from_creation_to_success() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let parked = tokio::spawn({
+        let (core, runner) = (daemon.core.clone(), runner.clone());
+        async move { runner.claim(&core, 30_000).await }
+    });
+    daemon.until(|counters| counters.parked_claims == 1).await;
+    let created = daemon.create("deploy").await;
+    assert!(!created.replayed);
+    let response = parked.await.expect("no panic").expect("a claim");
+    let job = runner.open(&daemon, &response.jobs[0]);
+    assert_eq!((job.project.as_str(), job.template.as_str(), job.runner.as_str()), ("shop", "deploy", "ny-1"));
+    let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its own token");
+    assert!(matches!(
+        daemon.core.authenticate_attempt(job.attempt, &Secret::new("forge_attempt_x")).await,
+        Err(CoreError::Unauthorized)
+    ));
+    let commit = Some("a".repeat(40));
+    assert!(!daemon.core.start_attempt(&access, StartRequest { commit: commit.clone() }).await.expect("starts").cancel);
+
+    let mut reader = daemon.core.log(created.task.number, None).await.expect("a log");
+    let following = tokio::spawn(async move {
+        let (mut bytes, mut offset) = (Vec::new(), 0);
+        while let Some(more) = reader.follow(offset, 1_000).await.expect("reads") {
+            offset += more.len() as u64;
+            bytes.extend_from_slice(&more);
+        }
+        bytes
+    });
+    let log = b"one\ntwo\n";
+    let range = ContentRange::of(0, 4).expect("four bytes");
+    daemon.core.append_log(&access, range, log[..4].to_vec().into()).await.expect("taken");
+    let early = daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, log)).await.expect("counts");
+    assert_eq!((early.state, early.counted, early.log_length, early.log_whole), (TaskState::Succeeded, true, 4, false));
+    let range = ContentRange::of(2, 6).expect("six bytes");
+    assert_eq!(daemon.core.append_log(&access, range, log[2..].to_vec().into()).await.expect("overlaps").length, 8);
+    let again = daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, log)).await.expect("again");
+    assert!(again.counted && again.log_whole);
+    assert_eq!(following.await.expect("no panic"), log);
+
+    let task = daemon.core.task(created.task.number).await.expect("there");
+    assert_eq!((task.state, task.attempt, task.commit, task.log_bytes), (TaskState::Succeeded, 1, commit, 8));
+    assert!(matches!(daemon.core.cancel(task.number, "ann").await, Err(CoreError::Conflict { .. })));
+    let retried = daemon.core.retry(task.number, "ann").await.expect("again");
+    assert_eq!((retried.state, retried.attempt, retried.reason), (TaskState::Queued, 1, None));
+    let job = runner.open(&daemon, &runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
+    assert_eq!(job.attempt.attempt, 2);
+    assert!(matches!(daemon.core.start_attempt(&access, StartRequest::default()).await, Err(CoreError::Older { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_task_is_assigned_once_however_many_ask() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let mut claims = tokio::task::JoinSet::new();
+    for number in 0..64 {
+        let runner = TestRunner::register(&daemon, &format!("r-{number}")).await;
+        let core = daemon.core.clone();
+        claims.spawn(async move {
+            let mut got = Vec::new();
+            // A claim that waits for nothing still takes what is there.
+            loop {
+                let response = runner.claim_holding(&core, 0, &got).await.expect("a claim");
+                got.extend(response.jobs.iter().map(|job| job.attempt));
+                let counters = core.counters().await.expect("counts");
+                if response.jobs.is_empty() && counters.tasks[&TaskState::Assigned] == 200 {
+                    return got;
+                }
+            }
+        });
+    }
+    let mut creations = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let core = daemon.core.clone();
+        creations.spawn(async move {
+            core.create_task("shop", "many", CreateTask::default(), trigger(), None).await.expect("created").task.number
+        });
+    }
+    let created: BTreeSet<u64> = creations.join_all().await.into_iter().collect();
+    daemon.until(|counters| counters.tasks[&TaskState::Assigned] == 200).await;
+    let got: Vec<_> = claims.join_all().await.into_iter().flatten().collect();
+    let tasks: BTreeSet<u64> = got.iter().map(|id| id.task).collect();
+    assert_eq!(got.len(), 200, "each attempt was delivered once");
+    assert_eq!(tasks, created);
+    assert!(got.iter().all(|id| id.attempt == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_and_a_report_never_leave_a_task_open() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    for _ in 0..20 {
+        let number = daemon.create("many").await.task.number;
+        let job = runner.open(&daemon, &runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
+        let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
+        daemon.core.start_attempt(&access, StartRequest::default()).await.expect("starts");
+        let (canceled, finished) = tokio::join!(
+            daemon.core.cancel(number, "ann"),
+            daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")),
+        );
+        let (state, counted) = finished.map(|accepted| (accepted.state, accepted.counted)).expect("taken");
+        assert!(counted);
+        match canceled {
+            Ok(_) => assert_eq!(state, TaskState::Canceled),
+            Err(CoreError::Conflict { .. }) => assert_eq!(state, TaskState::Succeeded),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_reaches_a_parked_runner_once_and_its_heartbeats_always() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("many").await.task.number;
+    let job = runner.open(&daemon, &runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
+    let held = [job.attempt];
+    let waits = tokio::spawn({
+        let (core, runner) = (daemon.core.clone(), runner.clone());
+        async move { runner.claim_holding(&core, 30_000, &held).await }
+    });
+    daemon.until(|counters| counters.parked_claims == 1).await;
+    daemon.core.cancel(number, "ann").await.expect("asked");
+    assert_eq!(waits.await.expect("no panic").expect("a claim").cancels, held);
+    assert_eq!(runner.claim_holding(&daemon.core, 0, &held).await.expect("a claim").cancels, []);
+    let request = HeartbeatRequest {
+        session: "s-ny-1".to_owned(),
+        previous_sessions: Vec::new(),
+        held: held.to_vec(),
+        health: None,
+    };
+    assert_eq!(daemon.core.heartbeat(&runner.identity, request).await.expect("heard").cancels, held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wait_ends_by_the_daemons_clock() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let expired = daemon.create("elsewhere").await.task.number;
+    let why = daemon.core.why(expired).await.expect("why");
+    assert!(why.message.contains("needs tag mars") && why.deadline.is_some(), "{why:?}");
+
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("many").await.task.number;
+    let first = runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0].attempt;
+    // It never arrived: the same attempt comes again with the same token.
+    let again = runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0].attempt;
+    assert_eq!(first, again);
+    // It never starts: it is taken back.
+    daemon.time.advance_ms(61_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Assigned] == 0).await;
+    let job = runner.open(&daemon, &runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
+    assert_eq!((job.attempt.task, job.attempt.attempt), (number, 2));
+    let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
+    daemon.core.start_attempt(&access, StartRequest::default()).await.expect("starts");
+    daemon.time.advance_ms(40_000);
+    assert_eq!(daemon.core.runner("ny-1").await.expect("there").status, RunnerStatus::Offline);
+    let why = daemon.core.why(number).await.expect("why");
+    assert!(why.message.contains("runner unreachable since"), "{}", why.message);
+    // Its runner stays away for longer than runner_grace.
+    daemon.time.advance_ms(90_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
+    let late = daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("kept");
+    assert_eq!((late.state, late.counted), (TaskState::Lost, false));
+    assert!(matches!(daemon.core.start_attempt(&access, StartRequest::default()).await, Err(CoreError::Gone { .. })));
+    assert_eq!(daemon.core.counters().await.expect("counts").fenced_writes, 2);
+    // Nobody ever took the other one.
+    daemon.time.advance_ms(24 * 3_600_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Expired] == 1).await;
+    let task = daemon.core.task(expired).await.expect("there");
+    assert!(task.reason.is_some_and(|reason| reason.contains("queue_timeout (1h)")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_stay_with_their_keys() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let first = TestRunner::register(&daemon, "ny-1").await;
+    let request = |public_key: String| RegisterRequest {
+        name: "ny-1".to_owned(),
+        public_key,
+        version: "1".to_owned(),
+        max_parallel_tasks: 0,
+        one_off: false,
+    };
+    let stranger = age::x25519::Identity::generate().to_public().to_string();
+    let token = Secret::new("the-single-token");
+    let refused = daemon.core.register(&token, request(stranger.clone())).await.expect_err("taken").problem();
+    assert_eq!((refused.status, refused.slug()), (409, "name-taken"));
+    let wrong = daemon.core.register(&Secret::new("wrong"), request(stranger)).await.expect_err("wrong");
+    assert_eq!(wrong.problem().status, 401);
+
+    let again = daemon.core.register(&token, request(first.public_key())).await.expect("the same key");
+    let old = first.token.clone();
+    daemon.core.authenticate_runner(&old).await.expect("the old one is good until the new one is used");
+    let new = first.open_token(&again);
+    daemon.core.authenticate_runner(&new).await.expect("the new one");
+    assert!(matches!(daemon.core.authenticate_runner(&old).await, Err(CoreError::Unauthorized)));
+
+    // A clone with the same token and another session is told of the first.
+    let mut clone = first.clone();
+    clone.session = "another".to_owned();
+    first.claim(&daemon.core, 0).await.expect("the first");
+    assert!(matches!(clone.claim(&daemon.core, 0).await, Err(CoreError::SessionClash { .. })));
+    daemon.time.advance_ms(30_000);
+    clone.claim(&daemon.core, 0).await.expect("the first is away");
+
+    daemon.core.remove_runner("ny-1").await.expect("removed");
+    assert!(matches!(daemon.core.authenticate_runner(&new).await, Err(CoreError::Unauthorized)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scoped_tokens_register_what_they_may() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let token = Secret::new("east-token");
+    let register = |name: &str| {
+        let public_key = age::x25519::Identity::generate().to_public().to_string();
+        let name = name.to_owned();
+        daemon.core.register(
+            &token,
+            RegisterRequest { name, public_key, version: String::new(), max_parallel_tasks: 0, one_off: false },
+        )
+    };
+    // Its own file names no token, so that a scoped one may not take the name.
+    assert!(matches!(register("declared").await, Err(CoreError::Forbidden { .. })));
+    assert_eq!(register("bound").await.expect("its file names the token").tags, ["bound"]);
+    assert_eq!(register("free").await.expect("no file").tags, ["east"]);
+    // It is good for two.
+    assert!(matches!(register("third").await, Err(CoreError::Forbidden { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_idempotent_and_secrets_never_lie_in_clear() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let mut request = CreateTask::default();
+    request.variables.insert("password".to_owned(), "hunter2-of-the-test".into());
+    let key = Some("k-1".to_owned());
+    let first = daemon.core.create_task("shop", "secretive", request.clone(), trigger(), key.clone()).await;
+    let second = daemon.core.create_task("shop", "secretive", request, trigger(), key.clone()).await;
+    let (first, second) = (first.expect("made"), second.expect("found"));
+    assert!(!first.replayed && second.replayed && first.task.number == second.task.number);
+    let other = daemon.core.create_task("shop", "secretive", CreateTask::default(), trigger(), key).await;
+    assert!(other.is_err());
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let job = runner.open(&daemon, &runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
+    assert_eq!(job.secret_variables["password"].reveal(), "hunter2-of-the-test");
+    for entry in std::fs::read_dir(daemon.folder.path()).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).expect("a file");
+            assert!(!bytes.windows(19).any(|window| window == b"hunter2-of-the-test"), "{}", path.display());
+        }
+    }
+    let failing = daemon.create("unresolvable").await.task.number;
+    let held = [job.attempt];
+    let waits = runner.claim_holding(&daemon.core, 30_000, &held);
+    tokio::select! {
+        _ = waits => panic!("there is nothing to deliver"),
+        () = daemon.until(|counters| counters.tasks[&TaskState::Failed] == 1) => {}
+    }
+    let reason = daemon.core.task(failing).await.expect("there").reason.expect("a reason");
+    assert!(reason.contains("DB_PASSWORD") && reason.contains("[secrets.allow.shop]"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_after_a_restart() {
+    let mut daemon = Daemon::start(harness::tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("many").await.task.number;
+    let job = runner.open(&daemon, &runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
+    let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
+    daemon.core.start_attempt(&access, StartRequest::default()).await.expect("starts");
+    let range = ContentRange::of(0, 3).expect("three bytes");
+    daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("taken");
+    assert!(daemon.second().await.expect_err("in use").to_string().contains("another forge daemon (pid"));
+    daemon.restart().await;
+    assert_eq!(daemon.core.task(number).await.expect("there").state, TaskState::Running);
+    let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("the same token");
+    let range = ContentRange::of(3, 3).expect("three bytes");
+    daemon.core.append_log(&access, range, b"def".to_vec().into()).await.expect("goes on");
+    let accepted =
+        daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"abcdef")).await.expect("ends");
+    assert!(accepted.counted && accepted.log_whole);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_answers_whoever_waits() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let waits = tokio::spawn({
+        let core = daemon.core.clone();
+        async move { runner.claim(&core, 30_000).await }
+    });
+    daemon.until(|counters| counters.parked_claims == 1).await;
+    daemon.core.drain();
+    let response = waits.await.expect("no panic").expect("an answer");
+    assert!(response.jobs.is_empty() && response.draining);
+    let refused = daemon.core.create_task("shop", "many", CreateTask::default(), trigger(), None).await;
+    assert!(matches!(refused, Err(CoreError::ShuttingDown)));
+}

@@ -1,0 +1,128 @@
+//! What ends by itself: history beyond its retention, one-off runners, runners that stay away, registration tokens.
+
+use forge_api::{AttemptOutcome, ContentRange, RunnerStatus, Secret, TaskState};
+use forge_config::meant::Retention;
+use forge_daemon::core::CoreError;
+
+use super::harness::{Daemon, START, TestRunner, result, tree, tree_with, trigger};
+
+/// More than one transaction of the housekeeping forgets, twice.
+const MANY: usize = 1_100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_beyond_retention_goes_in_one_round_and_its_logs_with_it() {
+    let daemon = Daemon::start(tree_with(Retention { tasks: 3, age_ms: 0 }, None)).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let oldest = daemon.create("many").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    let range = ContentRange::of(0, 3).expect("a range");
+    daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("taken");
+    daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"abc")).await.expect("counts");
+    let log = daemon.folder.path().join(format!("logs/0/{}.log", access.attempt()));
+    assert!(log.exists());
+    let mut ends = tokio::task::JoinSet::new();
+    for _ in 0..MANY {
+        let core = daemon.core.clone();
+        ends.spawn(async move {
+            let made = core.create_task("shop", "elsewhere", Default::default(), trigger(), None).await;
+            core.cancel(made.expect("created").task.number, "ann").await.expect("ends").number
+        });
+    }
+    let newest = ends.join_all().await.into_iter().max().expect("some");
+    for _ in 0..3 {
+        let number = daemon.create("many").await.task.number;
+        daemon.core.cancel(number, "ann").await.expect("ends");
+    }
+    daemon.time.advance_ms(61_000);
+    // Three of each template stay.
+    daemon.until(|counters| counters.tasks.values().sum::<u64>() == 6).await;
+    daemon.core.task(newest).await.expect("the newest stay");
+    assert!(matches!(daemon.core.task(oldest).await, Err(CoreError::NotFound { .. })));
+    while log.exists() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_that_is_too_old_goes_and_what_is_open_stays() {
+    let daemon = Daemon::start(tree_with(Retention { tasks: 0, age_ms: 1_800_000 }, None)).await;
+    let old = daemon.create("many").await.task.number;
+    daemon.core.cancel(old, "ann").await.expect("ends");
+    daemon.time.advance_ms(1_200_000);
+    let young = daemon.create("many").await.task.number;
+    daemon.core.cancel(young, "ann").await.expect("ends");
+    let open = daemon.create("elsewhere").await.task.number;
+    daemon.time.advance_ms(1_200_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Canceled] == 1).await;
+    for number in [young, open] {
+        daemon.core.task(number).await.expect("stays");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_off_runner_ends_with_its_first_report_even_one_that_does_not_count() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register_with(&daemon.core, "once", true).await;
+    daemon.create("many").await;
+    let access = runner.begin(&daemon.core).await;
+    // It is away for longer than its grace, and reports then.
+    daemon.time.advance_ms(121_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
+    let late = daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("kept");
+    assert!(!late.counted);
+    assert_eq!(daemon.core.runner("once").await.expect("there").status, RunnerStatus::Draining);
+    // The same machine comes back under its name: it begins anew.
+    let answer = daemon.core.register(&Secret::new("the-single-token"), runner.request(true)).await.expect("its key");
+    let token = runner.open_token(&answer);
+    daemon.core.authenticate_runner(&token).await.expect("the new token");
+    assert_ne!(daemon.core.runner("once").await.expect("there").status, RunnerStatus::Draining);
+    let number = daemon.create("many").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    assert_eq!(access.attempt().task, number);
+    daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+    gone(&daemon, "once", 62_000).await;
+    assert!(matches!(daemon.core.authenticate_runner(&token).await, Err(CoreError::Unauthorized)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemons_own_absence_is_not_its_runners() {
+    let mut daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "free").await;
+    runner.claim(&daemon.core, 0).await.expect("a claim");
+    TestRunner::register(&daemon, "declared").await;
+    let once = TestRunner::register_with(&daemon.core, "once", true).await;
+    daemon.create("many").await;
+    let access = once.begin(&daemon.core).await;
+    daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+    daemon.restart_after(72 * 3_600_000).await;
+    // The first round of the housekeeping is over when it has taken the one-off runner.
+    gone(&daemon, "once", 0).await;
+    daemon.core.authenticate_runner(&runner.token).await.expect("it may come back");
+    // It does not.
+    for _ in 0..2 {
+        daemon.time.advance_ms(3_600_000);
+    }
+    gone(&daemon, "free", 61_000).await;
+    daemon.core.runner("declared").await.expect("who has a file stays registered");
+}
+
+/// Waits until a runner is forgotten.
+async fn gone(daemon: &Daemon, name: &str, after_ms: u64) {
+    daemon.time.advance_ms(after_ms);
+    while daemon.core.runner(name).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_token_ends() {
+    let retention = Retention { tasks: 0, age_ms: 0 };
+    let daemon = Daemon::start(tree_with(retention, Some(START.plus_millis(3_600_000)))).await;
+    let east = Secret::new("east-token");
+    let request = TestRunner::register(&daemon, "other").await.request(false);
+    let named = |name: &str| forge_api::RegisterRequest { name: name.to_owned(), ..request.clone() };
+    daemon.core.register(&east, named("in-time")).await.expect("good for an hour");
+    daemon.time.advance_ms(3_600_000);
+    let refused = daemon.core.register(&east, named("late")).await.expect_err("over").problem();
+    assert!(refused.status == 403 && refused.detail.contains("has expired"), "{refused:?}");
+}

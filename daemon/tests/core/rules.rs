@@ -1,0 +1,166 @@
+//! What a template and forge.toml say of tasks: concurrency, retries, lost runners, limits, and what people are told of it.
+
+use forge_api::{AttemptOutcome, ContentRange, CreateTask, Secret, TaskState};
+use forge_daemon::core::CoreError;
+
+use super::harness::{Daemon, TestRunner, result, tree, trigger};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skip_ends_the_second_and_replace_the_first() {
+    let daemon = Daemon::start(tree()).await;
+    let first = daemon.create("skipping").await.task.number;
+    let second = daemon.create("skipping").await.task;
+    let reason = second.reason.expect("a reason");
+    assert!(second.state == TaskState::Skipped && reason.contains(&format!("task {first} ")), "{reason}");
+    daemon.core.cancel(first, "ann").await.expect("ends");
+    let third = daemon.create("skipping").await.task;
+    assert_eq!(third.state, TaskState::Queued, "nothing is open any more");
+    daemon.core.cancel(third.number, "ann").await.expect("ends");
+
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let old = daemon.create("replacing").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    let waiting = daemon.create("replacing").await.task.number;
+    let new = daemon.create("replacing").await.task.number;
+    let task = daemon.core.task(waiting).await.expect("there");
+    assert_eq!(task.state, TaskState::Canceled);
+    assert!(task.reason.is_some_and(|reason| reason.contains(&format!("task {new}, which replaces it"))));
+    assert!(runner.claim_holding(&daemon.core, 0, &[access.attempt()]).await.expect("a claim").jobs.is_empty());
+    let why = daemon.core.why(new).await.expect("why").message;
+    assert!(why.contains(&format!("task {old} of the same template")), "{why}");
+    daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("taken");
+    assert_eq!(daemon.core.task(old).await.expect("there").state, TaskState::Canceled);
+    assert_eq!(runner.begin(&daemon.core).await.attempt().task, new);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_runner_costs_an_attempt_where_the_template_says_retry() {
+    let daemon = Daemon::start(tree()).await;
+    let number = daemon.create("again").await.task.number;
+    let lost = TestRunner::register(&daemon, "ny-1").await.begin(&daemon.core).await;
+    daemon.time.advance_ms(121_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Queued] == 1).await;
+    let other = TestRunner::register(&daemon, "ny-2").await;
+    let second = other.begin(&daemon.core).await;
+    assert_eq!((second.attempt().task, second.attempt().attempt), (number, 2));
+    // The first one's report is kept and decides nothing.
+    let late = daemon.core.finish_attempt(&lost, result(AttemptOutcome::Failed, b"")).await.expect("kept");
+    assert_eq!((late.state, late.counted), (TaskState::Running, false));
+    let ended = daemon.core.finish_attempt(&second, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+    assert_eq!(ended.state, TaskState::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retrys_delay_does_not_count_as_waiting_for_a_runner() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("patient").await.task.number;
+    let first = runner.begin(&daemon.core).await;
+    let failed = daemon.core.finish_attempt(&first, result(AttemptOutcome::Failed, b"")).await.expect("counts");
+    assert_eq!(failed.state, TaskState::Queued);
+    let why = daemon.core.why(number).await.expect("why").message;
+    assert!(why.contains("its next attempt is due in 2h"), "{why}");
+    // queue_timeout is an hour.
+    daemon.time.advance_ms(7_201_000);
+    let second = runner.begin(&daemon.core).await;
+    let failed = daemon.core.finish_attempt(&second, result(AttemptOutcome::Failed, b"")).await.expect("counts");
+    assert_eq!(failed.state, TaskState::Failed, "there was one retry");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_ends_also_when_its_runner_is_gone() {
+    let daemon = Daemon::start(tree()).await;
+    let number = daemon.create("many").await.task.number;
+    TestRunner::register(&daemon, "ny-1").await.begin(&daemon.core).await;
+    let asked = daemon.core.cancel(number, "ann").await.expect("asked");
+    assert_eq!(asked.state, TaskState::Running);
+    let why = daemon.core.why(number).await.expect("why");
+    assert!(why.message.contains("cancel asked for by ann") && why.deadline.is_some(), "{why:?}");
+    daemon.time.advance_ms(61_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Canceled] == 1).await;
+    let reason = daemon.core.task(number).await.expect("there").reason.expect("a reason");
+    assert!(reason.contains("did not confirm"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_too_long_ends_its_attempt_and_a_whole_one_takes_no_more() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("many").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    let piece = vec![b'x'; 1 << 20];
+    let range = ContentRange::of(0, 1 << 20).expect("a range");
+    daemon.core.append_log(&access, range, piece.into()).await.expect("just fits");
+    let range = ContentRange::of(1 << 20, 1).expect("a range");
+    let refused = daemon.core.append_log(&access, range, b"y".to_vec().into()).await.expect_err("too long");
+    assert_eq!((refused.problem().status, refused.problem().slug()), (413, "log-limit"));
+    let task = daemon.core.task(number).await.expect("there");
+    assert_eq!((task.state, task.log_bytes), (TaskState::Failed, 1 << 20));
+    assert!(task.reason.is_some_and(|reason| reason.contains("`max_bytes` under [logs]")));
+
+    daemon.create("many").await;
+    let job = runner.open_job(&runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
+    let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
+    let range = ContentRange::of(0, 3).expect("a range");
+    daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("taken");
+    let ended = daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"abc")).await.expect("counts");
+    assert!(ended.log_whole);
+    let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
+    daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("the same once more");
+    let more = ContentRange::of(3, 3).expect("a range");
+    let refused = daemon.core.append_log(&access, more, b"def".to_vec().into()).await;
+    assert!(matches!(refused, Err(CoreError::Conflict { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_takes_no_new_work_and_says_so() {
+    let mut daemon = Daemon::start(tree()).await;
+    let number = daemon.create("many").await.task.number;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    daemon.disk_reserve_bytes = u64::MAX;
+    daemon.restart().await;
+    let refused = daemon.core.create_task("shop", "many", CreateTask::default(), trigger(), None).await;
+    let problem = refused.expect_err("full").problem();
+    assert!(problem.status == 507 && problem.hint.is_some_and(|hint| hint.contains("disk_reserve")));
+    loop {
+        let why = daemon.core.why(number).await.expect("why").message;
+        if why.contains("disk_reserve") {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(runner.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty());
+    daemon.disk_reserve_bytes = 0;
+    daemon.restart().await;
+    assert_eq!(runner.begin(&daemon.core).await.attempt().task, number);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_components_that_the_tree_or_an_open_task_names_are_handed_out() {
+    let daemon = Daemon::start(tree()).await;
+    let known = "07".repeat(32);
+    std::fs::create_dir(daemon.folder.path().join("plugins")).expect("a folder");
+    for digest in [&known, &"08".repeat(32)] {
+        std::fs::write(daemon.folder.path().join(format!("plugins/{digest}.wasm")), b"component").expect("written");
+    }
+    assert_eq!(daemon.core.plugin_bytes(&known).await.expect("the tree names it"), b"component".as_slice());
+    for unknown in ["08".repeat(32), known.to_uppercase(), "../forge".to_owned(), String::new()] {
+        let refused = daemon.core.plugin_bytes(&unknown).await;
+        // In capitals these digits are the same.
+        assert!(unknown == known || matches!(refused, Err(CoreError::NotFound { .. })), "{unknown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strange_token_gets_a_name_only_with_its_key() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "free").await;
+    assert_eq!(daemon.core.runner("free").await.expect("there").tags, [""; 0]);
+    // Whoever reads a listing knows its public key, and any registration token may name it.
+    let request = runner.request(true);
+    let answer = daemon.core.register(&Secret::new("east-token"), request).await.expect("sealed to the key");
+    assert_eq!(daemon.core.runner("free").await.expect("there").tags, [""; 0], "nobody proved the key");
+    let token = runner.open_token(&answer);
+    daemon.core.authenticate_runner(&token).await.expect("the new token");
+    assert_eq!(daemon.core.runner("free").await.expect("there").tags, ["east"]);
+}

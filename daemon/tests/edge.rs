@@ -1,0 +1,13 @@
+//! The daemon from outside: what strangers, operators and editors of the tree see of it. Real TLS, real files, real sockets.
+
+#[path = "edge/harness.rs"]
+mod harness;
+
+#[path = "edge/access.rs"]
+mod access;
+#[path = "edge/hostile.rs"]
+mod hostile;
+#[path = "edge/life.rs"]
+mod life;
+#[path = "edge/tree.rs"]
+mod tree;
