@@ -1,0 +1,247 @@
+//! One supervisor seen from the runner: orders go to it, news comes from it, until its result is there or it is dead.
+//!
+//! A connection that breaks says nothing: only a supervisor that is dead and left no result has failed. One that does not
+//! obey an order in time (it was stopped, it hangs) is killed, and its runner ends what it leaves: nothing waits forever.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forge_api::{AttemptOutcome, AttemptResult};
+use rustix::process::Signal;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::job::Context;
+use crate::session::EndWhy;
+use crate::spool::{self, Record};
+use crate::state::boottime_ms;
+use crate::upload::Available;
+use crate::warden::alive_interval_ms;
+use crate::wire::{self, FromSupervisor, LINE_BYTES_MAX, Order, ToSupervisor};
+use crate::{files, orphans, process, procfs};
+
+/// How much of a dead supervisor's last words is shown, in bytes.
+const LAST_WORDS_BYTES_MAX: usize = 512;
+
+/// Where a supervisor's own errors go, inside the attempt's folder.
+pub(crate) const LAST_WORDS: &str = "supervisor.err";
+
+/// How long to wait before looking again at a supervisor that cannot be talked with.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a supervisor may take to read a message: one that hangs must not hold its runner.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much longer than the processes' own grace a supervisor may take to obey an order. It waits for processes that hang in
+/// the kernel, too, and writes the rest of the log.
+const OBEY_MARGIN: Duration = Duration::from_secs(60);
+
+/// What comes in while a supervisor is attended.
+pub(crate) struct Inboxes<'a> {
+    /// The daemon's and the operator's orders.
+    pub(crate) orders: &'a mut mpsc::Receiver<EndWhy>,
+    /// The daemon takes no more of the log, in its words.
+    pub(crate) refusals: mpsc::Receiver<String>,
+}
+
+impl Inboxes<'_> {
+    async fn order(&mut self) -> Order {
+        let asked = tokio::select! {
+            Some(why) = self.orders.recv() => Some(why.order()),
+            Some(words) = self.refusals.recv() => Some(Order { outcome: AttemptOutcome::Failed, reason: words }),
+            else => None,
+        };
+        match asked {
+            Some(order) => order,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// An order to end that was given, and when it should have been obeyed.
+struct Given {
+    order: Order,
+    overdue_at: Instant,
+}
+
+/// Passes orders on until there is a result, and makes it available. `early` is how an attempt ended that no supervisor had.
+pub(crate) async fn attend(
+    context: &Context,
+    folder: &Path,
+    record: &Record,
+    mut stream: Option<UnixStream>,
+    early: Option<Order>,
+    mut inboxes: Inboxes<'_>,
+    available: &watch::Sender<Available>,
+) {
+    let stop_grace_ms = context.settings.stop_grace_ms;
+    let patience = Duration::from_millis(stop_grace_ms) + OBEY_MARGIN;
+    let mut given = early.map(|order| Given { order, overdue_at: Instant::now() + patience });
+    let result = loop {
+        if let Some(stream) = stream.take() {
+            talk(context, record, stream, &mut given, patience, &mut inboxes, available).await;
+        }
+        if given.as_ref().is_some_and(|given| Instant::now() >= given.overdue_at)
+            && let Some(handle) = procfs::open_same(record.supervisor_pid, record.supervisor_start_ticks)
+        {
+            tracing::error!(attempt = %record.attempt, "the supervisor does not end its job: killing it");
+            process::signal(&handle, Signal::KILL);
+        }
+        // In this order: a supervisor leaves its result before it dies.
+        let is_alive = record.is_alive();
+        match spool::read_result(folder) {
+            Ok(Some(result)) => break result,
+            Ok(None) if is_alive => {}
+            Err(error) if is_alive => tracing::warn!(attempt = %record.attempt, %error, "the result cannot be read"),
+            Ok(None) => {
+                let died = || format!("its supervisor died without a result{}", last_words(folder));
+                let unexplained = || Order { outcome: AttemptOutcome::Failed, reason: died() };
+                break bury(folder, record, given.map_or_else(unexplained, |given| given.order), stop_grace_ms).await;
+            }
+            Err(error) => {
+                let reason = format!("the result in the runner's spool cannot be read: {error}");
+                let order = Order { outcome: AttemptOutcome::Failed, reason };
+                break bury(folder, record, order, stop_grace_ms).await;
+            }
+        }
+        tokio::select! {
+            order = inboxes.order() => {
+                given.get_or_insert(Given { order, overdue_at: Instant::now() + patience });
+            }
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+        stream = UnixStream::connect(folder.join(spool::CONTROL)).await.ok();
+    };
+    available.send_modify(|now| {
+        now.log_length = result.log_length;
+        now.result = Some(Arc::new(result));
+    });
+}
+
+/// Talks with the supervisor until it has ended, the connection breaks or an order is overdue.
+async fn talk(
+    context: &Context,
+    record: &Record,
+    stream: UnixStream,
+    given: &mut Option<Given>,
+    patience: Duration,
+    inboxes: &mut Inboxes<'_>,
+    available: &watch::Sender<Available>,
+) {
+    let (reader, mut writer) = stream.into_split();
+    let listen = listen(reader, available);
+    tokio::pin!(listen);
+    let mut leases = context.leased_ms.clone();
+    leases.mark_changed();
+    let mut alive = tokio::time::interval(Duration::from_millis(alive_interval_ms(record.runner_grace_ms)));
+    alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // An order that an earlier connection may have lost is given again; the first one counts.
+    let mut message = given.as_ref().map(|given| ToSupervisor::Cancel(given.order.clone()));
+    loop {
+        if let Some(message) = message.take()
+            && !send(&mut writer, &message).await
+        {
+            // What it said last may still lie in the connection.
+            let _ = tokio::time::timeout(LOOK_AGAIN, &mut listen).await;
+            return;
+        }
+        let overdue_at = given.as_ref().map(|given| given.overdue_at);
+        let overdue = async {
+            match overdue_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        message = tokio::select! {
+            () = &mut listen => return,
+            () = overdue => return,
+            order = inboxes.order() => {
+                given.get_or_insert_with(|| Given { order: order.clone(), overdue_at: Instant::now() + patience });
+                Some(ToSupervisor::Cancel(order))
+            }
+            Ok(()) = leases.changed() => {
+                let sent_ms = *leases.borrow_and_update();
+                let ago_ms = boottime_ms().saturating_sub(sent_ms);
+                Some(if sent_ms == 0 { ToSupervisor::Alive } else { ToSupervisor::LeaseMs(ago_ms) })
+            }
+            _ = alive.tick() => Some(ToSupervisor::Alive),
+        };
+    }
+}
+
+/// Does what a dead supervisor cannot: ends what it left, removes its secrets, writes the result.
+async fn bury(folder: &Path, record: &Record, order: Order, stop_grace_ms: u64) -> AttemptResult {
+    let Order { outcome, mut reason } = order;
+    let left = record.clone();
+    match tokio::task::spawn_blocking(move || orphans::end(&left, stop_grace_ms)).await {
+        Ok(survivors) if survivors.is_empty() => {}
+        Ok(survivors) => reason.push_str(&format!("; these processes cannot be ended: {survivors:?}")),
+        Err(error) => tracing::error!(%error, "the search for processes ended badly"),
+    }
+    // The daemon may be away for long: secrets do not wait for its acknowledgement.
+    if let Err(error) = files::remove(&record.private) {
+        tracing::warn!(attempt = %record.attempt, %error, "secret files cannot be removed");
+    }
+    spool::result_without_supervisor(folder, outcome, &reason).unwrap_or_else(|error| {
+        tracing::error!(attempt = %record.attempt, %error, "the spool cannot be written");
+        AttemptResult {
+            outcome,
+            reason: Some(reason),
+            exit_code: None,
+            summary: None,
+            commit: None,
+            log_length: 0,
+            log_sha256: files::sha256_hex(b""),
+        }
+    })
+}
+
+/// What a dead supervisor wrote at last, to be appended to a reason.
+pub(crate) fn last_words(folder: &Path) -> String {
+    let bytes = std::fs::read(folder.join(LAST_WORDS)).unwrap_or_default();
+    let from = bytes.len().saturating_sub(LAST_WORDS_BYTES_MAX);
+    let text = String::from_utf8_lossy(bytes.get(from..).unwrap_or_default());
+    let text = text.trim();
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// False when the supervisor does not hear.
+async fn send(writer: &mut OwnedWriteHalf, message: &ToSupervisor) -> bool {
+    let sent = async { writer.write_all(&wire::line(message)?).await };
+    match tokio::time::timeout(SEND_TIMEOUT, sent).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the supervisor does not hear");
+            false
+        }
+        Err(_) => {
+            tracing::warn!("the supervisor reads nothing: is it stopped?");
+            false
+        }
+    }
+}
+
+/// Hears what the supervisor says until it is done or gone.
+async fn listen(reader: OwnedReadHalf, available: &watch::Sender<Available>) {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        match serde_json::from_slice(&line) {
+            Ok(FromSupervisor::Log(length)) => {
+                available.send_if_modified(|now| std::mem::replace(&mut now.log_length, length) != length);
+            }
+            Ok(FromSupervisor::Commit(commit)) => available.send_modify(|now| now.commit = Some(commit)),
+            Ok(FromSupervisor::Ended) => return,
+            Err(error) => tracing::warn!(%error, "a supervisor said what this runner does not understand"),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The beginning of an attempt: its folder, its supervisor's process, the daemon's word and the plugin.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use forge_api::{AttemptId, Job, StartRequest, StartResponse};
+use forge_plugin_host::Host;
+use tokio::net::UnixStream;
+
+use crate::attend::LAST_WORDS;
+use crate::backoff::Backoff;
+use crate::client::CallError;
+use crate::job::Context;
+use crate::spool::{self, Record};
+use crate::wire::Brief;
+use crate::{files, orphans};
+
+/// How often the download of a plugin is tried before the attempt fails.
+const PLUGIN_TRIES: u32 = 5;
+
+/// Where secret files go when the machine has it: memory that is never written to a disk.
+const MEMORY_FOLDER: &str = "/dev/shm";
+
+/// Variables of the runner's own environment that every job sees.
+const PASSED_ALWAYS: [&str; 3] = ["PATH", "LANG", "TZ"];
+
+/// Variables of the runner's own environment that git sees too: which CAs it trusts and how it leaves the network.
+const PASSED_TO_GIT: [&str; 6] =
+    ["GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
+
+/// Where programs are looked for on a machine that sets no PATH.
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Work of the plugin host that may take a while.
+type HostWork = Box<dyn FnOnce(&Host) -> Result<bool, String> + Send>;
+
+/// Why an attempt failed before its supervisor had it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BeginError {
+    /// The plugin.
+    #[error("the plugin {name} cannot be had: {reason}")]
+    Plugin {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The supervisor.
+    #[error("the runner cannot start a supervisor ({program}): {error}")]
+    Supervisor {
+        /// Its program.
+        program: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The attempt's folder.
+    #[error("the runner's folder for the attempt cannot be made: {0}")]
+    Spool(io::Error),
+}
+
+/// A started supervisor that has no job yet.
+pub(crate) struct Supervisor {
+    pub(crate) child: tokio::process::Child,
+    pub(crate) stream: UnixStream,
+    pub(crate) record: Record,
+}
+
+/// The daemon's word on an attempt that starts.
+pub(crate) enum Started {
+    /// It is this runner's.
+    Live,
+    /// It was canceled meanwhile.
+    Canceled,
+    /// It is not this runner's any more.
+    Gone,
+}
+
+/// Begins an attempt. What can be done at once is done at once: the daemon's word, the plugin and the supervisor do not need each other.
+pub(crate) async fn begin(context: &Context, job: &Job, folder: &Path) -> Result<(Started, Supervisor), BeginError> {
+    files::remove(folder).and_then(|()| files::make_private_folder(folder)).map_err(BeginError::Spool)?;
+    let supervisor = start_supervisor(context, job, folder)?;
+    let (started, plugin) = tokio::join!(start(context, job), ensure_plugin(context, job));
+    match started {
+        Started::Live => plugin.map(|()| (started, supervisor)),
+        Started::Canceled | Started::Gone => Ok((started, supervisor)),
+    }
+}
+
+/// Says that the attempt starts, until the daemon answers.
+async fn start(context: &Context, job: &Job) -> Started {
+    let mut backoff = Backoff::new(job.attempt.task);
+    loop {
+        match context.client.start(&job.token, job.attempt, &StartRequest { commit: None }).await {
+            Ok(StartResponse { cancel: false }) => return Started::Live,
+            Ok(StartResponse { cancel: true }) => return Started::Canceled,
+            Err(error) if error.is_passing() => {
+                tracing::debug!(attempt = %job.attempt, %error, "the start could not be told");
+                tokio::time::sleep(Duration::from_millis(backoff.next_ms())).await;
+            }
+            Err(error) => {
+                tracing::info!(attempt = %job.attempt, %error, "the attempt is not this runner's any more");
+                return Started::Gone;
+            }
+        }
+    }
+}
+
+/// Makes sure that the job's plugin lies compiled in the cache, where the supervisor takes it from.
+async fn ensure_plugin(context: &Context, job: &Job) -> Result<(), BeginError> {
+    let sha256 = job.plugin.sha256.clone();
+    if lock(&context.compiled).contains(&sha256) {
+        return Ok(());
+    }
+    let failed = |reason: String| BeginError::Plugin { name: job.plugin.name.clone(), reason };
+    let blocking = |work: HostWork| {
+        let host = context.host.clone();
+        async move { tokio::task::spawn_blocking(move || work(&host)).await.map_err(|error| error.to_string())? }
+    };
+    let digest = sha256.clone();
+    let lookup = Box::new(move |host: &Host| {
+        host.load_cached(&digest).map(|found| found.is_some()).map_err(|error| error.to_string())
+    });
+    if !blocking(lookup).await.map_err(failed)? {
+        let bytes = download(context, job).await?;
+        let digest = sha256.clone();
+        let compile = Box::new(move |host: &Host| {
+            if files::sha256_hex(&bytes) != digest {
+                return Err("what the daemon sent has another SHA-256".to_owned());
+            }
+            host.load(&bytes).map_err(|error| error.to_string())?;
+            host.load_cached(&digest).map(|found| found.is_some()).map_err(|error| error.to_string())
+        });
+        if !blocking(compile).await.map_err(failed)? {
+            return Err(failed(format!(
+                "it cannot be kept in {}: is the disk full?",
+                context.settings.plugin_cache().display()
+            )));
+        }
+    }
+    lock(&context.compiled).insert(sha256);
+    Ok(())
+}
+
+async fn download(context: &Context, job: &Job) -> Result<Vec<u8>, BeginError> {
+    let mut backoff = Backoff::new(job.attempt.task);
+    let mut tries = 1;
+    loop {
+        match context.client.plugin(&context.runner_token, &job.plugin.sha256).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) if error.is_passing() && tries < PLUGIN_TRIES => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(backoff.next_ms())).await;
+            }
+            Err(error @ (CallError::Unreachable(_) | CallError::Garbled(_) | CallError::Problem(_))) => {
+                return Err(BeginError::Plugin { name: job.plugin.name.clone(), reason: error.to_string() });
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the supervisor's process, which waits for its brief.
+fn start_supervisor(context: &Context, job: &Job, folder: &Path) -> Result<Supervisor, BeginError> {
+    let mut words = context.settings.supervisor_command.iter();
+    let program = words.next().cloned().unwrap_or_default();
+    let failed = |error: io::Error| BeginError::Supervisor { program: program.display().to_string(), error };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+    ours.set_nonblocking(true).map_err(failed)?;
+    let errors =
+        std::fs::File::options().create(true).append(true).mode(0o600).open(folder.join(LAST_WORDS)).map_err(failed)?;
+    let mut command = tokio::process::Command::new(&program);
+    command
+        .args(words)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH_DEFAULT.into()))
+        .current_dir(folder)
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(errors));
+    let (child, pid, start_ticks) = orphans::start_supervisor(|| {
+        let child = command.spawn()?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+        Ok((child, pid))
+    })
+    .map_err(failed)?;
+    let stream = UnixStream::from_std(ours).map_err(failed)?;
+    Ok(Supervisor { child, stream, record: record_of(context, job, pid, start_ticks) })
+}
+
+pub(crate) fn record_of(context: &Context, job: &Job, pid: i32, start_ticks: u64) -> Record {
+    let folder = context.settings.attempts().join(job.attempt.to_string());
+    let private = private_folder(context, job.attempt).unwrap_or_else(|| folder.join("private"));
+    Record {
+        attempt: job.attempt,
+        token: job.token.clone(),
+        supervisor_pid: pid,
+        supervisor_start_ticks: start_ticks,
+        boot_id: spool::boot_id(),
+        session: context.session.clone(),
+        runner_grace_ms: job.runner_grace_ms,
+        workspace: context.settings.workspaces().join(job.attempt.to_string()),
+        private,
+    }
+}
+
+/// A folder in memory for this runner's attempt; the session in its name keeps two runners of one machine apart.
+fn private_folder(context: &Context, attempt: AttemptId) -> Option<PathBuf> {
+    let memory = Path::new(MEMORY_FOLDER);
+    let is_writable = rustix::fs::access(memory, rustix::fs::Access::WRITE_OK).is_ok() && memory.is_dir();
+    is_writable.then(|| memory.join(format!("forge-{}-{attempt}", context.session)))
+}
+
+pub(crate) fn brief_of(context: &Context, job: &Job, folder: &Path, record: &Record, leased_ago_ms: u64) -> Brief {
+    let settings = &context.settings;
+    let names = PASSED_ALWAYS.iter().map(|name| (*name).to_owned());
+    let names = names.chain(settings.pass_env.iter().cloned()).chain(job.plugin.grants.env.iter().cloned());
+    let mut environment: BTreeMap<String, String> =
+        names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value))).collect();
+    environment.entry("PATH".to_owned()).or_insert_with(|| PATH_DEFAULT.to_owned());
+    let mut git_environment = environment.clone();
+    git_environment.extend(
+        PASSED_TO_GIT.iter().filter_map(|name| std::env::var(name).ok().map(|value| ((*name).to_owned(), value))),
+    );
+    Brief {
+        job: job.clone(),
+        spool: folder.to_owned(),
+        workspace: record.workspace.clone(),
+        private: record.private.clone(),
+        git_caches: settings.git_caches(),
+        plugin_cache: settings.plugin_cache(),
+        git_client: settings.git_client.clone(),
+        ssh_config_path: settings.ssh_config_path.clone(),
+        stop_grace_ms: settings.stop_grace_ms,
+        environment,
+        git_environment,
+        leased_ago_ms,
+    }
+}

@@ -1,0 +1,46 @@
+//! What a runner measures of its machine, for people who look at `forge runners show`. What cannot be measured is 0.
+
+use std::path::Path;
+
+use forge_api::Health;
+
+/// Measures now; `folder` is where workspaces and spool lie.
+pub(crate) fn measure(folder: &Path) -> Option<Health> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).unwrap_or(0);
+    Some(Health { load1: parse_load(&load), memory_bytes_free: parse_available(&memory), disk_bytes_free: disk })
+}
+
+/// How many processes of this machine the kernel has ended so far since memory ran out; `None` where it does not say.
+pub(crate) fn oom_kills() -> Option<u64> {
+    parse_oom_kills(&std::fs::read_to_string("/proc/vmstat").ok()?)
+}
+
+fn parse_oom_kills(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
+fn parse_load(text: &str) -> f64 {
+    text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+}
+
+fn parse_available(text: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()).and_then(|first| first.parse::<u64>().ok());
+    kibibytes.unwrap_or(0).saturating_mul(1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_read() {
+        assert!((parse_load("0.52 0.58 0.59 1/597 1234") - 0.52).abs() < f64::EPSILON);
+        assert_eq!(parse_available("MemTotal: 10 kB\nMemAvailable:    7 kB\n"), 7 * 1_024);
+        assert_eq!(parse_available(""), 0);
+        assert_eq!(parse_oom_kills("drop_slab 0\noom_kill 3\n"), Some(3));
+        assert_eq!(parse_oom_kills("oom_kill_disable 0\n"), None);
+    }
+}

@@ -1,0 +1,230 @@
+//! One attempt seen from the runner: from the opened job to the acknowledged result, or from what a predecessor left.
+//!
+//! The runner holds no part of the work: it starts the supervisor, passes orders on, and hands in what the supervisor
+//! leaves in the spool. So a runner that is killed loses nothing, and its successor does from here what it would have done.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use forge_api::{AttemptId, AttemptOutcome, AttemptResult, Job};
+use forge_plugin_host::Host;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+use crate::attend::{self, Inboxes, last_words};
+use crate::begin::{Started, Supervisor, begin, brief_of, record_of};
+use crate::client::Client;
+use crate::session::EndWhy;
+use crate::settings::Settings;
+use crate::spool::{self, Record};
+use crate::state::boottime_ms;
+use crate::upload::{Available, Delivered, Upload};
+use crate::wire::{self, Order};
+use crate::{files, orphans};
+
+/// How long a dying supervisor's last steps (the removal of a large workspace) are waited for.
+const DEATH_WAIT: Duration = Duration::from_secs(60);
+
+/// How often a supervisor that is no child is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What all attempts of a runner share.
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) client: Client,
+    pub(crate) runner_token: forge_api::Secret,
+    pub(crate) host: Host,
+    pub(crate) session: String,
+    /// The sessions of earlier starts on this machine, newest first.
+    pub(crate) previous_sessions: Vec<String>,
+    /// Digests that are known to be compiled.
+    pub(crate) compiled: Mutex<HashSet<String>>,
+    /// When the last acknowledged heartbeat was sent, in milliseconds since boot.
+    pub(crate) leased_ms: watch::Receiver<u64>,
+    pub(crate) news: mpsc::Sender<News>,
+    /// How often leases are renewed, in milliseconds: the shortest that any attempt so far has needed.
+    pub(crate) beat_interval_ms: AtomicU64,
+}
+
+/// What an attempt tells the loop.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It begins.
+    Started { attempt: AttemptId, project: String, template: String },
+    /// Its result is acknowledged.
+    Acknowledged { attempt: AttemptId, outcome: AttemptOutcome, reason: Option<String> },
+    /// It is not this runner's any more.
+    Gone(AttemptId),
+}
+
+impl EndWhy {
+    /// What a supervisor is told.
+    pub(crate) fn order(self) -> Order {
+        let (outcome, reason) = match self {
+            Self::Canceled => (AttemptOutcome::Canceled, "canceled"),
+            Self::Lost => (AttemptOutcome::Lost, "the daemon gave this attempt up: its runner had been out of reach"),
+            Self::Stopped => (AttemptOutcome::Lost, "the runner was stopped"),
+        };
+        Order { outcome, reason: reason.to_owned() }
+    }
+}
+
+/// Runs a new attempt to its acknowledged end.
+pub(crate) async fn run_new(context: Arc<Context>, job: Job, leased_ms: u64, mut orders: mpsc::Receiver<EndWhy>) {
+    let attempt = job.attempt;
+    let folder = context.settings.attempts().join(attempt.to_string());
+    // The daemon may be out of reach and a plugin large: whoever cancels does not wait for either.
+    let begun = tokio::select! {
+        begun = begin(&context, &job, &folder) => begun.map_err(|error| {
+            tracing::error!(%attempt, %error, "the attempt cannot begin");
+            Order { outcome: AttemptOutcome::Failed, reason: error.to_string() }
+        }),
+        Some(why) = orders.recv() => Err(why.order()),
+    };
+    let (started, prepared) = match begun {
+        Err(order) => {
+            // A supervisor that waits for its job leaves, since its connection is closed.
+            fail_early(&context, &folder, record_of(&context, &job, 0, 0), order, &mut orders).await;
+            return;
+        }
+        Ok((started, prepared)) => (started, prepared),
+    };
+    match started {
+        // Given to another runner, or closed, before it began here. The supervisor leaves when its connection closes.
+        Started::Gone => {
+            drop(prepared);
+            remove_traces(&folder, &record_of(&context, &job, 0, 0));
+            tell(&context, News::Gone(attempt)).await;
+            return;
+        }
+        Started::Canceled => {
+            let record = prepared.record.clone();
+            drop(prepared);
+            fail_early(&context, &folder, record, EndWhy::Canceled.order(), &mut orders).await;
+            return;
+        }
+        Started::Live => {}
+    }
+    let Supervisor { child, mut stream, record } = prepared;
+    let brief = brief_of(&context, &job, &folder, &record, boottime_ms().saturating_sub(leased_ms));
+    let handed = async {
+        spool::write_record(&folder, &record)?;
+        stream.write_all(&wire::line(&brief)?).await
+    };
+    if let Err(error) = handed.await {
+        let reason = format!("the job cannot be handed to its supervisor: {error}{}", last_words(&folder));
+        drop(stream);
+        let order = Order { outcome: AttemptOutcome::Failed, reason };
+        fail_early(&context, &folder, record, order, &mut orders).await;
+        return;
+    }
+    let started = News::Started { attempt, project: job.project.clone(), template: job.template.clone() };
+    // The job's secrets have no business here any more.
+    drop((brief, job));
+    tell(&context, started).await;
+    see_through(&context, &folder, record, (Some(stream), Some(child)), None, &mut orders).await;
+}
+
+/// Goes on with an attempt of a predecessor.
+pub(crate) async fn run_found(
+    context: Arc<Context>,
+    folder: PathBuf,
+    record: Record,
+    mut orders: mpsc::Receiver<EndWhy>,
+) {
+    orphans::found_supervisor(&record);
+    let stream = if record.is_alive() { UnixStream::connect(folder.join(spool::CONTROL)).await.ok() } else { None };
+    see_through(&context, &folder, record, (stream, None), None, &mut orders).await;
+}
+
+/// Ends an attempt that no supervisor had.
+async fn fail_early(
+    context: &Context,
+    folder: &Path,
+    record: Record,
+    order: Order,
+    orders: &mut mpsc::Receiver<EndWhy>,
+) {
+    let written = files::make_private_folder(folder).and_then(|()| spool::write_record(folder, &record));
+    if let Err(error) = written {
+        tracing::error!(attempt = %record.attempt, %error, "the spool cannot be written");
+    }
+    see_through(context, folder, record, (None, None), Some(order), orders).await;
+}
+
+/// Passes orders on and hands in what comes, until everything is acknowledged; then removes the attempt's traces.
+async fn see_through(
+    context: &Context,
+    folder: &Path,
+    record: Record,
+    (stream, child): (Option<UnixStream>, Option<tokio::process::Child>),
+    early: Option<Order>,
+    orders: &mut mpsc::Receiver<EndWhy>,
+) {
+    let attempt = record.attempt;
+    let (available, receiver) = watch::channel(Available::default());
+    let (too_much, refusals) = mpsc::channel(1);
+    let (first_ack, acknowledged) = mpsc::channel::<Arc<AttemptResult>>(1);
+    let mut upload = Upload::new(&context.client, attempt, &record.token, folder, boottime_ms() ^ attempt.task);
+    {
+        let inboxes = Inboxes { orders, refusals };
+        let work = attend::attend(context, folder, &record, stream, early, inboxes, &available);
+        let refuse = |words: String| drop(too_much.try_send(words));
+        let delivery = upload.deliver(receiver, refuse, |result| drop(first_ack.try_send(Arc::new(result.clone()))));
+        let announce = announce(context, attempt, acknowledged);
+        let both = async { tokio::join!(work, delivery).1 };
+        tokio::pin!(announce, both);
+        let mut is_announced = false;
+        let delivered = loop {
+            tokio::select! {
+                delivered = &mut both => break delivered,
+                () = &mut announce, if !is_announced => is_announced = true,
+            }
+        };
+        match delivered {
+            Delivered::Unwanted => tell(context, News::Gone(attempt)).await,
+            // The acknowledgement was queued before the delivery ended.
+            Delivered::Acknowledged if !is_announced => announce.await,
+            Delivered::Acknowledged => {}
+        }
+    }
+    upload.wait_until_synced().await;
+    let death = async {
+        match child {
+            Some(mut child) => drop(child.wait().await),
+            None => {
+                while record.is_alive() {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            }
+        }
+    };
+    if tokio::time::timeout(DEATH_WAIT, death).await.is_err() {
+        tracing::warn!(%attempt, "the supervisor still lives");
+    }
+    remove_traces(folder, &record);
+}
+
+/// Tells of the first acknowledgement as soon as it comes: the rest of a long log may still be on its way.
+async fn announce(context: &Context, attempt: AttemptId, mut acknowledged: mpsc::Receiver<Arc<AttemptResult>>) {
+    if let Some(result) = acknowledged.recv().await {
+        let news = News::Acknowledged { attempt, outcome: result.outcome, reason: result.reason.clone() };
+        tell(context, news).await;
+    }
+}
+
+fn remove_traces(folder: &Path, record: &Record) {
+    if let Err(error) = spool::remove(folder, record) {
+        tracing::warn!(attempt = %record.attempt, %error, "an attempt's folders cannot be removed");
+    }
+}
+
+async fn tell(context: &Context, news: News) {
+    if context.news.send(news).await.is_err() {
+        tracing::debug!("the runner is leaving: nobody hears of this attempt");
+    }
+}

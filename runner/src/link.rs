@@ -1,0 +1,446 @@
+//! The loop of a runner: it does what [`crate::session`] says, and tells it what happened.
+//!
+//! One claim is always parked with the daemon, also when the runner is full, so that a cancel is heard at once. Heartbeats
+//! have a task of their own: nothing that a job does makes them late.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use forge_api::{
+    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, HEARTBEAT_INTERVAL_MS, HeartbeatRequest, SealedJob,
+    Secret, Timestamp,
+};
+use forge_plugin_host::{Host, HostOptions};
+use fs4::fs_std::FileExt as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::backoff::Backoff;
+use crate::client::{CallError, Client, ClientError};
+use crate::files;
+use crate::health;
+use crate::job::{self, Context, News};
+use crate::open::Opener;
+use crate::registration::{parse_identity, read_secret_file};
+use crate::session::{Action, Ask, EndWhy, Failure, Input, Session};
+use crate::spool;
+use crate::state::boottime_ms;
+use crate::warden::alive_interval_ms;
+use crate::{Ended, Event, RunError, Settings, Shutdown};
+
+/// How long a leaving runner waits for the last clean-up; what is left is found by its successor.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long an aborted runner tries to hand its results in; what is left is found by its successor.
+const ABORT_WAIT: Duration = Duration::from_secs(60);
+
+/// How many pieces of news or orders may wait.
+const QUEUE_MAX: usize = 64;
+
+/// How long to wait before asking again after jobs that could not be believed, so that they are not delivered in circles.
+const REFUSED_WAIT: Duration = Duration::from_secs(2);
+
+type Observer = Arc<dyn Fn(Event) + Send + Sync>;
+type Claim = Pin<Box<dyn Future<Output = (u64, Result<ClaimResponse, CallError>)> + Send>>;
+
+impl From<ClientError> for RunError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Settings(error) => Self::Settings(error),
+            ClientError::Trust(error) => Self::Trust(error),
+        }
+    }
+}
+
+/// How many sessions of earlier starts are kept: the daemon knows one of them, unless as many starts in a row never reached it.
+const PREVIOUS_SESSIONS_MAX: usize = 8;
+
+/// Everything that the loop holds.
+struct Runner {
+    context: Arc<Context>,
+    opener: Opener,
+    session: Session,
+    observer: Observer,
+    jobs: JoinSet<()>,
+    orders: HashMap<AttemptId, mpsc::Sender<EndWhy>>,
+    held: watch::Sender<Vec<AttemptId>>,
+    backoff: Backoff,
+}
+
+pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observer) -> Result<Ended, RunError> {
+    settings.check()?;
+    let client = Client::new(&settings)?;
+    let _lock = lock_folder(&settings)?;
+    crate::orphans::adopt();
+    let (token, opener) = load_keys(&settings)?;
+    let (session, previous_sessions) = renew_session(&settings)?;
+    let cache = settings.plugin_cache();
+    let host = Host::new(HostOptions { cache_dir: Some(cache) }).map_err(|error| RunError::Host(error.to_string()))?;
+    let (held, held_seen) = watch::channel(Vec::new());
+    let (leased, leased_ms) = watch::channel(0);
+    let (news, news_inbox) = mpsc::channel(QUEUE_MAX);
+    let (beats, beats_inbox) = mpsc::channel(QUEUE_MAX);
+    let machine = Session::new(client.shown(), settings.max_parallel_tasks, settings.one_off);
+    let seed = u64::from(std::process::id()) ^ boottime_ms();
+    let context = Arc::new(Context {
+        settings,
+        client,
+        runner_token: token,
+        host,
+        session,
+        previous_sessions,
+        compiled: std::sync::Mutex::default(),
+        leased_ms,
+        news,
+        beat_interval_ms: AtomicU64::new(HEARTBEAT_INTERVAL_MS),
+    });
+    let mut runner = Runner {
+        context: Arc::clone(&context),
+        opener,
+        session: machine,
+        observer,
+        jobs: JoinSet::new(),
+        orders: HashMap::new(),
+        held,
+        backoff: Backoff::new(seed),
+    };
+    runner.attach()?;
+    let mut beating = JoinSet::new();
+    beating.spawn(beat(context, held_seen, leased, beats));
+    let ended = runner.work(shutdown, news_inbox, beats_inbox).await;
+    runner.leave().await;
+    ended
+}
+
+impl Runner {
+    async fn work(
+        &mut self,
+        shutdown: Shutdown,
+        mut news: mpsc::Receiver<News>,
+        mut beats: mpsc::Receiver<Input>,
+    ) -> Result<Ended, RunError> {
+        let mut ask = self.session.ask();
+        let mut claim = self.claim(&ask, Duration::ZERO);
+        let (mut is_draining, mut is_aborting) = (false, false);
+        let abort_over = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(abort_over);
+        loop {
+            let input = tokio::select! {
+                biased;
+                () = shutdown.abort.cancelled(), if !is_aborting => {
+                    is_aborting = true;
+                    abort_over.as_mut().reset(tokio::time::Instant::now() + ABORT_WAIT);
+                    Input::Abort
+                }
+                () = shutdown.drain.cancelled(), if !is_draining => {
+                    is_draining = true;
+                    Input::Drain
+                }
+                () = &mut abort_over, if is_aborting => return Ok(Ended::Aborted),
+                Some(news) = news.recv() => match self.hear(news) {
+                    Some(input) => input,
+                    None => continue,
+                },
+                Some(input) = beats.recv() => input,
+                Some(_) = self.jobs.join_next(), if !self.jobs.is_empty() => continue,
+                (sent_ms, answer) = &mut claim => {
+                    let input = self.answered(sent_ms, answer);
+                    let ended = self.act(input)?;
+                    if let Some(ended) = ended {
+                        return Ok(ended);
+                    }
+                    let wait = self.wait_before_claim();
+                    ask = self.session.ask();
+                    claim = self.claim(&ask, wait);
+                    continue;
+                }
+            };
+            if let Some(ended) = self.act(input)? {
+                return Ok(ended);
+            }
+            // A claim that was parked full must ask for the slot that is free now; one that asks already need not.
+            let now = self.session.ask();
+            if (now.slots > 0) != (ask.slots > 0) {
+                ask = now;
+                claim = self.claim(&ask, Duration::ZERO);
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News) -> Option<Input> {
+        match news {
+            News::Started { attempt, project, template } => {
+                (self.observer)(Event::AttemptStarted { attempt, project, template });
+                None
+            }
+            News::Acknowledged { attempt, outcome, reason } => {
+                self.orders.remove(&attempt);
+                (self.observer)(Event::AttemptEnded { attempt, outcome, reason });
+                Some(Input::Acknowledged(attempt))
+            }
+            News::Gone(attempt) => {
+                self.orders.remove(&attempt);
+                Some(Input::Gone(attempt))
+            }
+        }
+    }
+
+    fn answered(&mut self, sent_ms: u64, answer: Result<ClaimResponse, CallError>) -> Input {
+        match answer {
+            Ok(response) => {
+                self.backoff.reset();
+                Input::Claimed { sent_ms, now_ms: boottime_ms(), response }
+            }
+            Err(error) => Input::Failed(failure_of(error)),
+        }
+    }
+
+    /// The pause that the last claim calls for.
+    fn wait_before_claim(&mut self) -> Duration {
+        if self.session.is_down() {
+            return Duration::from_millis(self.backoff.next_ms());
+        }
+        if self.session.take_just_refused() { REFUSED_WAIT } else { Duration::ZERO }
+    }
+
+    /// Does what the session says; what comes of it goes back into the session.
+    fn act(&mut self, input: Input) -> Result<Option<Ended>, RunError> {
+        let lease_ms = match &input {
+            Input::Claimed { sent_ms, .. } => *sent_ms,
+            Input::Beaten(_)
+            | Input::Failed(_)
+            | Input::Found(_)
+            | Input::JobRefused { .. }
+            | Input::Acknowledged(_)
+            | Input::Gone(_)
+            | Input::Drain
+            | Input::Abort => 0,
+        };
+        let mut inputs = vec![input];
+        let mut returned = None;
+        while let Some(input) = inputs.pop() {
+            for action in self.session.step(input) {
+                match action {
+                    Action::Start(sealed) => inputs.extend(self.start(&sealed, lease_ms)),
+                    Action::End(attempt, why) => self.order(attempt, why),
+                    Action::Announce(event) => (self.observer)(event),
+                    Action::Return(ended) => returned = Some(ended),
+                    Action::GiveUp(failure) => return Err(error_of(failure)),
+                }
+            }
+        }
+        self.held.send_if_modified(|held| {
+            let now = self.session.ask().held;
+            let is_new = *held != now;
+            *held = now;
+            is_new
+        });
+        Ok(returned)
+    }
+
+    fn start(&mut self, sealed: &SealedJob, lease_ms: u64) -> Option<Input> {
+        let job = match self.opener.open(sealed, now()) {
+            Ok(job) => job,
+            Err(error) => return Some(Input::JobRefused { attempt: sealed.attempt, reason: error.to_string() }),
+        };
+        let (orders, inbox) = mpsc::channel(QUEUE_MAX);
+        self.orders.insert(job.attempt, orders);
+        // Several heartbeats must fit into the shortest lease, or one lost packet would end a job.
+        self.context.beat_interval_ms.fetch_min(alive_interval_ms(job.runner_grace_ms), Ordering::Relaxed);
+        self.jobs.spawn(job::run_new(Arc::clone(&self.context), job, lease_ms, inbox));
+        None
+    }
+
+    fn order(&mut self, attempt: AttemptId, why: EndWhy) {
+        if let Some(orders) = self.orders.get(&attempt) {
+            // A full queue holds orders enough: each of them ends the attempt.
+            let _ = orders.try_send(why);
+        }
+    }
+
+    /// Finds what a predecessor left, and goes on with it.
+    fn attach(&mut self) -> Result<(), RunError> {
+        let attempts = self.context.settings.attempts();
+        let found = spool::scan(&attempts).map_err(|error| file_error("the spool", &attempts, &error))?;
+        for (folder, record) in found {
+            let (attempt, alive) = (record.attempt, record.is_alive());
+            (self.observer)(Event::AttemptFound { attempt, alive });
+            let (orders, inbox) = mpsc::channel(QUEUE_MAX);
+            self.orders.insert(attempt, orders);
+            self.act(Input::Found(attempt))?;
+            self.jobs.spawn(job::run_found(Arc::clone(&self.context), folder, record, inbox));
+        }
+        Ok(())
+    }
+
+    fn claim(&self, ask: &Ask, wait: Duration) -> Claim {
+        let context = Arc::clone(&self.context);
+        let request = ClaimRequest {
+            session: context.session.clone(),
+            previous_sessions: context.previous_sessions.clone(),
+            wait_ms: CLAIM_WAIT_MS_MAX,
+            slots: ask.slots,
+            max_parallel_tasks: context.settings.max_parallel_tasks,
+            held: ask.held.clone(),
+            version: context.settings.version.clone(),
+            health: health::measure(&context.settings.tmp_path),
+        };
+        Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            let sent_ms = boottime_ms();
+            (sent_ms, context.client.claim(&context.runner_token, &request).await)
+        })
+    }
+
+    /// Gives the attempts that are acknowledged a moment to clear up; supervisors of others live on by themselves.
+    async fn leave(&mut self) {
+        if self.orders.is_empty() {
+            let all = async { while self.jobs.join_next().await.is_some() {} };
+            if tokio::time::timeout(LAST_WAIT, all).await.is_err() {
+                tracing::info!("leaving clean-up to the next start");
+            }
+        }
+        self.jobs.shutdown().await;
+    }
+}
+
+/// Renews the leases of all attempts held, every few seconds while there are any.
+async fn beat(
+    context: Arc<Context>,
+    mut held: watch::Receiver<Vec<AttemptId>>,
+    leased: watch::Sender<u64>,
+    inputs: mpsc::Sender<Input>,
+) {
+    loop {
+        let attempts = held.borrow_and_update().clone();
+        if attempts.is_empty() {
+            if held.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let sent_ms = boottime_ms();
+        let health = health::measure(&context.settings.tmp_path);
+        let request = HeartbeatRequest {
+            session: context.session.clone(),
+            previous_sessions: context.previous_sessions.clone(),
+            held: attempts,
+            health,
+        };
+        let input = match context.client.heartbeat(&context.runner_token, &request).await {
+            Ok(answer) => {
+                leased.send_replace(sent_ms);
+                Input::Beaten(answer)
+            }
+            Err(error) => Input::Failed(failure_of(error)),
+        };
+        if inputs.send(input).await.is_err() {
+            return;
+        }
+        let interval = Duration::from_millis(context.beat_interval_ms.load(Ordering::Relaxed));
+        // A new attempt is renewed at once; a sender that is gone ends this at its next beat.
+        let _ = tokio::time::timeout(interval, held.changed()).await;
+    }
+}
+
+fn failure_of(error: CallError) -> Failure {
+    match error {
+        CallError::Problem(problem) if problem.status == 401 => Failure::Unauthorized(problem.detail),
+        CallError::Problem(problem) if matches!(problem.status, 403 | 409 | 410) => {
+            Failure::Refused { detail: problem.detail, hint: problem.hint }
+        }
+        passing => Failure::Passing(passing.to_string()),
+    }
+}
+
+fn error_of(failure: Failure) -> RunError {
+    match failure {
+        Failure::Unauthorized(detail) => RunError::Unauthorized { detail },
+        Failure::Refused { detail, hint } => RunError::Refused { detail, hint },
+        Failure::Passing(detail) => RunError::Refused { detail, hint: None },
+    }
+}
+
+/// The wall clock, for the expiry of jobs only.
+fn now() -> Timestamp {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    Timestamp::from_unix_micros(now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1_000))
+}
+
+fn file_error(what: &'static str, path: &Path, error: &dyn std::fmt::Display) -> RunError {
+    RunError::File { what, path: path.to_owned(), reason: error.to_string() }
+}
+
+/// Makes the runner's folders and takes the first for this process alone.
+fn lock_folder(settings: &Settings) -> Result<File, RunError> {
+    for folder in [settings.tmp_path.clone(), settings.attempts(), settings.workspaces(), settings.git_caches()] {
+        files::make_private_folder(&folder).map_err(|error| {
+            file_error(
+                "tmp_path",
+                &folder,
+                &format!("cannot be made or entered: {error}; give this user a folder of its own"),
+            )
+        })?;
+    }
+    let path = settings.tmp_path.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| file_error("the lock", &path, &error))?;
+    match file.try_lock_exclusive() {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(RunError::InUse { path: settings.tmp_path.clone() }),
+        Err(error) => Err(file_error("the lock", &path, &error)),
+    }
+}
+
+/// The runner's token, and what opens its jobs.
+fn load_keys(settings: &Settings) -> Result<(Secret, Opener), RunError> {
+    let read = |what, path: &Path| read_secret_file(path).map_err(|error| file_error(what, path, &error));
+    let token = match &settings.token {
+        Some(token) => token.clone(),
+        None => read("token_file", &settings.token_file)?
+            .ok_or_else(|| RunError::NotRegistered { path: settings.token_file.clone() })?,
+    };
+    let key_file = &settings.private_key_file;
+    let missing = "is not there: it was made when this runner registered; restore it, or register again";
+    let text = read("private_key_file", key_file)?.ok_or_else(|| file_error("private_key_file", key_file, &missing))?;
+    let identity = parse_identity(text.reveal()).map_err(|error| file_error("private_key_file", key_file, &error))?;
+    let pinned = settings.signing_key_file();
+    let pin = read("the daemon's pinned key", &pinned)?.ok_or_else(|| {
+        file_error(
+            "the daemon's pinned key",
+            &pinned,
+            &"is not there: register this runner again with `forge runner register --config ...`",
+        )
+    })?;
+    let signing_key = STANDARD
+        .decode(pin.reveal())
+        .map_err(|_| file_error("the daemon's pinned key", &pinned, &"is damaged: register this runner again"))?;
+    Ok((token, Opener { runner: settings.name.clone(), identity, signing_key }))
+}
+
+/// A session of its own for this process, and its predecessor's, which proves that this is no clone.
+fn renew_session(settings: &Settings) -> Result<(String, Vec<String>), RunError> {
+    let path = settings.tmp_path.join("session");
+    let wrong = |error: &dyn std::fmt::Display| file_error("the session", &path, error);
+    let known = read_secret_file(&path).ok().flatten();
+    let mut previous: Vec<String> =
+        known.iter().flat_map(|text| text.reveal().split_ascii_whitespace()).map(str::to_owned).collect();
+    previous.truncate(PREVIOUS_SESSIONS_MAX);
+    let session = files::random_hex::<16>().map_err(|error| wrong(&error))?;
+    let mut lines = format!("{session}\n");
+    lines.extend(previous.iter().map(|session| format!("{session}\n")));
+    files::replace_private(&path, lines.as_bytes()).map_err(|error| wrong(&error))?;
+    Ok((session, previous))
+}

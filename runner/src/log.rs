@@ -1,0 +1,340 @@
+//! An attempt's log while it is written: one pipe for all its processes, so that the order of their output is kept; masked
+//! while it streams; appended to the spool's file; its length told to the runner.
+//!
+//! The only one that writes the file is [`Log`]. Forge's own lines begin with `[forge] ` and stand on lines of their own.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::pipe::PipeFlags;
+
+use crate::files;
+use crate::mask::{MaskError, Masker};
+use crate::spool;
+use crate::state::Shared;
+use crate::wire::Order;
+
+/// How much of the newest output is kept for the plugin and for reasons, in bytes.
+const TAIL_BYTES_MAX: usize = 64 * 1024;
+
+/// How much a process may write before it waits for the log, in bytes; the system may grant less.
+const PIPE_BYTES: usize = 1024 * 1024;
+
+/// How much is read at a time, in bytes.
+const READ_BYTES: usize = 256 * 1024;
+
+/// How much of the disk is kept for the last lines and the result, in bytes: a disk that is full must not hide that it is.
+const RESERVE_BYTES: u64 = 64 * 1024;
+
+/// The attempt's log.
+pub(crate) struct Log {
+    inner: Mutex<Inner>,
+    pipe_reader: Mutex<PipeReader>,
+    pipe_writer: Mutex<Option<OwnedFd>>,
+    shared: Arc<Shared>,
+    path: PathBuf,
+}
+
+struct PipeReader {
+    pipe: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+struct Inner {
+    file: File,
+    masker: Masker,
+    own_masker: Masker,
+    masked: Vec<u8>,
+    digest: ring::digest::Context,
+    length: u64,
+    at_line_start: bool,
+    tail: Vec<u8>,
+    /// Output is not taken any more: what comes after a gap would only mislead.
+    is_full: bool,
+}
+
+/// The log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    /// The file or the pipe.
+    #[error("the log cannot be opened: {0}")]
+    Io(#[from] io::Error),
+    /// The masks.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+}
+
+/// What a whole log amounts to.
+pub(crate) struct Total {
+    pub(crate) length: u64,
+    pub(crate) sha256: String,
+}
+
+/// A lock is only ever poisoned by a panic of another thread; the log is still the best place to say what happened.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    /// Opens a new log at `path` that masks `secrets`.
+    pub(crate) fn create(path: &Path, secrets: &[&str], shared: Arc<Shared>) -> Result<Self, LogError> {
+        let file = {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            File::options().append(true).create_new(true).mode(0o600).open(path)?
+        };
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        // A refusal (the user's pipe budget is used up) only makes writers wait sooner.
+        let _ = rustix::pipe::fcntl_setpipe_size(&reader, PIPE_BYTES);
+        let flags = rustix::fs::fcntl_getfl(&reader).map_err(io::Error::from)?;
+        rustix::fs::fcntl_setfl(&reader, flags | rustix::fs::OFlags::NONBLOCK).map_err(io::Error::from)?;
+        let masker = Masker::new(secrets.iter().copied())?;
+        let inner = Inner {
+            file,
+            own_masker: masker.another(),
+            masker,
+            masked: Vec::new(),
+            digest: ring::digest::Context::new(&ring::digest::SHA256),
+            length: 0,
+            at_line_start: true,
+            tail: Vec::new(),
+            is_full: false,
+        };
+        if let Err(error) = reserve(&path.with_file_name(spool::RESERVE)) {
+            tracing::debug!(%error, "no room can be kept for the end of the log");
+        }
+        Ok(Self {
+            inner: Mutex::new(inner),
+            pipe_reader: Mutex::new(PipeReader { pipe: reader, buffer: vec![0; READ_BYTES] }),
+            pipe_writer: Mutex::new(Some(writer)),
+            shared,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The end of the pipe that a process writes to.
+    pub(crate) fn writer(&self) -> io::Result<OwnedFd> {
+        match lock(&self.pipe_writer).as_ref() {
+            Some(writer) => writer.try_clone(),
+            None => Err(io::Error::other("the log is closed")),
+        }
+    }
+
+    /// Copies output from the pipe until every writer is gone: the body of the log's own thread.
+    pub(crate) fn pump(&self) {
+        let Ok(pipe) = lock(&self.pipe_reader).pipe.try_clone() else {
+            self.fail(&io::Error::other("no descriptor for the log's pipe"));
+            return;
+        };
+        loop {
+            let mut waiting = [PollFd::new(&pipe, PollFlags::IN)];
+            match rustix::event::poll(&mut waiting, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    self.fail(&error.into());
+                    return;
+                }
+            }
+            if !self.read_once() {
+                return;
+            }
+        }
+    }
+
+    /// Reads what lies in the pipe at this moment: what an ended process wrote is in the log afterwards.
+    pub(crate) fn drain(&self) {
+        let ready = rustix::io::ioctl_fionread(lock(&self.pipe_reader).pipe.as_fd()).unwrap_or(0);
+        // Background processes may go on writing; what they write later is not waited for.
+        let reads_max = ready.div_ceil(READ_BYTES as u64) + 1;
+        for _ in 0..reads_max {
+            let left = rustix::io::ioctl_fionread(lock(&self.pipe_reader).pipe.as_fd()).unwrap_or(0);
+            if left == 0 || !self.read_once() {
+                break;
+            }
+        }
+        let mut inner = lock(&self.inner);
+        inner.masked.clear();
+        let Inner { masker, masked, .. } = &mut *inner;
+        masker.finish(masked);
+        self.append(&mut inner, Keep::Tail);
+    }
+
+    /// One read from the pipe into the file; false at the end of the pipe.
+    fn read_once(&self) -> bool {
+        // The lock is held until the bytes are in the file: two readers never swap what they read.
+        let mut reader = lock(&self.pipe_reader);
+        let PipeReader { pipe, buffer } = &mut *reader;
+        match rustix::io::read(&*pipe, buffer.as_mut_slice()) {
+            Ok(0) => false,
+            Ok(length) => {
+                self.output(buffer.get(..length).unwrap_or_default());
+                true
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => true,
+            Err(error) => {
+                self.fail(&error.into());
+                false
+            }
+        }
+    }
+
+    /// Takes output of a process.
+    pub(crate) fn output(&self, bytes: &[u8]) {
+        let mut inner = lock(&self.inner);
+        inner.masked.clear();
+        let Inner { masker, masked, .. } = &mut *inner;
+        masker.push(bytes, masked);
+        self.append(&mut inner, Keep::Tail);
+    }
+
+    /// Writes lines of Forge's own.
+    pub(crate) fn forge(&self, text: &str) {
+        let mut inner = lock(&self.inner);
+        inner.masked.clear();
+        let Inner { own_masker, masked, at_line_start, .. } = &mut *inner;
+        if !*at_line_start {
+            masked.push(b'\n');
+        }
+        for line in text.lines() {
+            masked.extend_from_slice(b"[forge] ");
+            own_masker.push(line.as_bytes(), masked);
+            own_masker.finish(masked);
+            masked.push(b'\n');
+        }
+        self.append(&mut inner, Keep::Nothing);
+    }
+
+    /// `text` as the log would show it.
+    pub(crate) fn masked(&self, text: &str) -> String {
+        let mut inner = lock(&self.inner);
+        let mut out = Vec::new();
+        inner.own_masker.push(text.as_bytes(), &mut out);
+        inner.own_masker.finish(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// Masks another stream as this log is masked.
+    pub(crate) fn new_masker(&self) -> Masker {
+        lock(&self.inner).own_masker.another()
+    }
+
+    /// Forgets the newest output: [`Log::tail`] begins here.
+    pub(crate) fn mark(&self) {
+        lock(&self.inner).tail.clear();
+    }
+
+    /// The newest output since the last mark, masked.
+    pub(crate) fn tail(&self) -> Vec<u8> {
+        let inner = lock(&self.inner);
+        let from = inner.tail.len().saturating_sub(TAIL_BYTES_MAX);
+        inner.tail.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Lets go of the pipe's writing end: the pump ends with the last process that holds one.
+    pub(crate) fn close_pipe(&self) {
+        lock(&self.pipe_writer).take();
+    }
+
+    /// Writes out what is held, syncs, and answers what the whole log amounts to.
+    pub(crate) fn finish(&self) -> io::Result<Total> {
+        self.drain();
+        let inner = lock(&self.inner);
+        inner.file.sync_all()?;
+        if inner.file.metadata()?.len() != inner.length {
+            // A write stopped halfway (the disk was full): the file is the truth.
+            let (length, sha256) = files::measure(&self.path)?;
+            return Ok(Total { length, sha256 });
+        }
+        Ok(Total { length: inner.length, sha256: files::hex(inner.digest.clone().finish().as_ref()) })
+    }
+
+    fn append(&self, inner: &mut Inner, keep: Keep) {
+        let Inner { file, masked, digest, length, at_line_start, tail, is_full, .. } = inner;
+        if *is_full && keep == Keep::Tail {
+            return;
+        }
+        let written = match file.write_all(masked) {
+            Ok(()) => masked.as_slice(),
+            Err(error) => {
+                *is_full = true;
+                self.fail(&error);
+                // What was written in part stands in the file: length and digest follow the file, not the intent.
+                let found = file.metadata().map_or(*length, |file| file.len());
+                let written = usize::try_from(found.saturating_sub(*length)).unwrap_or(usize::MAX);
+                masked.get(..written).unwrap_or_default()
+            }
+        };
+        let Some(last) = written.last() else { return };
+        *at_line_start = *last == b'\n';
+        digest.update(written);
+        *length += written.len() as u64;
+        if keep == Keep::Tail {
+            let newest = written.len().saturating_sub(TAIL_BYTES_MAX);
+            tail.extend_from_slice(written.get(newest..).unwrap_or_default());
+            if tail.len() > 2 * TAIL_BYTES_MAX {
+                tail.drain(..tail.len() - TAIL_BYTES_MAX);
+            }
+        }
+        self.shared.log_grew(*length);
+    }
+
+    fn fail(&self, error: &io::Error) {
+        self.release_reserve();
+        self.shared.end(Order {
+            outcome: forge_api::AttemptOutcome::Failed,
+            reason: format!("the log cannot be written on the runner: {error}; is its disk full?"),
+        });
+    }
+
+    /// Gives the room free that was kept for the end.
+    pub(crate) fn release_reserve(&self) {
+        if let Err(error) = files::remove(&self.path.with_file_name(spool::RESERVE)) {
+            tracing::debug!(%error, "the reserve cannot be removed");
+        }
+    }
+}
+
+fn reserve(path: &Path) -> io::Result<()> {
+    let file = File::options().write(true).create_new(true).open(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?;
+    Ok(())
+}
+
+/// Whether appended bytes are output of a process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Tail,
+    Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::warden::Contact;
+
+    #[test]
+    fn a_full_disk_ends_the_attempt_and_still_takes_the_reason() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let shared = Arc::new(Shared::new(Contact { started_ms: 0, heard_ms: 0, leased_ms: 0 }));
+        let log = Log::create(&path, &[], Arc::clone(&shared)).expect("a log");
+        let kept = folder.path().join(spool::RESERVE);
+        assert_eq!(std::fs::metadata(&kept).expect("kept").len(), RESERVE_BYTES);
+        log.output(b"one\ntw");
+        let full = File::options().append(true).open("/dev/full").expect("opened");
+        let file = std::mem::replace(&mut lock(&log.inner).file, full);
+        log.output(b"o\n");
+        let reason = shared.now().ending.expect("an order").reason;
+        assert!(reason.contains("is its disk full?"), "{reason}");
+        assert!(!kept.exists(), "there is room now");
+        lock(&log.inner).file = file;
+        log.output(b"three\n");
+        log.forge("why");
+        let total = log.finish().expect("finished");
+        assert_eq!(std::fs::read(&path).expect("read"), b"one\ntw\n[forge] why\n");
+        assert_eq!((total.length, total.sha256), files::measure(&path).expect("measured"));
+    }
+}

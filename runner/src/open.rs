@@ -1,0 +1,99 @@
+//! Opening a sealed job: unsealed with the runner's key, its signature checked against the daemon's pinned key, and every
+//! claim inside compared with what this runner knows, before anything in it is believed.
+
+use std::io::Read as _;
+
+use age::x25519::Identity;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use forge_api::{AttemptId, JSON_BODY_BYTES_MAX, Job, SIGNED_JOB_CONTEXT, SealedJob, Timestamp};
+use ring::signature::{ED25519, UnparsedPublicKey};
+
+/// How far the daemon's clock and this machine's may differ before a job counts as expired, in milliseconds.
+const CLOCK_SKEW_MS_MAX: i64 = 5 * 60 * 1_000;
+
+/// Why a sealed job is not believed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum OpenError {
+    /// Not base64.
+    #[error("its {0} is no base64")]
+    Encoding(&'static str),
+    /// Sealed to another key, or damaged.
+    #[error(
+        "it is not sealed to this runner's key, or it is damaged ({0}): if private_key_file was replaced, register again"
+    )]
+    Sealed(String),
+    /// Longer than any job is.
+    #[error("it is longer than {JSON_BODY_BYTES_MAX} bytes")]
+    TooLong,
+    /// Signed by someone else.
+    #[error("its signature is not the pinned daemon's: if the daemon was set up anew, register this runner again")]
+    Signature,
+    /// Signed, and not a job that this version reads.
+    #[error("it is no job that this version reads ({0}): runner and daemon must be of fitting versions")]
+    Json(String),
+    /// For another runner.
+    #[error("it is for the runner {0:?}")]
+    Runner(String),
+    /// The envelope names another attempt.
+    #[error("its envelope names attempt {envelope}, its inside {inside}")]
+    Attempt {
+        /// As the envelope says.
+        envelope: AttemptId,
+        /// As the signed job says.
+        inside: AttemptId,
+    },
+    /// Came too late.
+    #[error("it expired at {0}: check the clocks of daemon and runner")]
+    Expired(Timestamp),
+}
+
+/// What opens jobs: kept for the life of a runner.
+pub(crate) struct Opener {
+    /// This runner's name.
+    pub(crate) runner: String,
+    /// This runner's private key.
+    pub(crate) identity: Identity,
+    /// The daemon's pinned public key.
+    pub(crate) signing_key: Vec<u8>,
+}
+
+impl Opener {
+    /// Opens `sealed` at the moment `now`.
+    pub(crate) fn open(&self, sealed: &SealedJob, now: Timestamp) -> Result<Job, OpenError> {
+        let bytes = STANDARD.decode(&sealed.sealed).map_err(|_| OpenError::Encoding("sealed part"))?;
+        let signature = STANDARD.decode(&sealed.signature).map_err(|_| OpenError::Encoding("signature"))?;
+        let json = unseal(&self.identity, &bytes)?;
+        let signed = [SIGNED_JOB_CONTEXT, &json].concat();
+        UnparsedPublicKey::new(&ED25519, &self.signing_key)
+            .verify(&signed, &signature)
+            .map_err(|_| OpenError::Signature)?;
+        let job: Job = serde_json::from_slice(&json).map_err(|error| OpenError::Json(without_values(&error)))?;
+        if job.runner != self.runner {
+            return Err(OpenError::Runner(job.runner));
+        }
+        if job.attempt != sealed.attempt {
+            return Err(OpenError::Attempt { envelope: sealed.attempt, inside: job.attempt });
+        }
+        if job.expires_at.plus_millis(CLOCK_SKEW_MS_MAX) < now {
+            return Err(OpenError::Expired(job.expires_at));
+        }
+        Ok(job)
+    }
+}
+
+/// Where the JSON is wrong, without showing a value of it.
+fn without_values(error: &serde_json::Error) -> String {
+    format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column())
+}
+
+/// Decrypts what was sealed to `identity`.
+pub(crate) fn unseal(identity: &Identity, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    let wrong = |error: &dyn std::fmt::Display| OpenError::Sealed(error.to_string());
+    let decryptor = age::Decryptor::new_buffered(sealed).map_err(|error| wrong(&error))?;
+    let reader = decryptor.decrypt(std::iter::once(identity as &dyn age::Identity)).map_err(|error| wrong(&error))?;
+    let mut opened = Vec::new();
+    let bytes_max = JSON_BODY_BYTES_MAX as u64;
+    reader.take(bytes_max + 1).read_to_end(&mut opened).map_err(|error| wrong(&error))?;
+    if opened.len() as u64 > bytes_max { Err(OpenError::TooLong) } else { Ok(opened) }
+}

@@ -1,0 +1,362 @@
+//! The link with the daemon as a state machine. Pure: what happened comes in, what to do goes out, the clock is an argument.
+//!
+//! It knows which attempts this runner holds, how many more it takes and whether it is leaving. It never asks for more than
+//! it can run, believes no answer that is too old, and says a change of the link once and not once a try.
+
+use std::collections::BTreeSet;
+
+use forge_api::{AttemptId, CLAIM_ANSWER_AGE_MS_MAX, ClaimResponse, HeartbeatResponse, SealedJob};
+
+use crate::client::CLAIM_JOBS_MAX;
+use crate::{Ended, Event};
+
+/// How a call to the daemon failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It may work later.
+    Passing(String),
+    /// The token is not valid any more.
+    Unauthorized(String),
+    /// The daemon refuses this runner for good.
+    Refused {
+        /// The daemon's words.
+        detail: String,
+        /// What it says to do.
+        hint: Option<String>,
+    },
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    /// A claim sent at `sent_ms` was answered at `now_ms`.
+    Claimed { sent_ms: u64, now_ms: u64, response: ClaimResponse },
+    /// A heartbeat was answered.
+    Beaten(HeartbeatResponse),
+    /// A claim or a heartbeat failed.
+    Failed(Failure),
+    /// A predecessor's attempt is in the spool.
+    Found(AttemptId),
+    /// A job could not be believed.
+    JobRefused { attempt: AttemptId, reason: String },
+    /// An attempt's end is acknowledged.
+    Acknowledged(AttemptId),
+    /// An attempt is not this runner's any more, and nothing of it is left to hand in.
+    Gone(AttemptId),
+    /// Take nothing new.
+    Drain,
+    /// End everything.
+    Abort,
+}
+
+/// Why an attempt is to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndWhy {
+    /// Someone canceled its task.
+    Canceled,
+    /// The daemon gave it up.
+    Lost,
+    /// The runner stops.
+    Stopped,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Open and run this job.
+    Start(SealedJob),
+    /// End an attempt.
+    End(AttemptId, EndWhy),
+    /// Tell whoever watches.
+    Announce(Event),
+    /// Leave.
+    Return(Ended),
+    /// Leave, with the daemon's refusal.
+    GiveUp(Failure),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    Drain,
+    Abort,
+}
+
+/// Whether the daemon answers, as far as it was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Link {
+    Unknown,
+    Up,
+    Down(String),
+}
+
+/// What the next claim asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    /// How many tasks it takes now.
+    pub(crate) slots: u32,
+    /// The attempts that it holds.
+    pub(crate) held: Vec<AttemptId>,
+}
+
+/// The link's state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    web_host: String,
+    max_parallel_tasks: u32,
+    one_off: bool,
+    taken: bool,
+    held: BTreeSet<AttemptId>,
+    refused: BTreeSet<AttemptId>,
+    just_refused: bool,
+    draining: bool,
+    stopping: Stopping,
+    link: Link,
+}
+
+impl Session {
+    /// A runner that holds nothing yet.
+    pub(crate) fn new(web_host: &str, max_parallel_tasks: u32, one_off: bool) -> Self {
+        Self {
+            web_host: web_host.to_owned(),
+            max_parallel_tasks,
+            one_off,
+            taken: false,
+            held: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            just_refused: false,
+            draining: false,
+            stopping: Stopping::No,
+            link: Link::Unknown,
+        }
+    }
+
+    /// What to ask for now.
+    pub(crate) fn ask(&self) -> Ask {
+        let running = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let free = match self.max_parallel_tasks {
+            0 => CLAIM_JOBS_MAX,
+            most => most.saturating_sub(running).min(CLAIM_JOBS_MAX),
+        };
+        let slots = match self.stopping {
+            Stopping::Drain | Stopping::Abort => 0,
+            Stopping::No if self.one_off => u32::from(!self.taken),
+            Stopping::No => free,
+        };
+        Ask { slots, held: self.held.iter().copied().collect() }
+    }
+
+    /// Whether the last try to reach the daemon failed.
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(self.link, Link::Down(_))
+    }
+
+    /// Whether a job was refused since this was last asked.
+    pub(crate) fn take_just_refused(&mut self) -> bool {
+        std::mem::take(&mut self.just_refused)
+    }
+
+    /// Takes what happened and answers what to do.
+    pub(crate) fn step(&mut self, input: Input) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match input {
+            Input::Claimed { sent_ms, now_ms, response } => self.claimed(sent_ms, now_ms, response, &mut actions),
+            Input::Beaten(HeartbeatResponse { cancels, lost }) => {
+                self.up(&mut actions);
+                self.end_named(&cancels, &lost, &mut actions);
+            }
+            Input::Failed(Failure::Passing(reason)) => {
+                if self.link != Link::Down(reason.clone()) {
+                    self.link = Link::Down(reason.clone());
+                    actions.push(Action::Announce(Event::WaitingForDaemon { reason }));
+                }
+            }
+            Input::Failed(failure @ (Failure::Unauthorized(_) | Failure::Refused { .. })) => {
+                actions.push(Action::GiveUp(failure));
+            }
+            Input::Found(attempt) => {
+                self.held.insert(attempt);
+            }
+            Input::JobRefused { attempt, reason } => {
+                self.held.remove(&attempt);
+                self.just_refused = true;
+                if self.refused.insert(attempt) {
+                    actions.push(Action::Announce(Event::JobRefused { attempt, reason }));
+                }
+                self.taken = false;
+            }
+            Input::Acknowledged(attempt) => {
+                self.held.remove(&attempt);
+                if self.one_off && self.taken {
+                    actions.push(Action::Return(Ended::OneOff { attempt }));
+                }
+            }
+            Input::Gone(attempt) => {
+                self.held.remove(&attempt);
+                self.taken = false;
+            }
+            Input::Drain => {
+                if self.stopping == Stopping::No {
+                    self.stopping = Stopping::Drain;
+                }
+            }
+            Input::Abort => {
+                if self.stopping != Stopping::Abort {
+                    self.stopping = Stopping::Abort;
+                    actions.extend(self.held.iter().map(|attempt| Action::End(*attempt, EndWhy::Stopped)));
+                }
+            }
+        }
+        if self.held.is_empty() && !actions.iter().any(|action| matches!(action, Action::Return(_))) {
+            match self.stopping {
+                Stopping::No => {}
+                Stopping::Drain => actions.push(Action::Return(Ended::Drained)),
+                Stopping::Abort => actions.push(Action::Return(Ended::Aborted)),
+            }
+        }
+        actions
+    }
+
+    fn claimed(&mut self, sent_ms: u64, now_ms: u64, response: ClaimResponse, actions: &mut Vec<Action>) {
+        self.up(actions);
+        let ClaimResponse { jobs, cancels, lost, draining } = response;
+        if draining != self.draining {
+            self.draining = draining;
+            actions.push(Action::Announce(Event::Draining(draining)));
+        }
+        self.end_named(&cancels, &lost, actions);
+        if now_ms.saturating_sub(sent_ms) > CLAIM_ANSWER_AGE_MS_MAX {
+            // The machine slept: the daemon has given these away since. Those that it has not, it delivers again.
+            return;
+        }
+        // An answer that crossed a drain is not run: the daemon takes back what is never started.
+        let mut free = self.ask().slots;
+        for job in jobs {
+            let is_new = !self.held.contains(&job.attempt) && !self.refused.contains(&job.attempt);
+            self.just_refused |= self.refused.contains(&job.attempt);
+            if is_new && free > 0 {
+                free -= 1;
+                self.taken = true;
+                self.held.insert(job.attempt);
+                actions.push(Action::Start(job));
+            }
+        }
+    }
+
+    fn up(&mut self, actions: &mut Vec<Action>) {
+        if self.link != Link::Up {
+            self.link = Link::Up;
+            actions.push(Action::Announce(Event::Connected { web_host: self.web_host.clone() }));
+        }
+    }
+
+    fn end_named(&self, cancels: &[AttemptId], lost: &[AttemptId], actions: &mut Vec<Action>) {
+        let held = |attempt: &&AttemptId| self.held.contains(*attempt);
+        actions.extend(cancels.iter().filter(held).map(|attempt| Action::End(*attempt, EndWhy::Canceled)));
+        actions.extend(lost.iter().filter(held).map(|attempt| Action::End(*attempt, EndWhy::Lost)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(task: u64) -> AttemptId {
+        AttemptId { task, attempt: 1 }
+    }
+
+    fn job(task: u64) -> SealedJob {
+        SealedJob { attempt: attempt(task), sealed: String::new(), signature: String::new() }
+    }
+
+    fn claimed(jobs: Vec<SealedJob>) -> Input {
+        Input::Claimed { sent_ms: 0, now_ms: 10, response: ClaimResponse { jobs, ..ClaimResponse::default() } }
+    }
+
+    fn connected(limit: u32, one_off: bool) -> Session {
+        let mut session = Session::new("https://forge", limit, one_off);
+        assert_eq!(
+            session.step(claimed(vec![])),
+            [Action::Announce(Event::Connected { web_host: "https://forge".to_owned() })]
+        );
+        session
+    }
+
+    #[test]
+    fn slots_follow_what_is_held() {
+        let mut session = connected(2, false);
+        assert_eq!(session.ask(), Ask { slots: 2, held: vec![] });
+        assert_eq!(session.step(claimed(vec![job(1), job(2)])), [Action::Start(job(1)), Action::Start(job(2))]);
+        assert_eq!(session.ask(), Ask { slots: 0, held: vec![attempt(1), attempt(2)] });
+        assert_eq!(session.step(claimed(vec![job(3)])), [], "never more than asked for");
+        assert_eq!(session.step(Input::Acknowledged(attempt(1))), []);
+        assert_eq!(session.ask().slots, 1);
+        assert_eq!(connected(0, false).ask().slots, CLAIM_JOBS_MAX, "0 is unlimited");
+    }
+
+    #[test]
+    fn an_attempt_is_started_once_and_an_old_answer_not_at_all() {
+        let mut session = connected(0, false);
+        assert_eq!(session.step(claimed(vec![job(1)])).len(), 1);
+        assert_eq!(session.step(claimed(vec![job(1)])), [], "delivered twice");
+        let response = ClaimResponse { jobs: vec![job(2)], ..ClaimResponse::default() };
+        let late = Input::Claimed { sent_ms: 0, now_ms: CLAIM_ANSWER_AGE_MS_MAX + 1, response };
+        assert_eq!(session.step(late), []);
+        assert_eq!(session.ask().held, [attempt(1)]);
+    }
+
+    #[test]
+    fn a_change_of_the_link_is_said_once() {
+        let mut session = connected(0, false);
+        let failed = |text: &str| Input::Failed(Failure::Passing(text.to_owned()));
+        assert_eq!(session.step(failed("gone")).len(), 1);
+        assert_eq!(session.step(failed("gone")), []);
+        assert_eq!(session.step(failed("refused")).len(), 1);
+        assert_eq!(session.step(Input::Beaten(HeartbeatResponse::default())).len(), 1);
+        assert_eq!(session.step(claimed(vec![])), []);
+    }
+
+    #[test]
+    fn cancels_reach_what_is_held_only() {
+        let mut session = connected(0, false);
+        session.step(claimed(vec![job(1), job(2)]));
+        let response = HeartbeatResponse { cancels: vec![attempt(1), attempt(9)], lost: vec![attempt(2)] };
+        assert_eq!(
+            session.step(Input::Beaten(response)),
+            [Action::End(attempt(1), EndWhy::Canceled), Action::End(attempt(2), EndWhy::Lost)]
+        );
+    }
+
+    #[test]
+    fn a_drain_waits_for_what_runs_and_an_abort_ends_it() {
+        let mut session = connected(0, false);
+        session.step(claimed(vec![job(1)]));
+        assert_eq!(session.step(Input::Drain), []);
+        assert_eq!(session.ask().slots, 0);
+        assert_eq!(session.step(Input::Abort), [Action::End(attempt(1), EndWhy::Stopped)]);
+        assert_eq!(session.step(Input::Acknowledged(attempt(1))), [Action::Return(Ended::Aborted)]);
+        assert_eq!(connected(0, false).step(Input::Drain), [Action::Return(Ended::Drained)]);
+    }
+
+    #[test]
+    fn a_one_off_runner_takes_one_and_leaves() {
+        let mut session = connected(5, true);
+        assert_eq!(session.ask().slots, 1);
+        assert_eq!(session.step(claimed(vec![job(1), job(2)])), [Action::Start(job(1))]);
+        assert_eq!(session.ask().slots, 0);
+        assert_eq!(
+            session.step(Input::Acknowledged(attempt(1))),
+            [Action::Return(Ended::OneOff { attempt: attempt(1) })]
+        );
+    }
+
+    #[test]
+    fn a_refused_job_is_told_once_and_not_held() {
+        let mut session = connected(1, false);
+        session.step(claimed(vec![job(1)]));
+        let refused = Input::JobRefused { attempt: attempt(1), reason: "signature".to_owned() };
+        assert_eq!(session.step(refused).len(), 1);
+        assert_eq!(session.ask(), Ask { slots: 1, held: vec![] });
+        assert_eq!(session.step(claimed(vec![job(1)])), []);
+    }
+}

@@ -1,0 +1,111 @@
+//! What the threads of a supervisor share: whether the attempt must end and why, when the runner was heard of, how long
+//! the log is. One lock, one condition; nobody holds the lock while doing anything else.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::time::ClockId;
+
+use crate::warden::Contact;
+use crate::wire::Order;
+
+/// Milliseconds of a clock that goes on while the machine sleeps.
+pub(crate) fn boottime_ms() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// What is shared.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// What is known at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    /// Contact with the runner and, through it, the daemon.
+    pub(crate) contact: Contact,
+    /// The first order to end; later ones change nothing.
+    pub(crate) ending: Option<Order>,
+    /// The log's length.
+    pub(crate) log_length: u64,
+    /// The repository's commit.
+    pub(crate) commit: Option<String>,
+    /// Whether the result lies in the spool.
+    pub(crate) ended: bool,
+}
+
+impl Shared {
+    /// Begins at `contact`.
+    pub(crate) fn new(contact: Contact) -> Self {
+        let state = State { contact, ending: None, log_length: 0, commit: None, ended: false };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is one assignment, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// The state now.
+    pub(crate) fn now(&self) -> State {
+        self.lock().clone()
+    }
+
+    /// Orders the end; the first order counts.
+    pub(crate) fn end(&self, order: Order) {
+        self.change(|state| {
+            state.ending.get_or_insert(order);
+        });
+    }
+
+    /// Whether the attempt must end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.lock().ending.is_some()
+    }
+
+    /// The runner was heard of.
+    pub(crate) fn heard(&self, now_ms: u64) {
+        self.change(|state| state.contact.heard_ms = state.contact.heard_ms.max(now_ms));
+    }
+
+    /// The daemon acknowledged a heartbeat sent at `sent_ms`.
+    pub(crate) fn leased(&self, sent_ms: u64) {
+        self.change(|state| state.contact.leased_ms = state.contact.leased_ms.max(sent_ms));
+    }
+
+    /// The log has `length` bytes now.
+    pub(crate) fn log_grew(&self, length: u64) {
+        self.change(|state| state.log_length = length);
+    }
+
+    /// The commit is known.
+    pub(crate) fn commit_known(&self, commit: &str) {
+        self.change(|state| state.commit = Some(commit.to_owned()));
+    }
+
+    /// The result lies in the spool.
+    pub(crate) fn has_ended(&self) {
+        self.change(|state| state.ended = true);
+    }
+
+    /// Waits until `ready` answers something, or for `wait`.
+    pub(crate) fn wait_for<T>(&self, wait: Duration, mut ready: impl FnMut(&State) -> Option<T>) -> Option<T> {
+        let mut found = None;
+        let guard = self.lock();
+        let _state = self
+            .changed
+            .wait_timeout_while(guard, wait, |state| {
+                found = ready(state);
+                found.is_none()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        found
+    }
+}

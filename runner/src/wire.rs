@@ -1,0 +1,82 @@
+//! What a runner and an attempt's supervisor say to each other: one JSON document a line, over a Unix socket.
+//!
+//! The first line of the first connection is the [`Brief`]; it crosses a socket pair and never touches a disk. Everything
+//! after it may also come over `control.sock` of the attempt's spool folder, where a restarted runner attaches again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use forge_api::{AttemptOutcome, Job};
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of one line between runner and supervisor: a job, with room for what surrounds it.
+pub(crate) const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Everything that a supervisor needs for its attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Brief {
+    /// The opened job.
+    pub(crate) job: Job,
+    /// The attempt's spool folder: log, result and control socket.
+    pub(crate) spool: PathBuf,
+    /// The folder that the job works in; made by the supervisor.
+    pub(crate) workspace: PathBuf,
+    /// The folder of secret files, in memory where the machine has such a place; made by the supervisor.
+    pub(crate) private: PathBuf,
+    /// The folder of the shared git caches.
+    pub(crate) git_caches: PathBuf,
+    /// The folder of the compiled plugins.
+    pub(crate) plugin_cache: PathBuf,
+    /// The git program.
+    pub(crate) git_client: String,
+    /// A configuration for ssh.
+    pub(crate) ssh_config_path: Option<PathBuf>,
+    /// How long processes have between TERM and KILL, in milliseconds.
+    pub(crate) stop_grace_ms: u64,
+    /// What the job's processes see of the runner's environment.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// What git's processes see of it: the same, and how it reaches servers.
+    pub(crate) git_environment: BTreeMap<String, String>,
+    /// How long ago the claim was sent that brought this job, in milliseconds.
+    pub(crate) leased_ago_ms: u64,
+}
+
+/// What a runner tells its supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ToSupervisor {
+    /// The runner lives; the daemon may be away.
+    Alive,
+    /// The daemon acknowledged a heartbeat that was sent so many milliseconds ago.
+    LeaseMs(u64),
+    /// End the job.
+    Cancel(Order),
+}
+
+/// An order to end a job, and what that makes of the attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// How the attempt counts as ended.
+    pub(crate) outcome: AttemptOutcome,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// What a supervisor tells its runner; what comes often is told once for all that happened meanwhile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FromSupervisor {
+    /// The log has so many bytes.
+    Log(u64),
+    /// The repository's commit is known.
+    Commit(String),
+    /// The result lies in the spool.
+    Ended,
+}
+
+/// One message as a line.
+pub(crate) fn line<T: Serialize>(message: &T) -> std::io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(message)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

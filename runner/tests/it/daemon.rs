@@ -1,0 +1,304 @@
+//! A stand-in for the daemon: the runner's routes in memory, over plain HTTP on loopback, with faults on demand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Json, Response};
+use axum::routing::{delete, get, patch, post, put};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use forge_api::{
+    AttemptId, AttemptResult, ClaimRequest, ClaimResponse, ContentRange, HeartbeatRequest, HeartbeatResponse, Job,
+    LogAccepted, Problem, RegisterRequest, RegisterResponse, ResultAccepted, SIGNED_JOB_CONTEXT, SealedJob,
+    StartRequest, StartResponse, TaskState,
+};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use tokio::sync::Notify;
+
+pub(crate) const REGISTRATION_TOKEN: &str = "let-me-in";
+pub(crate) const RUNNER_TOKEN: &str = "forge_runner_token";
+
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) public_key: String,
+    pub(crate) queue: VecDeque<SealedJob>,
+    pub(crate) cancels: Vec<AttemptId>,
+    pub(crate) logs: BTreeMap<AttemptId, Vec<u8>>,
+    pub(crate) commits: BTreeMap<AttemptId, String>,
+    pub(crate) results: BTreeMap<AttemptId, AttemptResult>,
+    pub(crate) previous_sessions: Vec<String>,
+    /// From this length on, the tail of a log is lost once after it was acknowledged, as by a power cut.
+    pub(crate) lose_at: Option<usize>,
+    /// The first byte of the next log that comes is written wrongly.
+    pub(crate) damages: bool,
+    /// No start is answered.
+    pub(crate) starts_are_down: bool,
+    /// What is taken is not on the disk yet.
+    pub(crate) unsynced: bool,
+    /// How often a log was not whole when its result came.
+    pub(crate) damaged: u32,
+    /// How often a gap was refused.
+    pub(crate) gaps: u32,
+}
+
+pub(crate) struct Daemon {
+    pub(crate) seen: Mutex<Seen>,
+    pub(crate) changed: Notify,
+    pub(crate) is_down: AtomicBool,
+    pub(crate) key: Ed25519KeyPair,
+    pub(crate) plugin: Vec<u8>,
+    pub(crate) address: String,
+    server: Mutex<tokio::task::JoinSet<()>>,
+}
+
+type Shared = State<Arc<Daemon>>;
+
+pub(crate) fn guest() -> Vec<u8> {
+    let text = format!("(module $guest\n{}\n)", include_str!("guest.wat"));
+    let mut module = wat::parse_str(text).expect("the guest is a module");
+    let mut resolve = wit_parser::Resolve::default();
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/wit");
+    let (package, _) = resolve.push_dir(wit).expect("the contract parses");
+    let world = resolve.select_world(&[package], Some("executor-plugin")).expect("the world is there");
+    wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8)
+        .expect("it takes metadata");
+    wit_component::ComponentEncoder::default().module(&module).expect("it fits").encode().expect("it is a component")
+}
+
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Daemon {
+    pub(crate) async fn start() -> Arc<Self> {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).expect("a key");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let daemon = Arc::new(Self {
+            seen: Mutex::default(),
+            changed: Notify::new(),
+            is_down: AtomicBool::new(false),
+            key: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key"),
+            plugin: guest(),
+            address,
+            server: Mutex::default(),
+        });
+        let routes = Router::new()
+            .route("/api/v1/runners", post(register))
+            .route("/api/v1/runner", delete(|| async { StatusCode::NO_CONTENT }))
+            .route("/api/v1/runner/claim", post(claim))
+            .route("/api/v1/runner/heartbeat", post(heartbeat))
+            .route("/api/v1/plugins/{sha256}", get(plugin))
+            .route("/api/v1/attempts/{id}/start", post(start))
+            .route("/api/v1/attempts/{id}/log", patch(log))
+            .route("/api/v1/attempts/{id}/result", put(result))
+            .layer(axum::extract::DefaultBodyLimit::max(4 << 20))
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&daemon), down))
+            .with_state(Arc::clone(&daemon));
+        daemon
+            .server
+            .lock()
+            .expect("free")
+            .spawn(async move { axum::serve(listener, routes).await.expect("it serves") });
+        daemon
+    }
+
+    pub(crate) fn seal(&self, job: &Job) -> SealedJob {
+        let json = serde_json::to_vec(job).expect("json");
+        let signature = self.key.sign(&[SIGNED_JOB_CONTEXT, &json].concat());
+        let public_key = self.seen.lock().expect("free").public_key.clone();
+        SealedJob {
+            attempt: job.attempt,
+            sealed: STANDARD.encode(seal_to(&public_key, &json)),
+            signature: STANDARD.encode(signature.as_ref()),
+        }
+    }
+
+    pub(crate) fn queue(&self, job: &Job) {
+        let sealed = self.seal(job);
+        self.seen.lock().expect("free").queue.push_back(sealed);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn cancel(&self, attempt: AttemptId) {
+        self.seen.lock().expect("free").cancels.push(attempt);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until `fact` answers something.
+    pub(crate) async fn wait<T>(&self, what: &str, fact: impl Fn(&Seen) -> Option<T>) -> T {
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(found) = fact(&self.seen.lock().expect("free")) {
+                    return found;
+                }
+                // Also looks by itself: a notification may come between the look and the wait.
+                let _ = tokio::time::timeout(Duration::from_millis(50), changed).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    }
+
+    pub(crate) async fn result(&self, attempt: AttemptId) -> (AttemptResult, String) {
+        self.wait("a result with its log", |seen| {
+            let result = seen.results.get(&attempt)?.clone();
+            let log = seen.logs.get(&attempt).cloned().unwrap_or_default();
+            (log.len() as u64 == result.log_length).then(|| {
+                assert_eq!(sha256_hex(&log), result.log_sha256, "the log is whole");
+                (result, String::from_utf8_lossy(&log).into_owned())
+            })
+        })
+        .await
+    }
+}
+
+pub(crate) fn seal_to(public_key: &str, bytes: &[u8]) -> Vec<u8> {
+    let recipient: age::x25519::Recipient = public_key.parse().expect("an age recipient");
+    let encryptor = age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient)).expect("one");
+    let mut sealed = Vec::new();
+    let mut writer = encryptor.wrap_output(&mut sealed).expect("it writes");
+    writer.write_all(bytes).expect("it writes");
+    writer.finish().expect("it ends");
+    sealed
+}
+
+fn problem(problem: Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).expect("a status");
+    (status, Json(problem)).into_response()
+}
+
+async fn down(State(daemon): Shared, request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+    if daemon.is_down.load(Ordering::SeqCst) {
+        return problem(Problem::new(503, "down", "Down", "the daemon is being restarted"));
+    }
+    next.run(request).await
+}
+
+async fn register(State(daemon): Shared, headers: HeaderMap, Json(request): Json<RegisterRequest>) -> Response {
+    if headers["authorization"] != format!("Bearer {REGISTRATION_TOKEN}") {
+        return problem(Problem::new(401, "unauthorized", "Unauthorized", "the registration token is not known"));
+    }
+    let mut seen = daemon.seen.lock().expect("free");
+    if !seen.public_key.is_empty() && seen.public_key != request.public_key {
+        let taken = Problem::new(409, "name-taken", "Name taken", format!("the name {} is taken", request.name));
+        return problem(taken.with_hint(format!("run `forge runners remove {}`", request.name)));
+    }
+    seen.public_key = request.public_key.clone();
+    Json(RegisterResponse {
+        name: request.name,
+        sealed_token: STANDARD.encode(seal_to(&request.public_key, RUNNER_TOKEN.as_bytes())),
+        signing_key: STANDARD.encode(daemon.key.public_key().as_ref()),
+        project: None,
+        tags: vec!["east".to_owned()],
+    })
+    .into_response()
+}
+
+async fn claim(State(daemon): Shared, headers: HeaderMap, Json(request): Json<ClaimRequest>) -> Response {
+    if headers["authorization"] != format!("Bearer {RUNNER_TOKEN}") {
+        return problem(Problem::new(401, "unauthorized", "Unauthorized", "the runner's token is not known"));
+    }
+    daemon.seen.lock().expect("free").previous_sessions.extend(request.previous_sessions.clone());
+    let parked = async {
+        loop {
+            let changed = daemon.changed.notified();
+            {
+                let mut seen = daemon.seen.lock().expect("free");
+                let cancels: Vec<AttemptId> =
+                    seen.cancels.iter().copied().filter(|attempt| request.held.contains(attempt)).collect();
+                let take = (request.slots as usize).min(seen.queue.len());
+                if take > 0 || !cancels.is_empty() {
+                    seen.cancels.retain(|attempt| !cancels.contains(attempt));
+                    let jobs = seen.queue.drain(..take).collect();
+                    return ClaimResponse { jobs, cancels, lost: vec![], draining: false };
+                }
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(50), changed).await;
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(2), parked).await.unwrap_or_default();
+    Json(answer).into_response()
+}
+
+async fn heartbeat(Json(_): Json<HeartbeatRequest>) -> Json<HeartbeatResponse> {
+    Json(HeartbeatResponse::default())
+}
+
+async fn plugin(State(daemon): Shared, UrlPath(sha256): UrlPath<String>) -> Response {
+    assert_eq!(sha256, sha256_hex(&daemon.plugin));
+    daemon.plugin.clone().into_response()
+}
+
+async fn start(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, Json(request): Json<StartRequest>) -> Response {
+    let mut seen = daemon.seen.lock().expect("free");
+    if seen.starts_are_down {
+        return problem(Problem::new(503, "down", "Down", "the daemon is being restarted"));
+    }
+    if let Some(commit) = request.commit {
+        seen.commits.insert(id, commit);
+    }
+    Json(StartResponse { cancel: false }).into_response()
+}
+
+async fn log(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, headers: HeaderMap, body: Bytes) -> Response {
+    let range: ContentRange = headers["content-range"].to_str().expect("text").parse().expect("a range");
+    assert_eq!(range.length(), body.len() as u64);
+    let mut seen = daemon.seen.lock().expect("free");
+    let damages = std::mem::take(&mut seen.damages);
+    let (lose_at, unsynced) = (seen.lose_at, seen.unsynced);
+    let log = seen.logs.entry(id).or_default();
+    let length = log.len() as u64;
+    if range.first > length {
+        seen.gaps += 1;
+        let mut gap = Problem::new(416, "range", "Range", "a gap");
+        gap.log_length = Some(length);
+        return problem(gap);
+    }
+    let known = usize::try_from(length - range.first).expect("small").min(body.len());
+    log.extend_from_slice(&body[known..]);
+    let length = log.len() as u64;
+    if damages {
+        log[0] ^= 1;
+    }
+    if lose_at.is_some_and(|at| log.len() >= at) {
+        log.truncate(log.len() / 2);
+        seen.lose_at = None;
+    }
+    drop(seen);
+    daemon.changed.notify_waiters();
+    Json(LogAccepted { length, synced: if unsynced { 0 } else { length } }).into_response()
+}
+
+async fn result(
+    State(daemon): Shared,
+    UrlPath(id): UrlPath<AttemptId>,
+    Json(result): Json<AttemptResult>,
+) -> Json<ResultAccepted> {
+    let mut seen = daemon.seen.lock().expect("free");
+    let log = seen.logs.get(&id).cloned().unwrap_or_default();
+    if log.len() as u64 == result.log_length && sha256_hex(&log) != result.log_sha256 {
+        seen.damaged += 1;
+        seen.logs.remove(&id);
+    }
+    let log = seen.logs.get(&id).cloned().unwrap_or_default();
+    let answer = ResultAccepted {
+        state: TaskState::Succeeded,
+        counted: true,
+        log_length: log.len() as u64,
+        log_whole: sha256_hex(&log) == result.log_sha256,
+    };
+    seen.results.insert(id, result);
+    drop(seen);
+    daemon.changed.notify_waiters();
+    Json(answer)
+}

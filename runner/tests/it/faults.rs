@@ -1,0 +1,354 @@
+//! What goes wrong around a runner: its own death, its daemon's absence, jobs that are not to be believed.
+
+use forge_api::{AttemptOutcome, Job, OnRunnerLost};
+use forge_runner::{Ended, Event, RunError};
+
+use crate::Place;
+
+/// A job that says where it is, waits for a file, and goes on.
+fn waiting(place: &Place, task: u64) -> Job {
+    let folder = place.folder.path().display().to_string();
+    place.job(
+        task,
+        &format!("echo before; echo $$ > {folder}/pid; until [ -e {folder}/go ]; do sleep 0.02; done; echo after"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_runner_attaches_to_what_runs() {
+    let place = Place::registered().await;
+    let mut working = place.work();
+    let job = waiting(&place, 1);
+    place.daemon.queue(&job);
+    place.file("pid").await;
+    working.task.shutdown().await;
+    let again = place.work();
+    place
+        .daemon
+        .wait("a claim that names its predecessor", |seen| (!seen.previous_sessions.is_empty()).then_some(()))
+        .await;
+    std::fs::write(place.path("go"), "").expect("written");
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Succeeded, "before\nafter\n"), "{result:?}");
+    let found = Event::AttemptFound { attempt: job.attempt, alive: true };
+    assert!(again.events.lock().expect("free").contains(&found));
+    assert_eq!(again.drained().await.expect("it ends"), Ended::Drained);
+    assert!(!place.path("tmp/attempts/1-1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_stays_away_loses_its_job() {
+    let place = Place::registered().await;
+    let mut working = place.work();
+    let mut job = waiting(&place, 1);
+    job.runner_grace_ms = 500;
+    place.daemon.queue(&job);
+    let pid = place.file("pid").await;
+    working.task.shutdown().await;
+    place.gone(&pid).await;
+    // Its successor hands in what is left.
+    let again = place.work();
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Lost, "{result:?}");
+    assert!(log.starts_with("before\n") && log.contains("runner_grace"), "{log}");
+    again.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_away_loses_no_byte() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = waiting(&place, 1);
+    place.daemon.queue(&job);
+    place.file("pid").await;
+    place.daemon.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    std::fs::write(place.path("go"), "").expect("written");
+    let result = place.path("tmp/attempts/1-1/result.json");
+    place.daemon.wait("the result in the spool", |_| result.exists().then_some(())).await;
+    place.daemon.is_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Succeeded, "before\nafter\n"));
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_would_be_queued_again_ends_when_the_daemon_is_away() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let mut job = waiting(&place, 1);
+    job.runner_grace_ms = 4_000;
+    job.on_runner_lost = OnRunnerLost::Retry;
+    place.daemon.queue(&job);
+    let pid = place.file("pid").await;
+    place.daemon.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    place.gone(&pid).await;
+    place.daemon.is_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    let (result, _) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Lost, "{result:?}");
+    assert!(result.reason.unwrap_or_default().contains("out of reach"));
+    working.drained().await.expect("it ends");
+}
+
+fn kill(pid: &str) {
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+}
+
+/// A job whose processes hide: in sessions of their own, without a name in their environment, deaf to TERM.
+fn hiding(place: &Place, task: u64) -> Job {
+    let folder = place.folder.path().display().to_string();
+    let note = |name: &str| format!("echo \\$\\$ > {folder}/{name}");
+    let named = format!("setsid bash -c \"{}; exec sleep 1000\" &", note("named"));
+    let bare = format!("env -i setsid /bin/bash -c \"{}; exec sleep 1000\" &", note("bare"));
+    let deaf = format!("env -i /bin/bash -c \"trap '' TERM; {}; while :; do sleep 1; done\" &", note("deaf"));
+    place.job(task, &format!("echo $PPID > {folder}/supervisor; {named}\n{bare}\n{deaf}\nprintf before; wait"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_supervisor_takes_its_job_along() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = hiding(&place, 1);
+    place.daemon.queue(&job);
+    let pids = [place.file("named").await, place.file("bare").await, place.file("deaf").await];
+    place.daemon.wait("the output", |seen| seen.logs.get(&job.attempt).map(drop)).await;
+    kill(&place.file("supervisor").await);
+    let (result, log) = place.daemon.result(job.attempt).await;
+    for pid in pids {
+        let path = format!("/proc/{}", pid.trim());
+        assert!(!std::path::Path::new(&path).exists(), "{pid} lives when the result is there");
+    }
+    assert_eq!(result.outcome, AttemptOutcome::Failed);
+    assert_eq!(log, "before\n[forge] its supervisor died without a result\n");
+    assert!(result.reason.unwrap_or_default().contains("supervisor died"));
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_supervisor_left_is_ended_after_a_restart() {
+    let place = Place::registered().await;
+    let mut working = place.work();
+    let job = hiding(&place, 1);
+    place.daemon.queue(&job);
+    let pids = [place.file("named").await, place.file("bare").await, place.file("deaf").await];
+    working.task.shutdown().await;
+    kill(&place.file("supervisor").await);
+    let again = place.work();
+    let (result, log) = place.daemon.result(job.attempt).await;
+    for pid in pids {
+        place.gone(&pid).await;
+    }
+    assert_eq!(result.outcome, AttemptOutcome::Failed, "{result:?}\n{log}");
+    again.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_stood_still_goes_on_where_it_was() {
+    let place = Place::registered().await;
+    let runner = place.apart(&[]);
+    let folder = place.folder.path().display().to_string();
+    // Much news for a runner that reads none: the supervisor gives that connection up.
+    let chatter = "for i in $(seq 1 4000); do echo $i; sleep 0.002; done";
+    let job = place.job(
+        1,
+        &format!("echo $$ > {folder}/pid; {chatter}; until [ -e {folder}/go ]; do sleep 0.02; done; echo after"),
+    );
+    place.daemon.queue(&job);
+    place.file("pid").await;
+    runner.signal(rustix::process::Signal::STOP);
+    tokio::time::sleep(std::time::Duration::from_secs(14)).await;
+    runner.signal(rustix::process::Signal::CONT);
+    let is_told = |log: &Vec<u8>| String::from_utf8_lossy(log).ends_with("\n4000\n");
+    place.daemon.wait("the log, live", |seen| seen.logs.get(&job.attempt).filter(|log| is_told(log)).map(drop)).await;
+    std::fs::write(place.path("go"), "").expect("written");
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Succeeded, "{result:?}");
+    assert!(log.ends_with("\n4000\nafter\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_stands_still_for_too_long_loses_its_job() {
+    let place = Place::registered().await;
+    let runner = place.apart(&[]);
+    let mut job = waiting(&place, 1);
+    job.runner_grace_ms = 1_000;
+    place.daemon.queue(&job);
+    let pid = place.file("pid").await;
+    runner.signal(rustix::process::Signal::STOP);
+    place.gone(&pid).await;
+    runner.signal(rustix::process::Signal::CONT);
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Lost, "{result:?}");
+    assert!(log.contains("[forge] its runner was gone for longer than runner_grace (1 s)"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_ends_what_runs_and_hands_it_in() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = waiting(&place, 1);
+    place.daemon.queue(&job);
+    let pid = place.file("pid").await;
+    working.shutdown.abort.cancel();
+    assert_eq!(working.ended().await.expect("it ends"), Ended::Aborted);
+    let (result, _) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Lost);
+    assert_eq!(result.reason.as_deref(), Some("the runner was stopped"));
+    place.gone(&pid).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_not_to_be_believed_does_not_run() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = place.job(1, "true");
+    let mut forged = place.daemon.seal(&job);
+    forged.signature = place.daemon.seal(&place.job(2, "true")).signature;
+    let mut other = place.job(3, "true");
+    other.runner = "west-1".to_owned();
+    let other = place.daemon.seal(&other);
+    place.daemon.seen.lock().expect("free").queue.extend([forged, other]);
+    let events = working.events.clone();
+    let reasons = place
+        .daemon
+        .wait("two refusals", |_| {
+            let events = events.lock().expect("free");
+            let reasons: Vec<String> = events
+                .iter()
+                .filter_map(
+                    |event| if let Event::JobRefused { reason, .. } = event { Some(reason.clone()) } else { None },
+                )
+                .collect();
+            (reasons.len() == 2).then(|| reasons.join("\n"))
+        })
+        .await;
+    assert!(reasons.contains("signature") && reasons.contains("west-1"), "{reasons}");
+    assert!(place.daemon.seen.lock().expect("free").logs.is_empty());
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_not_known_stops_the_runner() {
+    let place = Place::registered().await;
+    std::fs::write(&place.settings.token_file, "another\n").expect("written");
+    let error = place.work().ended().await.expect_err("it cannot go on");
+    assert!(matches!(error, RunError::Unauthorized { .. }), "{error}");
+    assert!(error.to_string().contains("forge runner register"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_runners_do_not_share_a_folder() {
+    let place = Place::registered().await;
+    let first = place.work();
+    let events = first.events.clone();
+    place.daemon.wait("a connection", |_| (!events.lock().expect("free").is_empty()).then_some(())).await;
+    let error = place.work().ended().await.expect_err("it is in use");
+    assert!(matches!(error, RunError::InUse { .. }), "{error}");
+    first.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_daemon_lost_after_it_was_acknowledged_is_handed_in_again() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = place.job(1, "seq 1 100000; sleep 0.5; seq 1 100000");
+    place.daemon.seen.lock().expect("free").lose_at = Some(100_000);
+    place.daemon.queue(&job);
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Succeeded);
+    let once: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    assert!(log == once.repeat(2), "{} bytes", log.len());
+    assert!(place.daemon.seen.lock().expect("free").gaps > 0, "it was tried");
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_arrived_damaged_is_handed_in_again() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = place.job(1, "seq 1 1000");
+    place.daemon.seen.lock().expect("free").damages = true;
+    place.daemon.queue(&job);
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Succeeded);
+    assert!(log.starts_with("1\n2\n"), "{log}");
+    assert_eq!(place.daemon.seen.lock().expect("free").damaged, 1);
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_lost_before_it_is_synced_comes_from_the_spool() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = place.job(1, "seq 1 1000");
+    place.daemon.seen.lock().expect("free").unsynced = true;
+    place.daemon.queue(&job);
+    let (_, whole) = place.daemon.result(job.attempt).await;
+    {
+        // The power goes after the result was acknowledged and before the log was on the disk.
+        let mut seen = place.daemon.seen.lock().expect("free");
+        seen.logs.remove(&job.attempt);
+        seen.unsynced = false;
+    }
+    let (_, again) = place.daemon.result(job.attempt).await;
+    assert_eq!(whole, again);
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_is_heard_before_the_start_is_told() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = place.job(1, "true");
+    place.daemon.seen.lock().expect("free").starts_are_down = true;
+    place.daemon.queue(&job);
+    place.daemon.wait("the claim", |seen| seen.queue.is_empty().then_some(())).await;
+    place.daemon.cancel(job.attempt);
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Canceled, "[forge] canceled\n"));
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_attempts_leave_no_descriptor_and_no_child() {
+    let place = Place::registered().await;
+    let runner = place.apart(&[]);
+    let run = async |from: u64, to: u64| {
+        let jobs: Vec<Job> = (from..to).map(|task| place.job(task, "true")).collect();
+        jobs.iter().for_each(|job| place.daemon.queue(job));
+        for job in &jobs {
+            place.daemon.result(job.attempt).await;
+        }
+        let attempts = place.path("tmp/attempts");
+        let is_empty = || std::fs::read_dir(&attempts).expect("listed").next().is_none();
+        place.daemon.wait("the clean-up", |_| is_empty().then_some(())).await;
+    };
+    run(1, 11).await;
+    let before = runner.descriptors();
+    run(11, 211).await;
+    let after = runner.descriptors();
+    assert!(after <= before + 8, "{before} descriptors after 10 attempts, {after} after 210");
+    assert_eq!(runner.children(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute: run it with `cargo test -p forge-runner -- --ignored`"]
+async fn a_supervisor_that_does_not_obey_is_killed_with_its_job() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = hiding(&place, 1);
+    place.daemon.queue(&job);
+    let pids = [place.file("named").await, place.file("bare").await, place.file("deaf").await];
+    let supervisor: i32 = place.file("supervisor").await.trim().parse().expect("a number");
+    let supervisor = rustix::process::Pid::from_raw(supervisor).expect("a pid");
+    rustix::process::kill_process(supervisor, rustix::process::Signal::STOP).expect("stopped");
+    place.daemon.cancel(job.attempt);
+    // A wait of the stand-in daemon is shorter than a runner's patience.
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    let (result, _) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Canceled, "{result:?}");
+    for pid in pids {
+        place.gone(&pid).await;
+    }
+    working.drained().await.expect("it ends");
+}
