@@ -1,0 +1,66 @@
+//! What the command line takes. Help is imperative, one line, no full stop; names follow the contract in `docs/`.
+
+mod client;
+mod host;
+mod living;
+mod secret;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use client::{
+    Ask, ConfigCommand, Connection, ListTasks, OutputFormat, RunArguments, RunnersCommand, TaskCommand, TokenCommand,
+    TokenFor, Variable,
+};
+pub(crate) use host::{DaemonArguments, DemoArguments, LogFormat, RegistrationToken, RunnerArguments, RunnerCommand};
+pub(crate) use living::{
+    BackupArguments, CompletionsArguments, DoctorArguments, ManArguments, RestoreArguments, SetupArguments,
+};
+pub(crate) use secret::{Decrypt, Encrypt, Keygen, SecretCommand};
+
+/// Run a company's operations from git, on runners in any network
+#[derive(Debug, Parser)]
+#[command(name = "forge", version, propagate_version = true, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve: read the tree, keep tasks and logs, answer runners and people
+    Daemon(DaemonArguments),
+    /// Run jobs on this machine: setup, register, start, unregister
+    Runner(RunnerArguments),
+    /// Start a task and follow its log until it ends
+    Run(RunArguments),
+    /// List, show, follow, cancel and retry tasks
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// List, show, drain, resume and remove runners
+    #[command(subcommand)]
+    Runners(RunnersCommand),
+    /// Check a tree of configuration, and show what the daemon serves
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Encrypt secrets for a tree, and decrypt them
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Make and revoke tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show the main job on this machine: a daemon, a runner and two tasks in a temporary folder
+    Demo(DemoArguments),
+    /// Find what is wrong on this host and say how to mend it
+    Doctor(DoctorArguments),
+    /// Write what a daemon remembers into one file, while it runs
+    Backup(BackupArguments),
+    /// Bring a backup back into an empty data folder
+    Restore(RestoreArguments),
+    /// Print a script that completes `forge` in a shell
+    Completions(CompletionsArguments),
+    /// Write the man pages
+    Man(ManArguments),
+    /// Run one attempt; the runner starts this itself and hands the job over on stdin
+    #[command(hide = true)]
+    Supervise,
+}

@@ -1,0 +1,285 @@
+//! The API from the operator's side: one connection, answers as `forge_api` shapes, problems as errors that say what to do.
+
+use bytes::Bytes;
+use forge_api::{API_PREFIX, ConfigStatus, CreateTask, Page, Problem, RevokeToken, RevokedToken, Runner, Task, Why};
+use forge_runner::trust::{self, Trust};
+use futures_util::TryStreamExt as _;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+
+use crate::args::Connection;
+use crate::error::CliError;
+
+/// How many tasks one page of a listing asks for.
+const PAGE_TASKS: u32 = 200;
+
+/// A daemon, and who asks it.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    /// Without a slash at its end.
+    url: String,
+    token: String,
+}
+
+/// What a listing of tasks keeps.
+#[derive(Debug, Default)]
+pub(crate) struct TaskQuery<'a> {
+    pub(crate) project: Option<&'a str>,
+    pub(crate) template: Option<&'a str>,
+    pub(crate) state: Option<&'a str>,
+    pub(crate) limit: u32,
+}
+
+impl Client {
+    /// A client for what the flags or the environment name.
+    pub(crate) fn connect(connection: &Connection) -> Result<Self, CliError> {
+        let url = connection.url.clone().filter(|url| !url.is_empty()).ok_or_else(|| {
+            CliError::usage("no daemon was named")
+                .hint("set FORGE_URL (and FORGE_TOKEN), or give --url https://HOST:PORT")
+        })?;
+        let token = connection.token.clone().filter(|token| !token.is_empty()).ok_or_else(|| {
+            CliError::usage("no access token was given").hint(
+                "set FORGE_TOKEN to a token whose hash stands in access/NAME.toml of the tree; `forge token new` makes one",
+            )
+        })?;
+        let trust = match connection.ca_file.clone().filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => Trust::CaFile(path),
+            None => Trust::SystemRoots,
+        };
+        Self::new(&url, token.trim(), &trust)
+    }
+
+    /// A client for a daemon at `url`.
+    pub(crate) fn new(url: &str, token: &str, trust: &Trust) -> Result<Self, CliError> {
+        let url = daemon_url(url)?;
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(CliError::usage("the access token holds a character that no token has")
+                .hint("set FORGE_TOKEN to the one line that `forge token new` printed after `token:`"));
+        }
+        let http = trust::http_client(trust).map_err(CliError::failed)?;
+        Ok(Self { http, url, token: token.to_owned() })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{API_PREFIX}{path}", self.url)).bearer_auth(&self.token)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
+        let response = request.send().await.map_err(|error| self.transport_error(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(problem_of(response).await) }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
+        let response = self.send(request).await?;
+        let body = response.bytes().await.map_err(|error| self.transport_error(&error))?;
+        serde_json::from_slice(&body).map_err(|error| {
+            CliError::failed(format_args!("{} answered what this version does not understand: {error}", self.url))
+                .hint("is the daemon older or newer than this `forge`? compare `forge --version` on both")
+        })
+    }
+
+    fn transport_error(&self, error: &reqwest::Error) -> CliError {
+        let words = trust::explain(error, &self.url);
+        let shown = CliError::unreachable(&words);
+        // The words are a runner's, whose settings name these two; a client's has the one.
+        if words.contains("ca_file") {
+            shown.hint("a client takes the CA's certificate from FORGE_CA_FILE or --ca-file")
+        } else {
+            shown
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.json(self.request(Method::GET, path)).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.json(self.request(Method::POST, path)).await
+    }
+
+    /// Creates a task.
+    pub(crate) async fn create_task(&self, project: &str, template: &str, task: &CreateTask) -> Result<Task, CliError> {
+        let path = format!("/projects/{}/templates/{}/tasks", segment(project), segment(template));
+        self.json(self.request(Method::POST, &path).json(task)).await
+    }
+
+    /// The newest tasks that the query keeps, over as many pages as it takes.
+    pub(crate) async fn tasks(&self, query: &TaskQuery<'_>) -> Result<Page<Task>, CliError> {
+        let mut found = Page { items: Vec::new(), next_cursor: None };
+        loop {
+            let missing = query.limit.saturating_sub(u32::try_from(found.items.len()).unwrap_or(u32::MAX));
+            let mut parameters = vec![("limit", missing.min(PAGE_TASKS).to_string())];
+            for (name, value) in [
+                ("project", query.project),
+                ("template", query.template),
+                ("state", query.state),
+                ("cursor", found.next_cursor.as_deref()),
+            ] {
+                parameters.extend(value.map(|value| (name, value.to_owned())));
+            }
+            let page: Page<Task> = self.get(&format!("/tasks?{}", query_string(&parameters))).await?;
+            let is_empty = page.items.is_empty();
+            found.items.extend(page.items);
+            found.next_cursor = page.next_cursor;
+            if is_empty || found.next_cursor.is_none() || found.items.len() >= query.limit as usize {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// One task.
+    pub(crate) async fn task(&self, number: u64) -> Result<Task, CliError> {
+        self.get(&format!("/tasks/{number}")).await
+    }
+
+    /// Why a task is where it is.
+    pub(crate) async fn why(&self, number: u64) -> Result<Why, CliError> {
+        self.get(&format!("/tasks/{number}/why")).await
+    }
+
+    /// Cancels a task.
+    pub(crate) async fn cancel(&self, number: u64) -> Result<Task, CliError> {
+        self.post(&format!("/tasks/{number}/cancel")).await
+    }
+
+    /// Runs a finished task again.
+    pub(crate) async fn retry(&self, number: u64) -> Result<Task, CliError> {
+        self.post(&format!("/tasks/{number}/retry")).await
+    }
+
+    /// The log of a task's newest attempt, as far as it is there.
+    pub(crate) async fn log(&self, number: u64) -> Result<LogStream, CliError> {
+        let response = self.send(self.request(Method::GET, &format!("/tasks/{number}/log"))).await?;
+        Ok(LogStream { client: self.clone(), response })
+    }
+
+    /// The log of an attempt from `offset` on, as it comes, until the attempt is over. Attempt 0 is the first one, waited for.
+    pub(crate) async fn follow_log(&self, number: u64, attempt: u32, offset: u64) -> Result<LogStream, CliError> {
+        let which = if attempt == 0 { String::new() } else { format!("&attempt={attempt}") };
+        let mut request = self.request(Method::GET, &format!("/tasks/{number}/log?follow=true{which}"));
+        if offset > 0 {
+            request = request.header(reqwest::header::RANGE, format!("bytes={offset}-"));
+        }
+        Ok(LogStream { client: self.clone(), response: self.send(request).await? })
+    }
+
+    /// Every runner that this token may see.
+    pub(crate) async fn runners(&self) -> Result<Page<Runner>, CliError> {
+        self.get("/runners").await
+    }
+
+    /// One runner.
+    pub(crate) async fn runner(&self, name: &str) -> Result<Runner, CliError> {
+        self.get(&format!("/runners/{}", segment(name))).await
+    }
+
+    /// Gives a runner nothing new.
+    pub(crate) async fn drain_runner(&self, name: &str) -> Result<Runner, CliError> {
+        self.post(&format!("/runners/{}/drain", segment(name))).await
+    }
+
+    /// Gives a drained runner work again.
+    pub(crate) async fn resume_runner(&self, name: &str) -> Result<Runner, CliError> {
+        self.post(&format!("/runners/{}/resume", segment(name))).await
+    }
+
+    /// Forgets a runner's registration.
+    pub(crate) async fn remove_runner(&self, name: &str) -> Result<(), CliError> {
+        self.send(self.request(Method::DELETE, &format!("/runners/{}", segment(name)))).await.map(drop)
+    }
+
+    /// Refuses a token from now on.
+    pub(crate) async fn revoke_token(&self, hash: String) -> Result<RevokedToken, CliError> {
+        self.json(self.request(Method::POST, "/tokens/revoke").json(&RevokeToken { hash })).await
+    }
+
+    /// What the daemon serves.
+    pub(crate) async fn config(&self) -> Result<ConfigStatus, CliError> {
+        self.get("/config").await
+    }
+}
+
+/// A log as it comes.
+#[derive(Debug)]
+pub(crate) struct LogStream {
+    client: Client,
+    response: Response,
+}
+
+impl LogStream {
+    /// Hands every piece to `sink` until the stream ends.
+    pub(crate) async fn copy_to(self, mut sink: impl FnMut(&[u8])) -> Result<(), CliError> {
+        let client = self.client;
+        let mut stream = self.response.bytes_stream();
+        while let Some(bytes) = stream.try_next().await.map_err(|error| client.transport_error(&error))? {
+            let bytes: Bytes = bytes;
+            sink(&bytes);
+        }
+        Ok(())
+    }
+}
+
+async fn problem_of(response: Response) -> CliError {
+    let status = response.status();
+    let body = response.bytes().await.unwrap_or_default();
+    let Ok(problem) = serde_json::from_slice::<Problem>(&body) else {
+        return CliError::failed(format_args!("the daemon answered {status} without saying why"))
+            .hint("does FORGE_URL point to a Forge daemon, and not to another server?");
+    };
+    let error = CliError::failed(&problem.detail);
+    match problem.hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// The daemon's URL as people write it, without a slash or the API's own path at its end.
+fn daemon_url(written: &str) -> Result<String, CliError> {
+    let url = written.trim().trim_end_matches('/');
+    let url = url.strip_suffix(API_PREFIX).unwrap_or(url);
+    let host = url.strip_prefix("https://").filter(|host| !host.is_empty() && !host.starts_with([':', '/']));
+    match host {
+        Some(_) => Ok(url.to_owned()),
+        None => Err(CliError::usage(format_args!("{written:?} is no URL of a daemon: its API is HTTPS only"))
+            .hint("write https://HOST:PORT, as `addresses.json` in the daemon's data folder shows it")),
+    }
+}
+
+/// A name as one segment of a path: what is no letter, digit, `-`, `_`, `.` or `~` is escaped.
+fn segment(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+fn query_string(parameters: &[(&str, String)]) -> String {
+    parameters.iter().map(|(name, value)| format!("{name}={}", segment(value))).collect::<Vec<_>>().join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_named_by_its_url_however_it_ends() {
+        for written in ["https://forge:8443", "https://forge:8443/", " https://forge:8443/api/v1/\n"] {
+            assert_eq!(daemon_url(written).ok().as_deref(), Some("https://forge:8443"), "{written:?}");
+        }
+        for wrong in ["", "forge:8443", "http://forge", "https://", "https:///", "https://:8443"] {
+            assert!(daemon_url(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_leave_their_segment() {
+        assert_eq!(segment("a/../b?c#d e"), "a%2F..%2Fb%3Fc%23d%20e");
+        assert_eq!(query_string(&[("state", "a&b=c".to_owned())]), "state=a%26b%3Dc");
+    }
+}

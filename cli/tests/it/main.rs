@@ -1,0 +1,27 @@
+//! Stories about the binary, one a file, in one test program: real processes, real TLS, real git, a real SQLite file.
+
+mod alone;
+mod ansible;
+#[path = "../../../plugins/builtin/tests/it/ansible_core.rs"]
+mod ansible_core;
+mod arrows;
+mod cancel;
+mod client;
+mod config;
+mod crash;
+mod daemon;
+mod demo;
+mod doctor;
+mod fleet;
+mod git;
+mod git_keys;
+mod harness;
+mod living;
+mod logs;
+mod newcomer;
+mod overrides;
+mod readme;
+mod register;
+mod secrets;
+mod setup;
+mod walk;

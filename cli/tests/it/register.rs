@@ -1,0 +1,232 @@
+//! How a runner becomes known, and every way in which that is refused.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::harness::{Finished, Process, World, utf8, wait_for};
+
+#[test]
+fn registering_writes_the_token_and_the_key_for_the_owner_alone() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    let done = world.register(&settings).expect_code(0);
+    assert!(
+        done.stderr.contains("ny-1") && done.stderr.contains("forge runner"),
+        "it says how to start: {}",
+        done.stderr
+    );
+    for file in ["token", "private.key"] {
+        let mode = std::fs::metadata(world.path("ny-1").join(file)).expect("it was written").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let shown = world.ask(&daemon, &["runners", "show", "ny-1", "--output", "json"]).expect_code(0).json();
+    assert_eq!(shown["status"], "never_connected");
+    assert!(shown["public_key"].as_str().expect("a key").starts_with("age1"), "{shown}");
+    // Again, for the same runner: a new token, the same key.
+    let key = std::fs::read(world.path("ny-1/private.key")).expect("a key");
+    world.register(&settings).expect_code(0);
+    assert_eq!(std::fs::read(world.path("ny-1/private.key")).expect("a key"), key);
+}
+
+#[test]
+fn every_way_to_hand_the_registration_token_over_works() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let token_file = world.path("registration-token");
+    let by_file = world.runner_settings(&daemon, "by-file", "");
+    world
+        .run(&["runner", "register", "--registration-token-file", utf8(&token_file), "--config", utf8(&by_file)])
+        .expect_code(0);
+    let by_environment = world.runner_settings(&daemon, "by-environment", "");
+    let mut command = world.forge(&["runner", "register", "--config", utf8(&by_environment)]);
+    command.env("FORGE_RUNNER_REGISTRATION_TOKEN", world.registration_token());
+    Finished::of(command, b"").expect_code(0);
+    // Start registers first when there is a registration token and no token file.
+    let by_start = world.runner_settings(&daemon, "by-start", "");
+    let mut command = world.forge(&["runner", "start", "--config", utf8(&by_start)]);
+    command.env("FORGE_RUNNER_REGISTRATION_TOKEN", world.registration_token());
+    let _runner = Process::start(command, &world.path("out"), "by-start");
+    world.wait_runner(&daemon, "by-start", "online");
+    let none = world.runner_settings(&daemon, "none", "");
+    let refused = world.run(&["runner", "register", "--config", utf8(&none)]).expect_code(2).stderr;
+    assert!(refused.contains("--stdin-registration-token"), "{refused}");
+}
+
+#[test]
+fn a_token_of_the_tree_registers_names_without_a_file_and_those_bound_to_it() {
+    let world = World::new();
+    let (token, hash) = world.new_token();
+    world.write("registration-tokens/east.toml", &format!("hash = \"{hash}\"\ntags = [\"from-token\"]\n"));
+    world.write("runners/bound.toml", "tags = [\"from-file\"]\nregistration_token = \"east\"\n");
+    world.write("runners/unbound.toml", "tags = [\"vault\"]\n");
+    let daemon = world.daemon();
+    let register = |name: &str| {
+        let settings = world.runner_settings(&daemon, name, "");
+        let command = world.forge(&["runner", "register", "--stdin-registration-token", "--config", utf8(&settings)]);
+        Finished::of(command, token.as_bytes())
+    };
+    let tags = |name: &str| world.ask(&daemon, &["runners", "show", name, "--output", "json"]).json()["tags"].clone();
+    register("bound").expect_code(0);
+    assert_eq!(tags("bound"), serde_json::json!(["from-file"]));
+    register("anyone").expect_code(0);
+    assert_eq!(tags("anyone"), serde_json::json!(["from-token"]));
+    let refused = register("unbound").expect_code(1).stderr;
+    assert!(refused.contains("unbound") && refused.contains("east"), "{refused}");
+    assert!(!world.path("unbound/token").exists());
+    // A runner whose file names its token is registered by that one only.
+    let settings = world.runner_settings(&daemon, "bound-2", "");
+    world.write("runners/bound-2.toml", "registration_token = \"east\"\n");
+    wait_for("the new runner is declared", || {
+        world.ask(&daemon, &["runners", "show", "bound-2"]).status.success().then_some(())
+    });
+    let refused = world.register(&settings).expect_code(1).stderr;
+    assert!(refused.contains("bound-2"), "{refused}");
+}
+
+#[test]
+fn a_wrong_token_is_refused_and_nothing_is_written() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    let command = world.forge(&["runner", "register", "--stdin-registration-token", "--config", utf8(&settings)]);
+    let refused = Finished::of(command, b"not-the-token\n").expect_code(1).stderr;
+    assert!(refused.contains("registration token"), "{refused}");
+    assert!(!refused.contains("not-the-token"), "the token is not shown: {refused}");
+    assert!(!world.path("ny-1/token").exists());
+}
+
+#[test]
+fn a_stranger_under_a_taken_name_is_refused_and_told_of_remove() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    world.register(&settings).expect_code(0);
+    std::fs::remove_file(world.path("ny-1/private.key")).expect("there was a key");
+    std::fs::remove_file(world.path("ny-1/token")).expect("there was a token");
+    let refused = world.register(&settings).expect_code(1).stderr;
+    assert!(refused.contains("ny-1") && refused.contains("forge runners remove ny-1"), "{refused}");
+    world.ask(&daemon, &["runners", "remove", "ny-1"]).expect_code(0);
+    world.register(&settings).expect_code(0);
+}
+
+#[test]
+fn a_fingerprint_that_does_not_match_is_refused_and_the_right_one_works() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    let text = std::fs::read_to_string(&settings).expect("settings");
+    let ca_line = text.lines().find(|line| line.starts_with("ca_file")).expect("a CA").to_owned();
+    let with = |fingerprint: &str| {
+        std::fs::write(&settings, text.replace(&ca_line, &format!("ca_fingerprint = \"sha256:{fingerprint}\"")))
+            .expect("settings");
+    };
+    with(&"0".repeat(64));
+    let refused = world.register(&settings).expect_code(1).stderr;
+    assert!(refused.contains("fingerprint"), "{refused}");
+    assert!(!world.path("ny-1/token").exists());
+
+    let pem = std::fs::read_to_string(&daemon.ca_file).expect("the CA's certificate");
+    let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let der = {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.decode(base64).expect("PEM")
+    };
+    let digest = ring::digest::digest(&ring::digest::SHA256, &der);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    with(&hex);
+    world.register(&settings).expect_code(0);
+    assert!(daemon.process.stderr().contains(&hex), "the daemon prints its CA's fingerprint");
+}
+
+#[test]
+fn a_certificate_of_an_unknown_authority_is_refused_with_what_to_set() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    let text = std::fs::read_to_string(&settings).expect("settings");
+    let without: String =
+        text.lines().filter(|line| !line.starts_with("ca_file")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&settings, without).expect("settings");
+    let refused = world.register(&settings).expect_code(1).stderr;
+    assert!(refused.contains("ca_file") && refused.contains("ca_fingerprint"), "{refused}");
+}
+
+#[test]
+fn a_plain_http_url_is_refused() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    let text = std::fs::read_to_string(&settings).expect("settings").replace("https://", "http://");
+    std::fs::write(&settings, text).expect("settings");
+    let refused = world.register(&settings).expect_code(1).stderr;
+    assert!(refused.contains("https://"), "{refused}");
+}
+
+#[test]
+fn a_runner_waits_for_a_daemon_that_is_not_there_and_says_so_once() {
+    let world = World::new();
+    let port = crate::harness::free_port();
+    world.daemon_settings_on(port);
+    world.template("hello", "", "echo hello");
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    world.register(&settings).expect_code(0);
+    assert_eq!(daemon.stop().code(), Some(0));
+    let refused = world.register(&settings).expect_code(1).stderr;
+    assert!(refused.contains(&format!("127.0.0.1:{port}")) && refused.contains("running"), "{refused}");
+
+    let mut runner = world.start_runner("ny-1");
+    wait_for("the runner says that it waits", || {
+        runner.process.stderr().contains("waiting for the daemon").then_some(())
+    });
+    assert!(runner.process.exited().is_none());
+    let daemon = world.daemon();
+    world.wait_runner(&daemon, "ny-1", "online");
+    assert_eq!(runner.process.stderr().matches("waiting for the daemon").count(), 1, "{}", runner.process.stderr());
+    assert_eq!(world.ask(&daemon, &["run", "shop/hello"]).expect_code(0).text(), "hello\n");
+}
+
+#[test]
+fn unregistering_ends_the_token() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    world.register(&settings).expect_code(0);
+    let token = std::fs::read(world.path("ny-1/token")).expect("a token");
+    world.run(&["runner", "unregister", "--config", utf8(&settings)]).expect_code(0);
+    assert!(!world.path("ny-1/token").exists());
+    std::fs::write(world.path("ny-1/token"), token).expect("a token");
+    std::fs::set_permissions(world.path("ny-1/token"), std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    let mut runner = world.start_runner("ny-1");
+    assert_eq!(runner.process.wait("the runner ends").code(), Some(1));
+    assert!(runner.process.stderr().contains("forge runner register"), "{}", runner.process.stderr());
+}
+
+#[test]
+fn a_one_off_runner_exits_0_after_its_first_task() {
+    let world = World::new();
+    world.template("hello", "", "echo hello");
+    let daemon = world.daemon();
+    let mut runner = world.runner(&daemon, "once", "one_off = true");
+    let number = world.start_task(&daemon, "hello");
+    world.wait_state(&daemon, number, "succeeded");
+    assert_eq!(runner.process.wait("the one-off runner ends").code(), Some(0), "{}", runner.process.stderr());
+}
+
+#[test]
+fn sigterm_drains_a_runner_its_task_ends_first() {
+    let world = World::new();
+    let go = world.path("go");
+    world.template("wait", "", &format!("echo begun; until [ -e {} ]; do sleep 0.02; done; echo ended", go.display()));
+    let daemon = world.daemon();
+    let mut runner = world.runner(&daemon, "ny-1", "");
+    let number = world.start_task(&daemon, "wait");
+    world.wait_state(&daemon, number, "running");
+    runner.process.signal("TERM");
+    let second = world.start_task(&daemon, "wait");
+    std::fs::write(&go, "").expect("go");
+    assert_eq!(runner.process.wait("the runner ends").code(), Some(0), "{}", runner.process.stderr());
+    assert_eq!(world.task(&daemon, number)["state"], "succeeded");
+    assert_eq!(world.log(&daemon, number), b"begun\nended\n");
+    assert_eq!(world.task(&daemon, second)["state"], "queued");
+}
