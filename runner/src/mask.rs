@@ -140,7 +140,8 @@ impl Masker {
     /// Gives out what is held: nothing follows that it could grow with.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         let held = std::mem::take(&mut self.held);
-        let spans = if self.held_masked > 0 { vec![(0, self.held_masked)] } else { Vec::new() };
+        // What is held may contain whole secrets of its own: one that is the beginning of a longer one ends here.
+        let spans = self.search.as_ref().map_or_else(Vec::new, |search| search.spans(&held, self.held_masked));
         emit(&held, &spans, held.len(), &mut self.after_mask, out);
         self.held_masked = 0;
         self.after_mask = false;
@@ -401,6 +402,13 @@ mod tests {
         assert_eq!(mask(&["abcdef", "defghi"], &[b"abcdef", b"ghi."]), "[masked].");
         assert_eq!(mask(&["abcd"], &[b"abcdabcd abcd"]), "[masked] [masked]");
         assert_eq!(mask(&["bcde", "abcdefgh"], &[b"xabcdefgx"]), "xa[masked]fgx");
+    }
+
+    #[test]
+    fn a_secret_at_the_end_that_could_have_grown_into_another_is_masked() {
+        assert_eq!(mask(&["abab", "ababa"], &[b"aabab"]), "a[masked]");
+        assert_eq!(mask(&["token", "token-of-another"], &[b"the tok", b"en"]), "the [masked]");
+        assert_eq!(mask(&["inner", "an inner part"], &[b"x an inner"]), "x an [masked]");
     }
 
     #[test]
