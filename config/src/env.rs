@@ -46,6 +46,16 @@ variables! {
     SOURCE_POLL_INTERVAL = "FORGE_SOURCE_POLL_INTERVAL";
     /// `[source] allowed_signers_file` of forge.toml.
     SOURCE_ALLOWED_SIGNERS_FILE = "FORGE_SOURCE_ALLOWED_SIGNERS_FILE";
+    /// `[source] ssh_key_file` of forge.toml.
+    SOURCE_SSH_KEY_FILE = "FORGE_SOURCE_SSH_KEY_FILE";
+    /// `[source] known_hosts_file` of forge.toml.
+    SOURCE_KNOWN_HOSTS_FILE = "FORGE_SOURCE_KNOWN_HOSTS_FILE";
+    /// `[source] username` of forge.toml.
+    SOURCE_USERNAME = "FORGE_SOURCE_USERNAME";
+    /// `[source] password_file` of forge.toml.
+    SOURCE_PASSWORD_FILE = "FORGE_SOURCE_PASSWORD_FILE";
+    /// `[source] ca_file` of forge.toml.
+    SOURCE_CA_FILE = "FORGE_SOURCE_CA_FILE";
     /// `[secrets] identity_file` of forge.toml. `FORGE_SECRETS_ALLOW_<PROJECT>_FILES`, `_ENV` and `_CREDENTIALS` are the lists of
     /// `[secrets.allow.<project>]`, with commas between the values and `_` for each `-` of the project's name.
     SECRETS_IDENTITY_FILE = "FORGE_SECRETS_IDENTITY_FILE";

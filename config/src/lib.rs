@@ -34,7 +34,7 @@ pub use secret::{
 };
 pub use settings::{
     DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonSource, DaemonTls, RegistrationTokenSource, RunAs,
-    RunnerIdentity, RunnerSettings, SourceLocation, StoreKind, Trust, daemon_settings, runner_settings,
+    RunnerIdentity, RunnerSettings, SourceAccess, SourceLocation, StoreKind, Trust, daemon_settings, runner_settings,
 };
 pub use tree::{CheckOptions, Checked, Files, check_tree, tree_recipients};
 pub use units::{DURATION_MS_MAX, UnitError, duration_ms, size_bytes};

@@ -3,12 +3,14 @@
 
 mod daemon;
 mod runner;
+mod source;
 
 pub use daemon::{
-    DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonSource, DaemonTls, RegistrationTokenSource,
-    SourceLocation, StoreKind, daemon_settings,
+    DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonTls, RegistrationTokenSource, StoreKind,
+    daemon_settings,
 };
 pub use runner::{RunAs, RunnerIdentity, RunnerSettings, Trust, runner_settings};
+pub use source::{DaemonSource, SourceAccess, SourceLocation};
 
 use crate::diagnostic::Diagnostic;
 use crate::written::declare::Table;

@@ -10,13 +10,13 @@ use toml::de::DeValue;
 use crate::address::{self, WebAddress};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::env;
-use crate::git;
 use crate::name::Name;
-use crate::resolve::{list, or_default, reference_path};
+use crate::resolve::{list, or_default};
 use crate::secret::{SecretText, SecretsAllow};
+use crate::settings::source::{self, DaemonSource, WrittenSource};
 use crate::settings::{Outcome, read_settings};
 use crate::written::declare::written;
-use crate::written::reader::{Duration, Environment, Named, Place, Shape, Size, Written, hide_leaves};
+use crate::written::reader::{Environment, Named, Place, Shape, Size, Written, hide_leaves};
 use crate::written::sheet::{At, Sheet, Span};
 
 /// The daemon's settings with defaults applied. Paths are as written: a relative one is the daemon's to resolve.
@@ -73,35 +73,6 @@ pub struct DaemonTls {
     pub key_file: PathBuf,
 }
 
-/// Where the watched tree lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DaemonSource {
-    /// A folder or a repository.
-    pub location: SourceLocation,
-    /// A folder inside the repository; empty is its root.
-    pub directory: String,
-    /// The HMAC key of `POST /hooks/config`.
-    pub hook_secret_file: Option<PathBuf>,
-    /// How often it is looked at, in milliseconds.
-    pub poll_interval_ms: u64,
-    /// The keys that commits must be signed by.
-    pub allowed_signers_file: Option<PathBuf>,
-}
-
-/// A folder or a repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceLocation {
-    /// A folder on the daemon's host.
-    Path(PathBuf),
-    /// A git repository.
-    Git {
-        /// Its URL, checked as repositories' are.
-        url: String,
-        /// The branch.
-        branch: String,
-    },
-}
-
 /// What opens the tree's secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DaemonSecrets {
@@ -131,13 +102,8 @@ pub enum StoreKind {
 const DATA_DIR: &str = "/var/lib/forge";
 const LISTEN_API: &str = "0.0.0.0:8443";
 const LISTEN_METRICS: &str = "127.0.0.1:9464";
-const SOURCE_BRANCH: &str = "main";
-const POLL_INTERVAL_MS: u64 = 30_000;
 const LOGS_MAX_BYTES: u64 = 1 << 30;
 const LOGS_DISK_RESERVE_BYTES: u64 = 1 << 30;
-
-/// The shortest poll: a shorter one would only be load.
-const POLL_INTERVAL_MS_MIN: u64 = 100;
 
 /// The least that a log may have: room for Forge's own lines.
 const LOGS_MAX_BYTES_MIN: u64 = 1 << 10;
@@ -189,26 +155,6 @@ written! {
         optional certificate_file: String => env::TLS_CERTIFICATE_FILE,
         /// Its private key in PEM.
         optional key_file: String => env::TLS_KEY_FILE,
-    }
-}
-
-written! {
-    /// Where the watched tree lives: exactly one of `path` and `git`.
-    shown WrittenSource {
-        /// A folder on the daemon's host.
-        optional path: String => env::SOURCE_PATH,
-        /// A git repository.
-        optional git: String => env::SOURCE_GIT,
-        /// Its branch. Default: `main`.
-        optional branch: String => env::SOURCE_BRANCH,
-        /// A folder inside the repository. Default: its root.
-        optional directory: String => env::SOURCE_DIRECTORY,
-        /// The HMAC key of `POST /hooks/config`.
-        optional hook_secret_file: String => env::SOURCE_HOOK_SECRET_FILE,
-        /// How often it is looked at. Default: `"30s"`.
-        optional poll_interval: Duration => env::SOURCE_POLL_INTERVAL,
-        /// Apply only commits signed by these keys, in git's allowed-signers format.
-        optional allowed_signers_file: String => env::SOURCE_ALLOWED_SIGNERS_FILE,
     }
 }
 
@@ -335,7 +281,7 @@ fn resolve(written: WrittenDaemon, sheet: &Sheet) -> Option<DaemonSettings> {
     let token = registration_token(written.runner_registration_token_file, written.runner_registration_token, sheet);
     let listen = listen(written.listen.unwrap_or_default().value, sheet);
     let tls = written.tls.map(|tls| self::tls(tls, sheet));
-    let source = source(written.source, sheet);
+    let source = source::read(written.source, sheet);
     let secrets = secrets(written.secrets.unwrap_or_default().value, sheet);
     let logs = logs(written.logs.unwrap_or_default().value, sheet);
     let store = store(written.store.unwrap_or_default().value, sheet);
@@ -463,55 +409,6 @@ fn tls(written: At<WrittenTls>, sheet: &Sheet) -> Option<DaemonTls> {
     let certificate_file = path("tls.certificate_file", written.value.certificate_file, sheet);
     let key_file = path("tls.key_file", written.value.key_file, sheet);
     Some(DaemonTls { certificate_file: certificate_file??, key_file: key_file?? })
-}
-
-fn source(written: Option<At<WrittenSource>>, sheet: &Sheet) -> Option<DaemonSource> {
-    let span = written.as_ref().map_or(Span::FILE, |source| source.span);
-    let written = written.unwrap_or_default().value;
-    let poll = written.poll_interval.as_ref();
-    if let Some(poll) = poll.filter(|poll| poll.value.0 < POLL_INTERVAL_MS_MIN) {
-        let message = format!("`source.poll_interval` must be at least {POLL_INTERVAL_MS_MIN}ms");
-        sheet.error(poll.span, Code::BadValue, message, None);
-    }
-    let poll_interval_ms = or_default(written.poll_interval, Duration(POLL_INTERVAL_MS)).0;
-    let directory = match written.directory {
-        Some(directory) if !directory.value.is_empty() => reference_path("source.directory", &directory, sheet),
-        _ => Some(String::new()),
-    };
-    let hook_secret_file = path("source.hook_secret_file", written.hook_secret_file, sheet);
-    let allowed_signers_file = path("source.allowed_signers_file", written.allowed_signers_file, sheet);
-    let branch = git::branch("source.branch", written.branch.as_ref(), sheet);
-    let location = match (written.path, written.git) {
-        (Some(path), None) => {
-            if let Some(branch) = &written.branch {
-                let message = "`source.branch` has no effect with `source.path`: a folder is taken as it is";
-                sheet.warning(branch.span, Code::Unused, message, None);
-            }
-            self::path("source.path", Some(path), sheet).flatten().map(SourceLocation::Path)
-        }
-        (None, Some(url)) => git::checked_url("source.git", &url, sheet).map(|url| SourceLocation::Git {
-            url,
-            branch: branch.clone().flatten().unwrap_or_else(|| SOURCE_BRANCH.to_owned()),
-        }),
-        (Some(_), Some(git)) => {
-            let message = "`source.path` and `source.git` are both set, and the tree lives in one place";
-            sheet.error(git.span, Code::Conflict, message, Some("take one of them out".to_owned()));
-            None
-        }
-        (None, None) => {
-            let hint =
-                format!("write `[source]` and below it `path = \"/etc/forge/config\"`, or set {}", env::SOURCE_PATH);
-            sheet.error(span, Code::MissingKey, "`source.path` or `source.git` is missing", Some(hint));
-            None
-        }
-    };
-    Some(DaemonSource {
-        location: location.filter(|_| branch.is_some())?,
-        directory: directory?,
-        hook_secret_file: hook_secret_file?,
-        poll_interval_ms,
-        allowed_signers_file: allowed_signers_file?,
-    })
 }
 
 fn secrets(written: WrittenSecrets, sheet: &Sheet) -> Option<DaemonSecrets> {

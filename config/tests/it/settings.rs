@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use forge_config::{
-    Colour, Diagnostic, RegistrationTokenSource, RunAs, SourceLocation, Trust, daemon_settings, env, runner_settings,
+    Colour, Diagnostic, RegistrationTokenSource, RunAs, SourceAccess, SourceLocation, Trust, daemon_settings, env,
+    runner_settings,
 };
 use proptest::prelude::*;
 
@@ -35,6 +36,9 @@ directory     = "forge"
 hook_secret_file = "/etc/forge/hook"
 poll_interval = "10s"
 allowed_signers_file = "/etc/forge/signers"
+username      = "robot"
+password_file = "/etc/forge/git-token"
+ca_file       = "/etc/forge/git-ca.pem"
 [secrets]
 identity_file = "/etc/forge/identity.age"
 [secrets.allow.shop]
@@ -60,6 +64,9 @@ fn every_key_of_the_daemon_is_read() {
     let url = "https://git.example.com/ops/forge-config.git".to_owned();
     assert_eq!(settings.source.location, SourceLocation::Git { url, branch: "live".into() });
     assert_eq!((settings.source.directory.as_str(), settings.source.poll_interval_ms), ("forge", 10_000));
+    assert_eq!(settings.source.access.username.as_deref(), Some("robot"));
+    assert_eq!(settings.source.access.password_file.as_deref(), Some(Path::new("/etc/forge/git-token")));
+    assert_eq!(settings.source.access.ca_file.as_deref(), Some(Path::new("/etc/forge/git-ca.pem")));
     assert_eq!(settings.secrets.allow["shop"].env, ["SHOP"]);
     assert_eq!((settings.logs.max_bytes, settings.logs.disk_reserve_bytes), (2 << 30, 512 << 20));
 }
@@ -94,6 +101,11 @@ fn each_variable_overrides_its_key() {
         (env::SOURCE_HOOK_SECRET_FILE, "/run/hook"),
         (env::SOURCE_POLL_INTERVAL, "1m"),
         (env::SOURCE_ALLOWED_SIGNERS_FILE, "/run/signers"),
+        (env::SOURCE_SSH_KEY_FILE, "/run/key"),
+        (env::SOURCE_KNOWN_HOSTS_FILE, "/run/hosts"),
+        (env::SOURCE_USERNAME, "ci"),
+        (env::SOURCE_PASSWORD_FILE, "/run/password"),
+        (env::SOURCE_CA_FILE, "/run/ca"),
         (env::SECRETS_IDENTITY_FILE, "/run/identity"),
         ("FORGE_SECRETS_ALLOW_SHOP_FILES", "/run/a, /run/b/*"),
         ("FORGE_SECRETS_ALLOW_NEW_SHOP_CREDENTIALS", "one"),
@@ -110,6 +122,14 @@ fn each_variable_overrides_its_key() {
     let url = "ssh://git@git.example.com/config.git".to_owned();
     assert_eq!(settings.source.location, SourceLocation::Git { url, branch: "next".into() });
     assert_eq!((settings.source.directory.as_str(), settings.source.poll_interval_ms), ("sub/folder", 60_000));
+    let access = SourceAccess {
+        ssh_key_file: Some("/run/key".into()),
+        known_hosts_file: Some("/run/hosts".into()),
+        username: Some("ci".into()),
+        password_file: Some("/run/password".into()),
+        ca_file: Some("/run/ca".into()),
+    };
+    assert_eq!(settings.source.access, access);
     assert_eq!(settings.secrets.allow["shop"].files, ["/run/a", "/run/b/*"]);
     assert_eq!(settings.secrets.allow["shop"].env, ["SHOP"]);
     assert_eq!(settings.secrets.allow["new-shop"].credentials, ["one"]);
@@ -153,6 +173,22 @@ url = "postgres://me:hunter2@db/forge"
         assert!(shown.contains(part), "{part}\n\n{shown}");
     }
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn what_opens_a_repository_must_go_with_where_it_is() {
+    let of = |source: &str| daemon_settings("forge.toml", Some(&format!("[source]\n{source}")), &environment(&[]));
+    let (_, warnings) = of("git = \"ssh://git@h/c\"\nssh_key_file = \"/k\"\nknown_hosts_file = \"/h\"").expect("fine");
+    assert!(warnings.is_empty(), "{}", drawn(&warnings));
+    let (_, warnings) = of("git = \"ssh://git@h/c\"\npassword_file = \"/p\"").expect("fine");
+    assert!(drawn(&warnings).contains("forge.toml:3:17: warning[FORGE-C029]: `source.password_file` has no effect"));
+    let (_, warnings) = of("git = \"https://h/c\"\nusername = \"me\"").expect("fine");
+    assert!(drawn(&warnings).contains("without `source.password_file`"), "{}", drawn(&warnings));
+    let refused = of("git = \"https://h/c\"\nusername = \"a\\nb\"\npassword_file = \"/p\"").expect_err("two lines");
+    assert!(drawn(&refused).contains("one line of text"), "{}", drawn(&refused));
+    // A folder cannot keep what the key promises.
+    let refused = of("path = \"/a\"\nallowed_signers_file = \"/s\"").expect_err("a folder is not signed");
+    assert!(drawn(&refused).contains("forge.toml:3:24: error[FORGE-C024]"), "{}", drawn(&refused));
 }
 
 #[test]

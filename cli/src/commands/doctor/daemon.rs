@@ -69,12 +69,30 @@ fn files(findings: &mut Findings, settings: &DaemonSettings) {
             findings.error("permissions", format!("{key} {} is not there", path.display()), mend);
         }
     }
-    let named = [
-        ("secrets.identity_file", &settings.secrets.identity_file, "restore it: nothing else opens the tree's secrets"),
+    let access = &settings.source.access;
+    let public = [
         (
             "source.allowed_signers_file",
             &settings.source.allowed_signers_file,
             "write the keys into it that may sign commits, in git's allowed-signers format",
+        ),
+        ("source.known_hosts_file", &access.known_hosts_file, "write the server's key into it: `ssh-keyscan` shows it"),
+        ("source.ca_file", &access.ca_file, "write the CA of the git server into it, in PEM"),
+    ];
+    for (key, path, mend) in public {
+        if let Some(path) = path
+            && let Err(error) = std::fs::File::open(path)
+        {
+            findings.error("permissions", format!("{key} {} cannot be read: {error}", path.display()), mend);
+        }
+    }
+    let named = [
+        ("secrets.identity_file", &settings.secrets.identity_file, "restore it: nothing else opens the tree's secrets"),
+        ("source.ssh_key_file", &access.ssh_key_file, "write the private key into it that opens the repository"),
+        (
+            "source.password_file",
+            &access.password_file,
+            "write the password or token into it that opens the repository",
         ),
         ("source.hook_secret_file", &settings.source.hook_secret_file, "write the hook's secret into it"),
     ];
@@ -179,7 +197,13 @@ fn serving(findings: &mut Findings, status: &ConfigStatus) {
         return findings.ok("tree", format!("revision {} serves", status.revision));
     };
     for found in failure.diagnostics.iter().take(MISTAKES_MAX) {
-        let message = format!("{}:{}:{}: {}", found.file, found.line, found.column, found.message);
+        // What is wrong with the source is in no file.
+        let place = if found.file == "source" {
+            found.code.clone()
+        } else {
+            format!("{}:{}:{}", found.file, found.line, found.column)
+        };
+        let message = format!("{place}: {}", found.message);
         let hint = found.hint.as_deref().unwrap_or("correct that line");
         findings.error("tree", message, format!("{hint}; the last good revision serves meanwhile"));
     }
