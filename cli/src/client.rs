@@ -1,7 +1,9 @@
 //! The API from the operator's side: one connection, answers as `forge_api` shapes, problems as errors that say what to do.
 
 use bytes::Bytes;
-use forge_api::{API_PREFIX, ConfigStatus, CreateTask, Page, Problem, RevokeToken, RevokedToken, Runner, Task, Why};
+use forge_api::{
+    API_PREFIX, ApplyConfig, ConfigStatus, CreateTask, Page, Problem, RevokeToken, RevokedToken, Runner, Task, Why,
+};
 use forge_runner::trust::{self, Trust};
 use futures_util::TryStreamExt as _;
 use reqwest::{Method, RequestBuilder, Response};
@@ -192,6 +194,11 @@ impl Client {
     /// Refuses a token from now on.
     pub(crate) async fn revoke_token(&self, hash: String) -> Result<RevokedToken, CliError> {
         self.json(self.request(Method::POST, "/tokens/revoke").json(&RevokeToken { hash })).await
+    }
+
+    /// Has the source looked at now, letting pass what the request names.
+    pub(crate) async fn apply_config(&self, request: &ApplyConfig) -> Result<ConfigStatus, CliError> {
+        self.json(self.request(Method::POST, "/config/apply").json(request)).await
     }
 
     /// What the daemon serves.

@@ -4,6 +4,7 @@
 //! not prove: who may see which project is the routes' business, what a runner or an attempt may do is decided here.
 
 mod attempts;
+mod config;
 mod error;
 mod options;
 mod registration;

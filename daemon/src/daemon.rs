@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forge_api::Secret;
-use forge_config::{CheckOptions, DaemonSettings, RegistrationTokenSource, SourceLocation};
+use forge_config::{CheckOptions, DaemonSettings, DaemonSource, RegistrationTokenSource, SourceAccess, SourceLocation};
 use forge_plugin_host::{Host, HostOptions};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -19,11 +19,12 @@ use crate::check::check_options;
 use crate::clock::Clock;
 use crate::core::{Core, CoreOptions, CoreStartError, CoreTasks, LogLimits, SecretsAllow};
 use crate::files::{self, FileError};
-use crate::gitops::{ApplyOptions, GitOps};
+use crate::gitops::{ApplyOptions, GitOps, GitOptions, SourceOptions};
+use crate::http::auth::FailedAuthentications;
 use crate::http::hosts::KnownHosts;
 use crate::http::limits;
 use crate::http::metrics::{self, Vitals};
-use crate::http::routes::{self, Api};
+use crate::http::routes::{self, Api, Shared};
 use crate::http::serve::{self, BindError, Server, Speech};
 use crate::local::{LocalError, LocalSocket};
 use crate::notify::{self, Notice};
@@ -46,18 +47,18 @@ pub enum StartError {
     /// The settings do not go with this machine.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// A source that this version does not serve.
-    #[error("`source.git = {url:?}` is set, and this version serves folders only: git sources come with a later one")]
-    GitSource {
-        /// The repository's URL.
-        url: String,
-    },
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
     /// The file of the registration token holds none.
     #[error("{path} holds no registration token", path = path.display())]
     NoToken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file of the webhooks' secret holds none.
+    #[error("{path} holds no secret, and `source.hook_secret_file` names it", path = path.display())]
+    NoHookSecret {
         /// The file.
         path: PathBuf,
     },
@@ -91,12 +92,11 @@ impl StartError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Settings(error) => Some(error.hint()),
-            Self::GitSource { .. } => Some(
-                "clone it and set `source.path` in forge.toml to the folder; a `git pull` there is applied by itself"
-                    .to_owned(),
-            ),
             Self::NoToken { .. } => {
                 Some("write the token into it as its only line; `forge token new` makes one".to_owned())
+            }
+            Self::NoHookSecret { .. } => {
+                Some("write a random text into it as its only line, and give the same to the git server".to_owned())
             }
             Self::File(_) => Some("let the daemon's user read and write it".to_owned()),
             Self::Tls(error) => error.hint().map(str::to_owned),
@@ -164,15 +164,16 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
     let plugin_dir = plan.data_dir.join("plugins");
     files::make_private_folder(&plugin_dir)?;
     let host = Host::new(HostOptions { cache_dir: Some(plugin_dir.join("compiled")) })?;
-    let gitops = GitOps::start(ApplyOptions {
-        root: plan.root.clone(),
+    let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
+    let options = ApplyOptions {
         data_dir: plan.data_dir.clone(),
         plugin_dir: plugin_dir.clone(),
         catalog: Catalog::new(host),
         check: plan.check.clone(),
+        identity_file: plan.identity_file.clone(),
         clock: clock.clone(),
-    })
-    .await;
+    };
+    let gitops = GitOps::start(options, plan.source(stopping.clone())?, plan.poll_interval).await;
     let (core, core_tasks) = Core::start(plan.core_options(plugin_dir, &gitops, clock.clone())).await?;
 
     let names = plan.names();
@@ -192,8 +193,16 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         pid: std::process::id(),
     };
 
-    let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
-    let api = Api::new(core.clone(), gitops.applied(), gitops.view(), clock.clone(), draining.clone());
+    let api = Api::new(Shared {
+        core: core.clone(),
+        config: gitops.applied(),
+        view: gitops.view(),
+        gitops: gitops.handle(),
+        hook_secret_file: plan.hook_secret_file.clone(),
+        clock: clock.clone(),
+        failures: FailedAuthentications::default(),
+        shutdown: draining.clone(),
+    });
     let vitals = Vitals::new(core.clone(), gitops.view());
     let known_hosts = KnownHosts::Only {
         names: names.into_iter().collect(),
@@ -217,7 +226,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
     let (serving, beside) = (TaskTracker::new(), TaskTracker::new());
     serving.spawn(api_server.serve(draining.clone()));
     beside.spawn(metrics_server.serve(stopping.clone()));
-    beside.spawn(gitops.run(stopping.clone()));
+    beside.spawn(gitops.run(core.clone(), stopping.clone()));
     if let Some(certificates) = certificates {
         beside.spawn(keep_fresh(certificates, clock, stopping.clone()));
     }
@@ -301,7 +310,9 @@ impl Daemon {
 /// The settings with what the machine adds.
 struct Plan {
     data_dir: PathBuf,
-    root: PathBuf,
+    source: DaemonSource,
+    poll_interval: Duration,
+    hook_secret_file: Option<PathBuf>,
     api: SocketAddr,
     metrics: SocketAddr,
     web_host: Option<String>,
@@ -316,10 +327,10 @@ struct Plan {
 
 impl Plan {
     fn of(settings: DaemonSettings) -> Result<Self, StartError> {
-        let root = match settings.source.location {
-            SourceLocation::Path(path) => absolute(&path)?,
-            SourceLocation::Git { url, branch: _ } => return Err(StartError::GitSource { url }),
-        };
+        let hook_secret_file = settings.source.hook_secret_file.as_deref().map(absolute).transpose()?;
+        if let Some(path) = &hook_secret_file {
+            one_line(path, || StartError::NoHookSecret { path: path.clone() })?;
+        }
         let api = settings::address("listen.api", &settings.listen.api)?;
         if settings.listen.insecure_http {
             settings::check_insecure_address(api)?;
@@ -327,7 +338,9 @@ impl Plan {
         let secrets_allow = settings.secrets.allow.iter();
         Ok(Self {
             data_dir: absolute(&settings.data_dir)?,
-            root,
+            poll_interval: Duration::from_millis(settings.source.poll_interval_ms),
+            hook_secret_file,
+            source: settings.source,
             api,
             metrics: settings::address("listen.metrics", &settings.listen.metrics)?,
             web_host: settings.web_host,
@@ -341,6 +354,30 @@ impl Plan {
                 attempt_bytes_max: settings.logs.max_bytes,
                 disk_reserve_bytes: settings.logs.disk_reserve_bytes,
             },
+        })
+    }
+
+    fn source(&self, stopping: CancellationToken) -> Result<SourceOptions, StartError> {
+        let DaemonSource { location, directory, access, allowed_signers_file, .. } = &self.source;
+        // git runs in another folder than the daemon, and would take a relative path to mean another file.
+        let file = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
+        Ok(match location {
+            SourceLocation::Path(path) => SourceOptions::Folder(absolute(path)?),
+            SourceLocation::Git { url, branch } => SourceOptions::Git(Box::new(GitOptions {
+                url: url.clone(),
+                branch: branch.clone(),
+                directory: directory.clone(),
+                access: SourceAccess {
+                    ssh_key_file: file(&access.ssh_key_file)?,
+                    known_hosts_file: file(&access.known_hosts_file)?,
+                    username: access.username.clone(),
+                    password_file: file(&access.password_file)?,
+                    ca_file: file(&access.ca_file)?,
+                },
+                allowed_signers_file: file(allowed_signers_file)?,
+                folder: self.data_dir.join("source"),
+                stopping,
+            })),
         })
     }
 
@@ -406,13 +443,16 @@ fn bound(listener: &TcpListener) -> Result<SocketAddr, StartError> {
 fn registration_token(source: RegistrationTokenSource) -> Result<Secret, StartError> {
     match source {
         RegistrationTokenSource::Inline(token) => Ok(Secret::new(token.reveal())),
-        RegistrationTokenSource::File(path) => {
-            let text = std::fs::read_to_string(&path).map_err(|error| FileError::new("read", &path, error))?;
-            match text.trim() {
-                "" => Err(StartError::NoToken { path }),
-                token => Ok(Secret::new(token)),
-            }
-        }
+        RegistrationTokenSource::File(path) => one_line(&path, || StartError::NoToken { path: path.clone() }),
+    }
+}
+
+/// The secret that is a file's only line.
+fn one_line(path: &Path, empty: impl FnOnce() -> StartError) -> Result<Secret, StartError> {
+    let text = std::fs::read_to_string(path).map_err(|error| FileError::new("read", path, error))?;
+    match text.trim() {
+        "" => Err(empty()),
+        secret => Ok(Secret::new(secret)),
     }
 }
 

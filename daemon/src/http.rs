@@ -8,7 +8,8 @@
 //! | `hosts` | the names that the API answers to |
 //! | `auth` | tokens, roles, failed attempts by address |
 //! | `routes` | the table of routes |
-//! | `runner_side`, `user_side`, `task_log` | the routes themselves |
+//! | `runner_side`, `user_side`, `task_log`, `tokens`, `config` | the routes themselves |
+//! | `hooks` | what git servers call |
 //! | `metrics` | `/healthz`, `/readyz`, `/metrics` |
 //! | `body`, `path`, `problem` | reading requests, and errors in one shape |
 //! | `limits` | every bound, in one place |
@@ -16,8 +17,10 @@
 //! Nothing here decides what a task or a runner may do: that is the core's.
 
 mod answer;
-mod auth;
+pub(crate) mod auth;
 mod body;
+mod config;
+mod hooks;
 pub(crate) mod hosts;
 pub(crate) mod limits;
 pub(crate) mod metrics;

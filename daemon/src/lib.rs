@@ -7,7 +7,7 @@
 //! | [`store`] | SQLite behind one writer |
 //! | [`logs`] | one append-only file an attempt |
 //! | [`secrets`] | tokens, keys, what a job may see |
-//! | `gitops` | from a watched folder to the revision that serves |
+//! | `gitops` | from a watched folder or a repository to the revision that serves |
 //! | `plugins` | what plugins say of themselves |
 //! | `http` | the public API and the metrics listener |
 //! | `local` | the operator socket |

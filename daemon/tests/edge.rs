@@ -5,9 +5,13 @@ mod harness;
 
 #[path = "edge/access.rs"]
 mod access;
+#[path = "edge/hooks.rs"]
+mod hooks;
 #[path = "edge/hostile.rs"]
 mod hostile;
 #[path = "edge/life.rs"]
 mod life;
 #[path = "edge/tree.rs"]
 mod tree;
+#[path = "edge/watch.rs"]
+mod watch;

@@ -166,6 +166,17 @@ pub(crate) enum ConfigCommand {
         #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
         output: OutputFormat,
     },
+    /// Have the newest revision applied now, and let it pass a guard where you name it
+    Apply {
+        /// The revision that may remove more than half of a kind's objects, or every runner
+        #[arg(long, value_name = "REV")]
+        prune: Option<String>,
+        /// The commit that may follow without descending from the one that serves
+        #[arg(long, value_name = "REV")]
+        accept_rewrite: Option<String>,
+        #[command(flatten)]
+        at: Ask,
+    },
     /// Show the revision that serves, and why a newer one does not
     Status {
         /// On the daemon's own host: its settings, instead of a URL and a token

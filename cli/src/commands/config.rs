@@ -1,31 +1,20 @@
 //! `forge config`: check a tree before it is pushed, and ask what a daemon serves.
 
+mod serving;
+
 use std::path::Path;
 use std::process::ExitCode;
 
-use forge_api::{ConfigStatus, Diagnostic, Severity};
-
-use super::CLIENT_THREADS;
 use crate::args::{ConfigCommand, OutputFormat};
-use crate::client::Client;
 use crate::error::{CliError, file_error};
-use crate::printer::{Printer, Table};
-use crate::{runtime, settings};
+use crate::printer::Printer;
+use crate::settings;
 
 pub(crate) fn run(command: ConfigCommand, printer: &Printer) -> Result<ExitCode, CliError> {
     match command {
         ConfigCommand::Check { directory, config, output } => check(&directory, config.as_deref(), output, printer),
-        ConfigCommand::Status { config, at } => runtime::run(CLIENT_THREADS, async {
-            let status = match config {
-                Some(path) => {
-                    let data_dir = settings::daemon(&path, &settings::environment(), printer)?.data_dir;
-                    crate::local::config_status(&data_dir).await?
-                }
-                None => Client::connect(&at.connection)?.config().await?,
-            };
-            show(&status, at.output, printer);
-            Ok(ExitCode::SUCCESS)
-        }),
+        ConfigCommand::Apply { prune, accept_rewrite, at } => serving::apply(prune, accept_rewrite, &at, printer),
+        ConfigCommand::Status { config, at } => serving::status(config.as_deref(), &at, printer),
     }
 }
 
@@ -66,53 +55,4 @@ fn check(
         printer.error(&report.summary());
     }
     Ok(ExitCode::from(1))
-}
-
-fn show(status: &ConfigStatus, output: OutputFormat, printer: &Printer) {
-    if output == OutputFormat::Json {
-        return printer.json(status);
-    }
-    let mut table = Table::new(&["source", &status.source]);
-    let serving = if status.revision.is_empty() { "none: an empty tree serves" } else { &status.revision };
-    table.row(["revision".to_owned(), serving.to_owned()]);
-    table.row(["applied".to_owned(), status.applied_at.map_or_else(|| "-".to_owned(), |moment| moment.to_string())]);
-    let Some(failure) = &status.last_error else {
-        table.row(["newest".to_owned(), "applied".to_owned()]);
-        return printer.data(&table.draw());
-    };
-    table.row(["newest".to_owned(), format!("{} was refused at {}", failure.revision, failure.at)]);
-    printer.data(&table.draw());
-    printer.talk("");
-    printer.talk(&failure.diagnostics.iter().map(drawn).collect::<Vec<_>>().join("\n\n"));
-    printer.hint("the last good revision keeps serving; mend the tree, and it is applied by itself");
-}
-
-/// A mistake that came over the wire, on the user's own line.
-fn drawn(diagnostic: &Diagnostic) -> String {
-    let Diagnostic { file, line, column, code, message, hint, severity, source_line } = diagnostic;
-    let severity = match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
-    };
-    let mut text = format!("{file}:{line}:{column}: {severity}[{code}]: {message}");
-    if !source_line.is_empty() {
-        let indent = source_line
-            .chars()
-            .take((*column as usize).saturating_sub(1))
-            .map(|character| if character == '\t' { '\t' } else { ' ' });
-        let number = line.to_string();
-        let gutter = " ".repeat(number.len());
-        text.push_str(&format!("\n{number} | {source_line}\n{gutter} | {}^", indent.collect::<String>()));
-    }
-    if let Some(hint) = hint {
-        text.push_str(&format!("\n  hint: {hint}"));
-    }
-    text.chars()
-        .map(
-            |character| {
-                if character.is_control() && !matches!(character, '\n' | '\t') { '\u{fffd}' } else { character }
-            },
-        )
-        .collect()
 }

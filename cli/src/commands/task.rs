@@ -110,6 +110,10 @@ pub(crate) fn show(task: &Task, output: OutputFormat, printer: &Printer) {
     row("runner", task.runner.clone());
     row("required tag", task.required_tag.clone());
     row("revision", Some(task.revision.clone()));
+    if let (Some(author), Some(subject)) = (&task.revision_author, &task.revision_subject) {
+        row("revision by", Some(author.clone()));
+        row("revision says", Some(subject.clone()));
+    }
     row("commit", task.commit.clone());
     row("exit code", task.exit_code.map(|code| code.to_string()));
     let trigger = serde_json::to_value(task.trigger.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));

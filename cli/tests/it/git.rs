@@ -20,7 +20,8 @@ pub(crate) fn commit(folder: &Path, script: &str) -> String {
     git(folder, &["rev-parse", "HEAD"])
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+/// Runs git with nothing of the machine's configuration; answers what it prints.
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(arguments)
         .current_dir(folder)

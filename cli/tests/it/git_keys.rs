@@ -8,7 +8,7 @@ use crate::harness::{Daemon, Finished, Process, SSHD, World, free_port, need, ut
 use crate::secrets::{encrypted, identity};
 
 /// A key pair of a story.
-fn key_pair(world: &World, name: &str, passphrase: &str) -> PathBuf {
+pub(crate) fn key_pair(world: &World, name: &str, passphrase: &str) -> PathBuf {
     let file = world.path(name);
     need("ssh-keygen", "openssh-client");
     let status = Command::new("ssh-keygen")
@@ -19,13 +19,13 @@ fn key_pair(world: &World, name: &str, passphrase: &str) -> PathBuf {
     file
 }
 
-fn user() -> String {
+pub(crate) fn user() -> String {
     let output = Command::new("id").arg("-un").output().expect("id runs");
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
 /// A real sshd on loopback that lets `keys` in as this user, with the host key `host_key`.
-fn sshd(world: &World, port: u16, host_key: &Path, keys: &[&Path]) -> Process {
+pub(crate) fn sshd(world: &World, port: u16, host_key: &Path, keys: &[&Path]) -> Process {
     need(SSHD, "openssh-server");
     let authorized: String =
         keys.iter().map(|key| std::fs::read_to_string(key.with_extension("pub")).expect("a public key")).collect();
@@ -219,7 +219,7 @@ server.serve_forever()
 "#;
 
 /// Starts the server; answers it, its port and its certificate.
-fn https_server(world: &World, root: &Path, login: &str) -> (Process, u16, PathBuf) {
+pub(crate) fn https_server(world: &World, root: &Path, login: &str) -> (Process, u16, PathBuf) {
     let (certificate, key) = (world.path("https.pem"), world.path("https.key"));
     need("openssl", "openssl");
     need("python3", "python3");

@@ -51,7 +51,32 @@ pub struct ConfigFailure {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// What `GET /config` answers.
+/// The commit that a revision is, where its source is a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigCommit {
+    /// Who wrote it, as `Name <address>`.
+    pub author: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// When it was committed.
+    pub committed_at: Timestamp,
+    /// Whose signature it carries, as the allowed signers name them; null where none is asked for.
+    pub signed_by: Option<String>,
+}
+
+/// What `POST /config/apply` takes: nothing has the source looked at now, and either field lets one revision pass a guard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyConfig {
+    /// The revision that may remove more than the prune guard lets through.
+    #[serde(default)]
+    pub prune: Option<String>,
+    /// The commit that may follow without descending from the one that serves.
+    #[serde(default)]
+    pub accept_rewrite: Option<String>,
+}
+
+/// What `GET /config` and `POST /config/apply` answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
     /// The revision that serves; empty while an empty tree does.
@@ -60,6 +85,12 @@ pub struct ConfigStatus {
     pub applied_at: Option<Timestamp>,
     /// Where the tree lives.
     pub source: String,
-    /// The newest revision when it was refused.
+    /// The commit of the revision that serves; absent for a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<ConfigCommit>,
+    /// When the repository was last fetched; absent for a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_at: Option<Timestamp>,
+    /// The newest revision when it was refused, or the source's own failure, whose revision may be empty.
     pub last_error: Option<ConfigFailure>,
 }

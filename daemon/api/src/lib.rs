@@ -18,7 +18,7 @@ pub use attempt::{
     AttemptOutcome, AttemptResult, ContentRange, ContentRangeError, LogAccepted, ResultAccepted, StartRequest,
     StartResponse,
 };
-pub use config::{ConfigFailure, ConfigStatus, Diagnostic, Severity};
+pub use config::{ApplyConfig, ConfigCommit, ConfigFailure, ConfigStatus, Diagnostic, Severity};
 pub use id::{AttemptId, AttemptIdError};
 pub use job::{
     Grants, Inventory, InventorySource, Job, JobKey, KeyMaterial, Limits, OnRunnerLost, PluginRef, Repository,

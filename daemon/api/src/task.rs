@@ -152,6 +152,12 @@ pub struct Task {
     pub required_tag: Option<String>,
     /// The revision of the configuration that it was created from.
     pub revision: String,
+    /// Who made that revision, as `Name <address>`; absent where the tree is a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_author: Option<String>,
+    /// The first line of what its author said; absent where the tree is a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_subject: Option<String>,
     /// The repository's commit, once the first attempt has resolved it.
     pub commit: Option<String>,
     /// The exit code of its process, where there was one.

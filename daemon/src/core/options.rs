@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forge_api::{AttemptId, RunnerStatus, Secret, TaskState, Timestamp};
+use forge_api::{AttemptId, ConfigCommit, RunnerStatus, Secret, TaskState, Timestamp};
 use forge_config::SecretsAllow;
 use forge_config::meant::Tree;
 use tokio::sync::watch;
@@ -41,6 +41,8 @@ pub struct Applied {
     pub tree: Arc<Tree>,
     /// When it was applied; `None` while an empty tree serves.
     pub applied_at: Option<Timestamp>,
+    /// Its commit, where it comes from a repository.
+    pub commit: Option<ConfigCommit>,
 }
 
 /// How much logs may take.

@@ -52,6 +52,7 @@ impl Core {
         let new = NewTask {
             spec: TaskSpec::of(&applied.tree, &project, &template).map_err(internal)?,
             revision: applied.revision.clone(),
+            revision_commit: applied.commit.as_ref().map(|commit| (commit.author.clone(), commit.subject.clone())),
             trigger,
             variables: answers.plain,
             arguments: request.arguments,

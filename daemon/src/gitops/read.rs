@@ -32,13 +32,16 @@ pub(crate) const TREE_DEPTH_MAX: usize = 16;
 /// How often a tree that does not stand still is read again before this look is given up.
 const READS_MAX: u32 = 40;
 
+/// How long a checkout of git's is waited for.
+const CHECKOUT_MAX: Duration = Duration::from_secs(30);
+
 /// The pause between two reads that must agree.
 const READ_PAUSE: Duration = Duration::from_millis(60);
 
 /// A tree as it lies on the disk.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ReadTree {
-    /// Hex SHA-256 over the sorted paths and contents.
+    /// Of a folder the hex SHA-256 over the sorted paths and contents, of a repository the commit.
     pub(crate) revision: String,
     /// The files.
     pub(crate) files: Files,
@@ -55,16 +58,40 @@ pub(crate) struct NeverStill {
 
 /// Reads until two reads agree, so that half of a burst is never taken for a tree. It blocks.
 pub(crate) fn read_until_still(root: &Path) -> Result<ReadTree, NeverStill> {
+    let mut patience = CHECKOUT_MAX.as_millis() / READ_PAUSE.as_millis();
+    while patience > 0 && is_checking_out(root) {
+        patience -= 1;
+        std::thread::sleep(READ_PAUSE);
+    }
     let mut before = read_once(root);
     for _ in 0..READS_MAX {
         std::thread::sleep(READ_PAUSE);
         let after = read_once(root);
+        if is_checking_out(root) {
+            before = after;
+            continue;
+        }
         if after.revision == before.revision && after.findings == before.findings {
             return Ok(after);
         }
         before = after;
     }
     Err(NeverStill { folder: root.to_owned() })
+}
+
+/// Whether git is writing the folder's files: it holds the index's lock from before the first of them until after the last. A
+/// lock that a killed git has left behind grows old, and then it says nothing any more.
+fn is_checking_out(root: &Path) -> bool {
+    let repository = root.ancestors().map(|folder| folder.join(".git")).find(|git| git.exists());
+    let Some(repository) = repository else { return false };
+    // In a linked worktree it is a file that names the folder.
+    let named = fs::read_to_string(&repository).ok();
+    let folder = named
+        .as_deref()
+        .and_then(|text| text.trim().strip_prefix("gitdir: "))
+        .map_or_else(|| repository.clone(), |folder| repository.parent().unwrap_or(root).join(folder));
+    let began = fs::metadata(folder.join("index.lock")).and_then(|lock| lock.modified());
+    began.is_ok_and(|began| began.elapsed().is_ok_and(|age| age < CHECKOUT_MAX))
 }
 
 /// Reads once, whatever the tree is doing.
@@ -104,15 +131,31 @@ pub(crate) fn revision_of(files: &Files) -> String {
     hex::encode(hash.finish().as_ref())
 }
 
+/// What cannot be read, as a mistake of its file.
+pub(super) fn finding(file: &str, code: Code, message: String, hint: Option<&str>) -> Diagnostic {
+    Diagnostic {
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        code,
+        message,
+        hint: hint.map(str::to_owned),
+        severity: Severity::Error,
+        source_line: String::new(),
+        source_column: 1,
+        span_width: 1,
+    }
+}
+
 /// What a file of the tree is, by its name.
-#[derive(Clone, Copy)]
-enum Kind {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
     Toml,
     Component,
 }
 
 impl Kind {
-    fn of(name: &str) -> Option<Self> {
+    pub(super) fn of(name: &str) -> Option<Self> {
         match Path::new(name).extension().and_then(OsStr::to_str) {
             Some("toml") => Some(Self::Toml),
             Some("wasm") => Some(Self::Component),
@@ -120,7 +163,7 @@ impl Kind {
         }
     }
 
-    const fn bytes_max(self) -> u64 {
+    pub(super) const fn bytes_max(self) -> u64 {
         match self {
             Self::Toml => TOML_BYTES_MAX,
             Self::Component => COMPONENT_BYTES_MAX,
@@ -138,18 +181,7 @@ struct Reader {
 
 impl Reader {
     fn find(&mut self, file: &str, code: Code, message: String, hint: Option<&str>) {
-        self.findings.entry(file.to_owned()).or_insert_with(|| Diagnostic {
-            file: file.to_owned(),
-            line: 1,
-            column: 1,
-            code,
-            message,
-            hint: hint.map(str::to_owned),
-            severity: Severity::Error,
-            source_line: String::new(),
-            source_column: 1,
-            span_width: 1,
-        });
+        self.findings.entry(file.to_owned()).or_insert_with(|| finding(file, code, message, hint));
     }
 
     /// `above` holds the real folders that lead here: one that comes again is a symlink loop.
@@ -274,6 +306,24 @@ mod tests {
         assert_eq!(read_once(root).revision, tree.revision);
         put(root, "runners/a.toml", "y");
         assert_ne!(read_once(root).revision, tree.revision);
+    }
+
+    #[test]
+    fn a_checkout_of_gits_is_waited_for_and_a_left_lock_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("deploy");
+        put(&root, "runners/a.toml", "x");
+        assert!(!is_checking_out(&root));
+        put(folder.path(), ".git/index.lock", "");
+        assert!(is_checking_out(&root), "the repository may begin above the tree");
+        let lock = fs::File::options().write(true).open(folder.path().join(".git/index.lock")).expect("opened");
+        lock.set_modified(std::time::SystemTime::now() - CHECKOUT_MAX).expect("aged");
+        assert!(!is_checking_out(&root));
+        // A linked worktree names its folder in a file.
+        put(&root, ".git", "gitdir: ../.git/worktrees/deploy\n");
+        assert!(!is_checking_out(&root));
+        put(folder.path(), ".git/worktrees/deploy/index.lock", "");
+        assert!(is_checking_out(&root));
     }
 
     #[test]

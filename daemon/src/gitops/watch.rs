@@ -1,8 +1,8 @@
 //! Sees that the folder changed. It never says what changed: whoever listens reads the whole tree anyway.
 //!
 //! inotify tells at once, wherever a symlink leads; the watches are set anew before every read, since a swapped symlink or a
-//! folder made anew has other folders behind it. Where watches run out it falls back to looking every two seconds and says so. A slow look every
-//! thirty seconds stands behind both: network file systems tell nothing.
+//! folder made anew has other folders behind it. Where watches run out it falls back to looking every two seconds and says so. A slow look at
+//! every `source.poll_interval` stands behind both: network file systems tell nothing.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,6 @@ const QUIET: Duration = Duration::from_millis(100);
 /// A burst that does not end is looked at after this.
 const BURST_MAX: Duration = Duration::from_millis(500);
 
-/// How often the folder is looked at even when nothing was heard.
-const SAFETY_LOOK: Duration = Duration::from_secs(30);
-
 /// How often the folder is looked at when it cannot be watched.
 const POLLING_LOOK: Duration = Duration::from_secs(2);
 
@@ -31,6 +28,8 @@ pub(crate) struct FolderWatch {
     root: PathBuf,
     changed: Arc<Notify>,
     state: State,
+    /// How often the folder is looked at even when nothing was heard: `source.poll_interval`.
+    safety_look: Duration,
     next_look: Instant,
 }
 
@@ -44,12 +43,13 @@ enum State {
 
 impl FolderWatch {
     /// Begins to watch. What happens from here on is not missed, so read the tree after this.
-    pub(crate) fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path, safety_look: Duration) -> Self {
         let mut watch = Self {
             root: root.to_owned(),
             changed: Arc::new(Notify::new()),
             state: State::Polling,
-            next_look: Instant::now() + SAFETY_LOOK,
+            safety_look,
+            next_look: Instant::now() + safety_look,
         };
         watch.arm(true);
         watch
@@ -93,7 +93,7 @@ impl FolderWatch {
                     tracing::info!(folder = %self.root.display(), "the folder is watched again");
                 }
                 self.state = State::Watching { _watcher: watcher };
-                self.next_look = Instant::now() + SAFETY_LOOK;
+                self.next_look = Instant::now() + self.safety_look;
             }
             Err(error) => {
                 if announce {
@@ -105,7 +105,7 @@ impl FolderWatch {
                     );
                 }
                 self.state = State::Polling;
-                self.next_look = Instant::now() + POLLING_LOOK;
+                self.next_look = Instant::now() + POLLING_LOOK.min(self.safety_look);
             }
         }
     }
@@ -149,7 +149,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    /// Far less than the safety look: whoever answers within it has heard the change.
+    /// A safety look that no test lives to see: whoever answers has heard the change.
+    const NEVER: Duration = Duration::from_secs(3600);
+
     const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
     async fn hears(watch: &mut FolderWatch, what: &str, change: impl FnOnce()) {
@@ -166,7 +168,7 @@ mod tests {
         fs::write(root.join("..two/runners/a.toml"), "").expect("written");
         symlink("..one", root.join("..data")).expect("linked");
         symlink("..data/runners", root.join("runners")).expect("linked");
-        let mut watch = FolderWatch::new(&root);
+        let mut watch = FolderWatch::new(&root, NEVER);
         hears(&mut watch, "a new file", || fs::write(root.join("a.toml"), "1").expect("written")).await;
         hears(&mut watch, "a rename over it", || {
             fs::write(root.join(".a.new"), "2").expect("written");
@@ -190,7 +192,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn reading_is_no_change_and_a_burst_is_one() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut watch = FolderWatch::new(folder.path());
+        let mut watch = FolderWatch::new(folder.path(), NEVER);
         hears(&mut watch, "a burst", || {
             for number in 0..300 {
                 fs::write(folder.path().join(format!("{number}.toml")), "x").expect("written");

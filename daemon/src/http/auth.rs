@@ -192,7 +192,8 @@ fn wrong(parts: &Parts, api: &Api, hint: &str) -> Refusal {
     }
 }
 
-fn wrong_from(peer: Peer, api: &Api, hint: &str) -> Refusal {
+/// Counts what was wrong, and says so.
+pub(super) fn wrong_from(peer: Peer, api: &Api, hint: &str) -> Refusal {
     tracing::info!(remote = %peer.remote, "a request without a valid token was refused");
     match api.failures.failed(peer.remote.ip(), api.clock.elapsed_ms()) {
         Some(seconds) => too_many(seconds),
@@ -200,7 +201,8 @@ fn wrong_from(peer: Peer, api: &Api, hint: &str) -> Refusal {
     }
 }
 
-fn too_many(seconds: u64) -> Refusal {
+/// The refusal of an address that was wrong too often.
+pub(super) fn too_many(seconds: u64) -> Refusal {
     Refusal::new(429, "too-many-failures", "Too many failed authentications", "this address sent too many wrong tokens")
         .hint("correct the token, then try again after the time in Retry-After")
         .retry_after(seconds)

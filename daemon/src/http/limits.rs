@@ -67,3 +67,15 @@ pub(crate) const LOG_READ_BYTES_MAX: usize = 256 * 1024;
 
 /// The longest Idempotency-Key.
 pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The most bytes of a push webhook: what the largest of the git servers sends. They are hashed as they come, and not kept.
+pub(crate) const HOOK_BODY_BYTES_MAX: u64 = 25 * 1024 * 1024;
+
+/// From the end of the headers to the end of a webhook's body.
+pub(crate) const HOOK_BODY_READ_MAX: Duration = Duration::from_secs(10);
+
+/// How far the clock of whoever signs a webhook may be from ours.
+pub(crate) const HOOK_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// How long an admin who applies a revision is kept waiting for it; it is applied all the same.
+pub(crate) const APPLY_WAIT_MAX: Duration = Duration::from_secs(120);

@@ -1,6 +1,7 @@
 //! The table of routes under `/api/v1`, and what they share.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::FailedAuthentications;
 use super::problem::Refusal;
-use super::{runner_side, task_log, tokens, user_side};
+use super::{config, hooks, runner_side, task_log, tokens, user_side};
 use crate::clock::Clock;
 use crate::core::{Applied, Core};
-use crate::gitops::ConfigView;
+use crate::gitops::{ConfigView, GitOpsHandle};
 
 /// What every route may use.
 #[derive(Clone)]
@@ -27,6 +28,10 @@ pub(crate) struct Shared {
     pub(crate) config: watch::Receiver<Arc<Applied>>,
     /// The revision and its mistakes.
     pub(crate) view: ConfigView,
+    /// What looks at the source when it is asked to.
+    pub(crate) gitops: GitOpsHandle,
+    /// The secret of webhooks.
+    pub(crate) hook_secret_file: Option<PathBuf>,
     /// The clock.
     pub(crate) clock: Clock,
     /// Wrong tokens by address.
@@ -45,14 +50,8 @@ impl Deref for Api {
 
 impl Api {
     /// What the routes share.
-    pub(crate) fn new(
-        core: Core,
-        config: watch::Receiver<Arc<Applied>>,
-        view: ConfigView,
-        clock: Clock,
-        shutdown: CancellationToken,
-    ) -> Self {
-        Self(Arc::new(Shared { core, config, view, clock, failures: FailedAuthentications::default(), shutdown }))
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
     }
 }
 
@@ -82,10 +81,13 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/runners/{name}", get(user_side::runner).delete(user_side::remove_runner))
         .route("/runners/{name}/drain", post(user_side::drain_runner))
         .route("/runners/{name}/resume", post(user_side::resume_runner))
-        .route("/config", get(user_side::config))
+        .route("/config", get(config::status))
+        .route("/config/apply", post(config::apply))
         .route("/tokens/revoke", post(tokens::revoke));
     Router::new()
         .nest(forge_api::API_PREFIX, routes)
+        // Git servers call it, which know nothing of the API.
+        .route("/hooks/config", post(hooks::config))
         .fallback(async |uri: http::Uri| {
             Refusal::not_found("route", uri.path()).hint("the API's routes stand under /api/v1")
         })

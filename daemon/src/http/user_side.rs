@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use forge_api::{
-    ConfigStatus, CreateTask, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, SurveyQuestion, Task, TaskState,
-    TemplateSummary, Why,
+    CreateTask, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, SurveyQuestion, Task, TaskState, TemplateSummary,
+    Why,
 };
 use forge_config::meant::{Project, QuestionKind, Role, Template};
 use http::header::{HeaderMap, LOCATION};
@@ -275,16 +275,4 @@ pub(super) async fn remove_runner(
     tracing::info!(runner = name, by = access.name(), "a runner is removed");
     api.core.remove_runner(&name).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// `GET /config`: to a token of some projects only the mistakes in their folders, since a mistake shows the line that it is in.
-pub(super) async fn config(State(api): State<Api>, access: Access) -> Json<ConfigStatus> {
-    let mut status = api.view.status();
-    if let (Some(projects), Some(failure)) = (access.visible(), status.last_error.as_mut()) {
-        failure.diagnostics.retain(|found| {
-            let project = found.file.strip_prefix("projects/").and_then(|rest| rest.split('/').next());
-            project.is_some_and(|project| projects.iter().any(|name| name == project))
-        });
-    }
-    Json(status)
 }

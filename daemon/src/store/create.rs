@@ -15,6 +15,8 @@ use crate::scheduler::task::Happening;
 pub(crate) struct NewTask {
     pub(crate) spec: TaskSpec,
     pub(crate) revision: String,
+    /// The author and the subject of its commit.
+    pub(crate) revision_commit: Option<(String, String)>,
     pub(crate) trigger: Trigger,
     pub(crate) variables: Map<String, Value>,
     pub(crate) arguments: Vec<String>,
@@ -160,8 +162,8 @@ fn insert(
         .prepare_cached(
             "INSERT INTO tasks (project, template, state, reason, required_tag, priority, concurrency, revision,
                  trigger_kind, trigger_by, variables, arguments, secret_answers, had_secret_answers, spec, retries_left,
-                 created_at, queued_at, ready_at, finished_at, deadline_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?17, ?18, ?19)",
+                 created_at, queued_at, ready_at, finished_at, deadline_at, revision_author, revision_subject)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?17, ?18, ?19, ?20, ?21)",
         )?
         .execute(params![
             new.spec.project,
@@ -183,6 +185,8 @@ fn insert(
             micros,
             state.is_final().then_some(micros),
             deadline::deadline(&open).map(Timestamp::unix_micros),
+            new.revision_commit.as_ref().map(|(author, _)| author),
+            new.revision_commit.as_ref().map(|(_, subject)| subject),
         ])?;
     u64::try_from(connection.last_insert_rowid()).map_err(|_| StoreError::Sql(rusqlite::Error::InvalidQuery))
 }

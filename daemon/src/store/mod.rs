@@ -5,6 +5,7 @@
 
 pub(crate) mod copies;
 mod create;
+mod events;
 mod open;
 mod plan;
 mod queries;
@@ -24,6 +25,7 @@ use forge_api::{AttemptId, AttemptResult, Task, TaskState, Timestamp};
 use crate::scheduler::task::Happening;
 
 pub(crate) use create::{Idempotency, Made, NewTask};
+pub(crate) use events::NewEvent;
 pub(crate) use plan::{Choice, Plan, QueueFacts};
 pub(crate) use queries::{AttemptView, Circumstances, Delivery, Listing, LogState};
 pub(crate) use retain::Keep;

@@ -17,10 +17,11 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x464f_5247;
 
 /// Numbered changes of the schema, oldest first; a database's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema/0001_initial.sql"),
     include_str!("schema/0002_grants_and_counts.sql"),
     include_str!("schema/0003_revoked_tokens.sql"),
+    include_str!("schema/0004_revisions_and_events.sql"),
 ];
 
 /// How long a connection waits for another one's lock: only checkpoints and readers ever hold one.
@@ -155,7 +156,7 @@ mod tests {
         let before = std::fs::read(&path).expect("read");
         let error = open_writer(&path).expect_err("newer");
         let text = error.to_string();
-        assert!(text.contains("version 7") && text.contains("version 3"), "{text}");
+        assert!(text.contains("version 7") && text.contains("version 4"), "{text}");
         assert_eq!(std::fs::read(&path).expect("read"), before);
     }
 

@@ -58,7 +58,8 @@ pub(super) fn to_name<T: Serialize>(value: &T) -> Result<String, rusqlite::Error
 pub(super) const TASK_COLUMNS: &str = "t.number, t.project, t.template, t.state, t.reason, t.attempt, \
      (SELECT a.runner FROM attempts a WHERE a.task = t.number AND a.attempt = t.attempt), \
      t.required_tag, t.revision, t.commit_id, t.exit_code, t.trigger_kind, t.trigger_by, t.variables, \
-     t.created_at, t.assigned_at, t.started_at, t.finished_at, t.summary";
+     t.created_at, t.assigned_at, t.started_at, t.finished_at, t.summary, \
+     t.revision_author, t.revision_subject";
 
 /// A task as the API shows it; the log's length is known elsewhere.
 pub(super) fn task(row: &Row<'_>) -> Result<Task, rusqlite::Error> {
@@ -72,6 +73,8 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, rusqlite::Error> {
         runner: row.get(6)?,
         required_tag: row.get::<_, Option<String>>(7)?.filter(|tag| !tag.is_empty()),
         revision: row.get(8)?,
+        revision_author: row.get(19)?,
+        revision_subject: row.get(20)?,
         commit: row.get(9)?,
         exit_code: row.get(10)?,
         trigger: Trigger { kind: named(row, 11)?, by: row.get(12)? },

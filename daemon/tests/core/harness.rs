@@ -211,7 +211,7 @@ pub(crate) const START: Timestamp = Timestamp::from_unix_micros(1_700_000_000_00
 
 /// A revision that serves.
 pub(crate) fn config(tree: Tree) -> watch::Sender<Arc<Applied>> {
-    let applied = Applied { revision: "r1".to_owned(), tree: Arc::new(tree), applied_at: Some(START) };
+    let applied = Applied { revision: "r1".to_owned(), tree: Arc::new(tree), applied_at: Some(START), commit: None };
     watch::Sender::new(Arc::new(applied))
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Place {
     pub(crate) extra: String,
     /// `[listen]` of forge.toml.
     pub(crate) listen: String,
+    /// `[source]` of forge.toml.
+    pub(crate) source: String,
 }
 
 impl Place {
@@ -49,7 +51,8 @@ impl Place {
         let folder = TempDir::new().expect("a folder");
         std::fs::create_dir(folder.path().join("tree")).expect("a tree");
         let listen = "api = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"".to_owned();
-        Self { folder, extra: String::new(), listen }
+        let source = format!("path = {:?}", folder.path().join("tree"));
+        Self { folder, extra: String::new(), listen, source }
     }
 
     pub(crate) fn tree(&self) -> PathBuf {
@@ -81,10 +84,10 @@ impl Place {
     pub(crate) fn settings(&self) -> forge_config::DaemonSettings {
         let text = format!(
             "data_dir = {:?}\nweb_host = \"https://forge.example.com\"\nrunner_registration_token = {REGISTRATION_TOKEN:?}\n\
-             [listen]\n{}\n[source]\npath = {:?}\n{}\n",
+             [listen]\n{}\n[source]\n{}\n{}\n",
             self.data(),
             self.listen,
-            self.tree(),
+            self.source,
             self.extra
         );
         match forge_config::daemon_settings("forge.toml", Some(&text), &BTreeMap::new()) {
@@ -104,6 +107,20 @@ impl Place {
     pub(crate) async fn start(&self) -> Running {
         self.try_start().await.expect("it starts")
     }
+}
+
+/// Runs git with nothing of the machine's configuration; answers what it prints.
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = std::process::Command::new("git")
+        .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .expect("git runs");
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
 /// A daemon that serves until it is stopped or dropped.
@@ -147,6 +164,11 @@ impl Running {
         let url = format!("{}/api/v1{path}", self.addresses.api);
         let request = self.http.request(method, url);
         if token.is_empty() { request } else { request.bearer_auth(token) }
+    }
+
+    /// A request to a path of the daemon's own, beside the API.
+    pub(crate) fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.post(format!("{}{path}", self.addresses.api))
     }
 
     pub(crate) async fn get(&self, path: &str, token: &str) -> Response {

@@ -1,0 +1,66 @@
+//! The configuration's routes: what serves, and an admin's word that something may pass a guard.
+
+use axum::Json;
+use axum::extract::State;
+use forge_api::{ApplyConfig, ConfigStatus};
+use forge_config::meant::Role;
+
+use super::auth::Access;
+use super::body::JsonBody;
+use super::limits;
+use super::problem::Refusal;
+use super::routes::Api;
+use crate::core::CoreError;
+use crate::gitops::Acceptance;
+
+/// `GET /config`: to a token of some projects only the mistakes in their folders, since a mistake shows the line that it is in.
+pub(super) async fn status(State(api): State<Api>, access: Access) -> Json<ConfigStatus> {
+    let mut status = api.view.status();
+    if let (Some(projects), Some(failure)) = (access.visible(), status.last_error.as_mut()) {
+        failure.diagnostics.retain(|found| {
+            let project = found.file.strip_prefix("projects/").and_then(|rest| rest.split('/').next());
+            project.is_some_and(|project| projects.iter().any(|name| name == project))
+        });
+    }
+    Json(status)
+}
+
+/// `POST /config/apply`: looks at the source now, and lets one revision pass where the request names it.
+pub(super) async fn apply(
+    State(api): State<Api>,
+    access: Access,
+    JsonBody(request): JsonBody<ApplyConfig>,
+) -> Result<Json<ConfigStatus>, Refusal> {
+    access.require(Role::Admin)?;
+    if access.visible().is_some() {
+        let detail = "a revision reaches every project, and this token only some".to_owned();
+        return Err(Refusal::new(403, "forbidden", "Forbidden", detail)
+            .hint("use an admin token without `projects` in its file under access/ of the tree"));
+    }
+    let ApplyConfig { prune, accept_rewrite } = request;
+    if accept_rewrite.is_some() && !api.gitops.has_history() {
+        return Err(Refusal::invalid("the tree is a folder, which has no history that could be rewritten")
+            .hint("leave `--accept-rewrite` out; what a folder holds is applied by itself"));
+    }
+    tracing::info!(by = access.name(), ?prune, ?accept_rewrite, "an admin has the configuration looked at");
+    let asked: Vec<String> = prune.iter().chain(&accept_rewrite).cloned().collect();
+    let looking = api.gitops.apply(Acceptance { prune, rewrite: accept_rewrite });
+    let newest = match tokio::time::timeout(limits::APPLY_WAIT_MAX, looking).await {
+        Ok(Some(newest)) => newest,
+        Ok(None) => return Err(CoreError::ShuttingDown.into()),
+        Err(_) => {
+            let detail = format!("the source did not answer within {} s", limits::APPLY_WAIT_MAX.as_secs());
+            return Err(Refusal::new(504, "slow", "Too slow", detail)
+                .hint("it is still waited for: `forge config status` shows what becomes of it"));
+        }
+    };
+    // Where the source gives no revision the status says why.
+    if let Some(newest) = newest
+        && let Some(other) = asked.iter().find(|asked| **asked != newest)
+    {
+        let detail = format!("{other} is not the source's newest revision, which is {newest}");
+        return Err(Refusal::new(409, "not-newest", "Not the newest revision", detail)
+            .hint("look at the newest one first, then name it in full"));
+    }
+    Ok(Json(api.view.status()))
+}
