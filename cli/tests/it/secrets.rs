@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::harness::{Finished, World, utf8, wait_for};
+use forge_runner::trust::{Trust, http_client};
+
+use crate::harness::{Daemon, Finished, World, utf8, wait_for};
 
 /// Makes an identity for the world's daemon, lists its recipient in the tree, and writes forge.toml with it and `more`.
 pub(crate) fn identity(world: &World, more: &str) -> PathBuf {
@@ -271,6 +273,36 @@ fn private_key(world: &World) -> String {
     std::fs::read_to_string(&file).expect("a key")
 }
 
+/// Everything that the API says to an admin about a world with one task and the runner `ny-1`: headers and bodies as they cross the wire.
+fn raw_answers(world: &World, daemon: &Daemon) -> Vec<(String, Vec<u8>)> {
+    let paths = [
+        "/projects",
+        "/projects/shop/templates",
+        "/tasks",
+        "/tasks/1",
+        "/tasks/1/log",
+        "/tasks/1/log?follow=true",
+        "/tasks/1/why",
+        "/runners",
+        "/runners/ny-1",
+        "/config",
+    ];
+    let client = http_client(&Trust::CaFile(daemon.ca_file.clone())).expect("a client");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut answers = Vec::new();
+        for path in paths {
+            let request = client.get(format!("{}/api/v1{path}", daemon.api)).bearer_auth(world.admin_token());
+            let answer = request.send().await.expect("an answer");
+            assert_eq!(answer.status(), 200, "{path}");
+            let mut bytes = format!("{:?}\n", answer.headers()).into_bytes();
+            bytes.extend_from_slice(&answer.bytes().await.expect("a body"));
+            answers.push((path.to_owned(), bytes));
+        }
+        answers
+    })
+}
+
 #[test]
 fn no_secret_stands_in_argv_a_file_an_answer_or_the_log() {
     let world = World::new();
@@ -358,6 +390,9 @@ fn no_secret_stands_in_argv_a_file_an_answer_or_the_log() {
         ("the daemon's own log", daemon.process.stderr().into_bytes()),
     ] {
         refuse_in(&bytes, place, &forms);
+    }
+    for (path, bytes) in raw_answers(&world, &daemon) {
+        refuse_in(&bytes, &path, &forms);
     }
     assert_eq!(key_files_in_memory(key.trim_end()) + key_files_in_memory(aged), 0, "they went with the attempt");
     assert_eq!(daemon.stop().code(), Some(0));

@@ -117,6 +117,11 @@ impl World {
         (text("token"), text("hash"))
     }
 
+    /// The token of the tree's admin.
+    pub(crate) fn admin_token(&self) -> &str {
+        &self.admin_token
+    }
+
     pub(crate) fn registration_token(&self) -> &str {
         &self.registration_token
     }
