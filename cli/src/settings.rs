@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use forge_api::Secret;
 use forge_config::{DaemonSettings, Diagnostic, RunnerSettings};
 use forge_runner::trust::{Fingerprint, Trust};
-use forge_runner::{STOP_GRACE_MS_DEFAULT, Settings};
+use forge_runner::{RunAs, STOP_GRACE_MS_DEFAULT, Settings};
 
 use crate::error::{CliError, file_error};
 use crate::printer::Printer;
@@ -111,10 +111,6 @@ pub(crate) fn runner_meant(settings: RunnerSettings) -> Result<RunnerToStart, Cl
         token,
         registration_token,
     } = settings;
-    if run_as.is_some() {
-        return Err(CliError::failed("run_as: this version runs jobs as the runner's own user")
-            .hint("leave run_as out, and start the runner as the user that its jobs may be"));
-    }
     let name = match runner.name {
         Some(name) => name.to_string(),
         None => host_name()?,
@@ -140,6 +136,10 @@ pub(crate) fn runner_meant(settings: RunnerSettings) -> Result<RunnerToStart, Cl
             one_off: runner.one_off,
             supervisor_command: supervisor_command()?,
             stop_grace_ms: STOP_GRACE_MS_DEFAULT,
+            run_as: run_as.map(|run_as| match run_as {
+                forge_config::RunAs::User(name) => RunAs::User(name),
+                forge_config::RunAs::Range { first, last } => RunAs::Range { first, last },
+            }),
             pass_env: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },

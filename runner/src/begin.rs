@@ -2,21 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use forge_api::{AttemptId, Job, StartRequest, StartResponse};
-use forge_plugin_host::Host;
+use forge_plugin_host::{Host, HostOptions};
 use tokio::net::UnixStream;
 
-use crate::attend::LAST_WORDS;
 use crate::backoff::Backoff;
 use crate::client::CallError;
 use crate::job::Context;
+use crate::launch::Newborn;
 use crate::spool::{self, Record};
+use crate::user::JobUser;
 use crate::wire::Brief;
 use crate::{files, orphans};
 
@@ -34,7 +33,7 @@ const PASSED_TO_GIT: [&str; 6] =
     ["GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
 
 /// Where programs are looked for on a machine that sets no PATH.
-const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Work of the plugin host that may take a while.
 type HostWork = Box<dyn FnOnce(&Host) -> Result<bool, String> + Send>;
@@ -65,7 +64,6 @@ pub(crate) enum BeginError {
 
 /// A started supervisor that has no job yet.
 pub(crate) struct Supervisor {
-    pub(crate) child: tokio::process::Child,
     pub(crate) stream: UnixStream,
     pub(crate) record: Record,
 }
@@ -81,13 +79,18 @@ pub(crate) enum Started {
 }
 
 /// Begins an attempt. What can be done at once is done at once: the daemon's word, the plugin and the supervisor do not need each other.
-pub(crate) async fn begin(context: &Context, job: &Job, folder: &Path) -> Result<(Started, Supervisor), BeginError> {
+pub(crate) async fn begin(
+    context: &Context,
+    job: &Job,
+    user: Option<&JobUser>,
+    folder: &Path,
+) -> Result<(Started, Supervisor), BeginError> {
     files::remove(folder).and_then(|()| files::make_private_folder(folder)).map_err(BeginError::Spool)?;
-    let supervisor = start_supervisor(context, job, folder)?;
-    let (started, plugin) = tokio::join!(start(context, job), ensure_plugin(context, job));
+    let (started, plugin, supervisor) =
+        tokio::join!(start(context, job), ensure_plugin(context, job), start_supervisor(context, job, user, folder));
     match started {
-        Started::Live => plugin.map(|()| (started, supervisor)),
-        Started::Canceled | Started::Gone => Ok((started, supervisor)),
+        Started::Live => plugin.and_then(|()| Ok((started, supervisor?))),
+        Started::Canceled | Started::Gone => Ok((started, supervisor?)),
     }
 }
 
@@ -117,9 +120,11 @@ async fn ensure_plugin(context: &Context, job: &Job) -> Result<(), BeginError> {
         return Ok(());
     }
     let failed = |reason: String| BeginError::Plugin { name: job.plugin.name.clone(), reason };
+    // Made for this and dropped again: a plugin is new seldom, and an engine that has compiled holds memory.
     let blocking = |work: HostWork| {
-        let host = context.host.clone();
-        async move { tokio::task::spawn_blocking(move || work(&host)).await.map_err(|error| error.to_string())? }
+        let options = HostOptions { cache_dir: Some(context.settings.plugin_cache()) };
+        let work = move || work(&Host::new(options).map_err(|error| error.to_string())?);
+        async move { tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())? }
     };
     let digest = sha256.clone();
     let lookup = Box::new(move |host: &Host| {
@@ -167,37 +172,30 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the supervisor's process, which waits for its brief.
-fn start_supervisor(context: &Context, job: &Job, folder: &Path) -> Result<Supervisor, BeginError> {
-    let mut words = context.settings.supervisor_command.iter();
-    let program = words.next().cloned().unwrap_or_default();
-    let failed = |error: io::Error| BeginError::Supervisor { program: program.display().to_string(), error };
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
-    ours.set_nonblocking(true).map_err(failed)?;
-    let errors =
-        std::fs::File::options().create(true).append(true).mode(0o600).open(folder.join(LAST_WORDS)).map_err(failed)?;
-    let mut command = tokio::process::Command::new(&program);
-    command
-        .args(words)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH_DEFAULT.into()))
-        .current_dir(folder)
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(errors));
-    let (child, pid, start_ticks) = orphans::start_supervisor(|| {
-        let child = command.spawn()?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
-        Ok((child, pid))
-    })
-    .map_err(failed)?;
-    let stream = UnixStream::from_std(ours).map_err(failed)?;
-    Ok(Supervisor { child, stream, record: record_of(context, job, pid, start_ticks) })
+/// Has the launcher start the supervisor's process, which waits for its brief.
+async fn start_supervisor(
+    context: &Context,
+    job: &Job,
+    user: Option<&JobUser>,
+    folder: &Path,
+) -> Result<Supervisor, BeginError> {
+    let launcher = &context.launcher;
+    let Newborn { stream, pid, start_ticks } = launcher
+        .launch(folder, &job.plugin.sha256)
+        .await
+        .map_err(|error| BeginError::Supervisor { program: launcher.program(), error })?;
+    orphans::know_supervisor(pid, start_ticks);
+    Ok(Supervisor { stream, record: record_of(context, job, user, pid, start_ticks) })
 }
 
-pub(crate) fn record_of(context: &Context, job: &Job, pid: i32, start_ticks: u64) -> Record {
+pub(crate) fn record_of(context: &Context, job: &Job, user: Option<&JobUser>, pid: i32, start_ticks: u64) -> Record {
     let folder = context.settings.attempts().join(job.attempt.to_string());
-    let private = private_folder(context, job.attempt).unwrap_or_else(|| folder.join("private"));
+    let workspaces = context.settings.workspaces();
+    let private = private_folder(context, job.attempt).unwrap_or_else(|| match user {
+        None => folder.join("private"),
+        // The spool is closed to it.
+        Some(_) => workspaces.join(format!("{}.private", job.attempt)),
+    });
     Record {
         attempt: job.attempt,
         token: job.token.clone(),
@@ -206,8 +204,9 @@ pub(crate) fn record_of(context: &Context, job: &Job, pid: i32, start_ticks: u64
         boot_id: spool::boot_id(),
         session: context.session.clone(),
         runner_grace_ms: job.runner_grace_ms,
-        workspace: context.settings.workspaces().join(job.attempt.to_string()),
+        workspace: workspaces.join(job.attempt.to_string()),
         private,
+        user: user.cloned(),
     }
 }
 
@@ -238,6 +237,7 @@ pub(crate) fn brief_of(context: &Context, job: &Job, folder: &Path, record: &Rec
         plugin_cache: settings.plugin_cache(),
         git_client: settings.git_client.clone(),
         ssh_config_path: settings.ssh_config_path.clone(),
+        user: record.user.clone(),
         stop_grace_ms: settings.stop_grace_ms,
         environment,
         git_environment,

@@ -203,6 +203,7 @@ mod tests {
             stdin: None,
             stdout,
             stderr,
+            user: None,
         };
         Child::start(ground, start, (stdout_reader, stderr_reader), None).expect("started")
     }

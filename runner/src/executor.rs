@@ -21,6 +21,7 @@ use crate::health;
 use crate::log::Log;
 use crate::process::{self, Processes, Running, Scope, Start};
 use crate::state::Shared;
+use crate::user::JobUser;
 use crate::warden::Contact;
 use crate::wire::Brief;
 use crate::workspace::{CHECKOUT, Prepared};
@@ -54,11 +55,11 @@ pub(crate) struct Ground {
     pub(crate) stop_grace_ms: u64,
 }
 
-/// Runs the job's plugin to its end.
-pub(crate) fn execute(brief: &Brief, prepared: &Prepared, ground: &Arc<Ground>) -> Verdict {
+/// Runs the job's plugin to its end, in the launcher's `host` where there is one.
+pub(crate) fn execute(brief: &Brief, host: Option<Host>, prepared: &Prepared, ground: &Arc<Ground>) -> Verdict {
     let job = &brief.job;
     let plugin_name = &job.plugin.name;
-    let host = match Host::new(HostOptions { cache_dir: Some(brief.plugin_cache.clone()) }) {
+    let host = match host.map_or_else(|| Host::new(HostOptions { cache_dir: Some(brief.plugin_cache.clone()) }), Ok) {
         Ok(host) => host,
         Err(error) => return Verdict::failed(format!("the plugin host does not start: {error}")),
     };
@@ -77,8 +78,10 @@ pub(crate) fn execute(brief: &Brief, prepared: &Prepared, ground: &Arc<Ground>) 
         workspace: brief.workspace.clone(),
         grants: Grants { plugin_name: plugin_name.clone(), programs: job.plugin.grants.programs.clone() },
         limits: Limits { memory_bytes: job.plugin.limits.memory_bytes, time_ms: job.plugin.limits.time_ms },
+        file_user: brief.user.as_ref().map(JobUser::file_user),
     };
-    let services = JobServices { ground: Arc::clone(ground), environment: environment(brief, prepared) };
+    let services =
+        JobServices { ground: Arc::clone(ground), environment: environment(brief, prepared), user: brief.user.clone() };
     judge(plugin.execute(request, Box::new(services)))
 }
 
@@ -149,6 +152,9 @@ fn environment(brief: &Brief, prepared: &Prepared) -> Environment {
     let mut task: BTreeMap<String, String> = brief.environment.clone();
     task.insert("HOME".to_owned(), brief.workspace.join("home").display().to_string());
     task.insert("TMPDIR".to_owned(), brief.workspace.join("tmp").display().to_string());
+    if let Some(user) = &brief.user {
+        task.extend(["USER", "LOGNAME"].map(|name| (name.to_owned(), user.name.clone())));
+    }
     task.extend(job.env.clone());
     task.extend(job.secret_env.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())));
     let mut own = BTreeMap::from([
@@ -180,6 +186,7 @@ struct Environment {
 struct JobServices {
     ground: Arc<Ground>,
     environment: Environment,
+    user: Option<JobUser>,
 }
 
 impl JobServices {
@@ -210,6 +217,7 @@ impl JobServices {
             stdin: command.stdin.clone(),
             stdout,
             stderr,
+            user: self.user.clone(),
         })
     }
 }
@@ -305,6 +313,10 @@ impl Services for JobServices {
         let pipe =
             || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| io_failed(&error.into()));
         let ((stdout_reader, stdout), (stderr_reader, stderr)) = (pipe()?, pipe()?);
+        if let Some(user) = &self.user {
+            // So that it may open /dev/stdout.
+            user.owns_open(&stdout).and_then(|()| user.owns_open(&stderr)).map_err(|error| io_failed(&error))?;
+        }
         let start = self.start(&command, Output { stdout, stderr })?;
         let ground = Arc::clone(&self.ground);
         let child = Child::start(ground, start, (stdout_reader, stderr_reader), command.timeout_ms)

@@ -1,6 +1,7 @@
 //! Checkouts: a shared bare cache a repository, a clone of its own an attempt.
 //!
-//! The clone borrows the cache's objects (nothing is ever pruned from a cache) and shares nothing else with it, so two tasks
+//! The clone borrows the cache's objects (nothing is ever pruned from a cache), or where the job's user cannot reach the cache holds
+//! them by links that it cannot write to, and shares nothing else with it, so two tasks
 //! of one template never meet. URL, branch and commit come from a tree that many people write: each is checked here again,
 //! stands after `--`, and git may use no protocol but those named. A URL's redirect, a submodule, a hook or a
 //! configuration file of the repository cannot start a program: the configuration is ours alone.
@@ -24,6 +25,7 @@ use crate::state::Shared;
 
 mod access;
 mod check;
+mod lend;
 
 /// How many of git's last lines make a reason.
 const REASON_LINES: usize = 4;
@@ -57,6 +59,8 @@ pub(crate) struct Git<'a> {
     pub(crate) processes: &'a Processes,
     /// Whether the job must end.
     pub(crate) shared: &'a Shared,
+    /// Whether the job's user is another one, who cannot reach the caches.
+    pub(crate) is_apart: bool,
 }
 
 /// The repository cannot be checked out.
@@ -260,8 +264,12 @@ impl Step<'_> {
     fn clone_at(&self, cache: &Path, target: &Path, commit: &str, shallow: Option<&[u8]>) -> Result<(), GitError> {
         let failed = |error| io_error(self.repository, error);
         self.run(&["init", "--quiet", "--"], &[target.as_os_str().to_owned()], Path::new("/"))?;
-        let objects = format!("{}\n", cache.join("objects").display());
-        fs::write(target.join(".git/objects/info/alternates"), objects).map_err(failed)?;
+        let (objects, own) = (cache.join("objects"), target.join(".git/objects"));
+        if self.git.is_apart {
+            lend::objects(&objects, &own).map_err(failed)?;
+        } else {
+            fs::write(own.join("info/alternates"), format!("{}\n", objects.display())).map_err(failed)?;
+        }
         if let Some(shallow) = shallow {
             fs::write(target.join(".git/shallow"), shallow).map_err(failed)?;
         }
@@ -292,8 +300,17 @@ impl Step<'_> {
         }
         let args = args.iter().map(OsString::from).chain(more.iter().cloned()).collect();
         let stderr = self.git.log.writer().map_err(failed)?;
-        let start =
-            Start { program: self.program.clone(), args, env, cwd: cwd.to_owned(), stdin: None, stdout, stderr };
+        let start = Start {
+            program: self.program.clone(),
+            args,
+            env,
+            cwd: cwd.to_owned(),
+            stdin: None,
+            stdout,
+            stderr,
+            // The cache and the credentials are the runner's; a job's user sees neither.
+            user: None,
+        };
         self.git.log.mark();
         let mut running = self.git.processes.start(start).map_err(failed)?;
         if self.git.shared.is_ending() {

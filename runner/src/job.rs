@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forge_api::{AttemptId, AttemptOutcome, AttemptResult, Job};
-use forge_plugin_host::Host;
+use rustix::process::{Pid, WaitOptions};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -18,26 +18,32 @@ use tokio::sync::{mpsc, watch};
 use crate::attend::{self, Inboxes, last_words};
 use crate::begin::{Started, Supervisor, begin, brief_of, record_of};
 use crate::client::Client;
+use crate::launch::Launcher;
 use crate::session::EndWhy;
 use crate::settings::Settings;
 use crate::spool::{self, Record};
 use crate::state::boottime_ms;
 use crate::upload::{Available, Delivered, Upload};
+use crate::user::{JobUser, Users};
 use crate::wire::{self, Order};
 use crate::{files, orphans};
 
 /// How long a dying supervisor's last steps (the removal of a large workspace) are waited for.
 const DEATH_WAIT: Duration = Duration::from_secs(60);
 
-/// How often a supervisor that is no child is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How soon a supervisor that is about to die is looked at again, at first.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
+
+/// How soon at most.
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(100);
 
 /// What all attempts of a runner share.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) client: Client,
     pub(crate) runner_token: forge_api::Secret,
-    pub(crate) host: Host,
+    pub(crate) launcher: Launcher,
+    pub(crate) users: Users,
     pub(crate) session: String,
     /// The sessions of earlier starts on this machine, newest first.
     pub(crate) previous_sessions: Vec<String>,
@@ -75,11 +81,31 @@ impl EndWhy {
 
 /// Runs a new attempt to its acknowledged end.
 pub(crate) async fn run_new(context: Arc<Context>, job: Job, leased_ms: u64, mut orders: mpsc::Receiver<EndWhy>) {
+    let folder = context.settings.attempts().join(job.attempt.to_string());
+    tokio::select! {
+        user = context.users.take() => {
+            run_as(&context, job, user.as_ref(), leased_ms, &folder, &mut orders).await;
+            context.users.release(user.as_ref());
+        }
+        Some(why) = orders.recv() => {
+            let record = record_of(&context, &job, None, 0, 0);
+            fail_early(&context, &folder, record, why.order(), &mut orders).await;
+        }
+    }
+}
+
+async fn run_as(
+    context: &Context,
+    job: Job,
+    user: Option<&JobUser>,
+    leased_ms: u64,
+    folder: &Path,
+    orders: &mut mpsc::Receiver<EndWhy>,
+) {
     let attempt = job.attempt;
-    let folder = context.settings.attempts().join(attempt.to_string());
     // The daemon may be out of reach and a plugin large: whoever cancels does not wait for either.
     let begun = tokio::select! {
-        begun = begin(&context, &job, &folder) => begun.map_err(|error| {
+        begun = begin(context, &job, user, folder) => begun.map_err(|error| {
             tracing::error!(%attempt, %error, "the attempt cannot begin");
             Order { outcome: AttemptOutcome::Failed, reason: error.to_string() }
         }),
@@ -88,7 +114,7 @@ pub(crate) async fn run_new(context: Arc<Context>, job: Job, leased_ms: u64, mut
     let (started, prepared) = match begun {
         Err(order) => {
             // A supervisor that waits for its job leaves, since its connection is closed.
-            fail_early(&context, &folder, record_of(&context, &job, 0, 0), order, &mut orders).await;
+            fail_early(context, folder, record_of(context, &job, user, 0, 0), order, orders).await;
             return;
         }
         Ok((started, prepared)) => (started, prepared),
@@ -97,36 +123,36 @@ pub(crate) async fn run_new(context: Arc<Context>, job: Job, leased_ms: u64, mut
         // Given to another runner, or closed, before it began here. The supervisor leaves when its connection closes.
         Started::Gone => {
             drop(prepared);
-            remove_traces(&folder, &record_of(&context, &job, 0, 0));
-            tell(&context, News::Gone(attempt)).await;
+            remove_traces(folder, &record_of(context, &job, user, 0, 0));
+            tell(context, News::Gone(attempt)).await;
             return;
         }
         Started::Canceled => {
             let record = prepared.record.clone();
             drop(prepared);
-            fail_early(&context, &folder, record, EndWhy::Canceled.order(), &mut orders).await;
+            fail_early(context, folder, record, EndWhy::Canceled.order(), orders).await;
             return;
         }
         Started::Live => {}
     }
-    let Supervisor { child, mut stream, record } = prepared;
-    let brief = brief_of(&context, &job, &folder, &record, boottime_ms().saturating_sub(leased_ms));
+    let Supervisor { mut stream, record } = prepared;
+    let brief = brief_of(context, &job, folder, &record, boottime_ms().saturating_sub(leased_ms));
     let handed = async {
-        spool::write_record(&folder, &record)?;
+        spool::write_record(folder, &record)?;
         stream.write_all(&wire::line(&brief)?).await
     };
     if let Err(error) = handed.await {
-        let reason = format!("the job cannot be handed to its supervisor: {error}{}", last_words(&folder));
+        let reason = format!("the job cannot be handed to its supervisor: {error}{}", last_words(folder));
         drop(stream);
         let order = Order { outcome: AttemptOutcome::Failed, reason };
-        fail_early(&context, &folder, record, order, &mut orders).await;
+        fail_early(context, folder, record, order, orders).await;
         return;
     }
     let started = News::Started { attempt, project: job.project.clone(), template: job.template.clone() };
     // The job's secrets have no business here any more.
     drop((brief, job));
-    tell(&context, started).await;
-    see_through(&context, &folder, record, (Some(stream), Some(child)), None, &mut orders).await;
+    tell(context, started).await;
+    see_through(context, folder, record, Some(stream), None, orders).await;
 }
 
 /// Goes on with an attempt of a predecessor.
@@ -136,9 +162,11 @@ pub(crate) async fn run_found(
     record: Record,
     mut orders: mpsc::Receiver<EndWhy>,
 ) {
-    orphans::found_supervisor(&record);
+    orphans::know_supervisor(record.supervisor_pid, record.supervisor_start_ticks);
+    let user = record.user.clone();
     let stream = if record.is_alive() { UnixStream::connect(folder.join(spool::CONTROL)).await.ok() } else { None };
-    see_through(&context, &folder, record, (stream, None), None, &mut orders).await;
+    see_through(&context, &folder, record, stream, None, &mut orders).await;
+    context.users.release(user.as_ref());
 }
 
 /// Ends an attempt that no supervisor had.
@@ -153,7 +181,7 @@ async fn fail_early(
     if let Err(error) = written {
         tracing::error!(attempt = %record.attempt, %error, "the spool cannot be written");
     }
-    see_through(context, folder, record, (None, None), Some(order), orders).await;
+    see_through(context, folder, record, None, Some(order), orders).await;
 }
 
 /// Passes orders on and hands in what comes, until everything is acknowledged; then removes the attempt's traces.
@@ -161,7 +189,7 @@ async fn see_through(
     context: &Context,
     folder: &Path,
     record: Record,
-    (stream, child): (Option<UnixStream>, Option<tokio::process::Child>),
+    stream: Option<UnixStream>,
     early: Option<Order>,
     orders: &mut mpsc::Receiver<EndWhy>,
 ) {
@@ -193,20 +221,21 @@ async fn see_through(
         }
     }
     upload.wait_until_synced().await;
-    let death = async {
-        match child {
-            Some(mut child) => drop(child.wait().await),
-            None => {
-                while record.is_alive() {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-            }
-        }
-    };
-    if tokio::time::timeout(DEATH_WAIT, death).await.is_err() {
+    if tokio::time::timeout(DEATH_WAIT, death(&record)).await.is_err() {
         tracing::warn!(%attempt, "the supervisor still lives");
     }
     remove_traces(folder, &record);
+}
+
+/// Waits until the supervisor is dead, which it usually is at once.
+async fn death(record: &Record) {
+    let mut nap = LOOK_AGAIN_MIN;
+    while record.is_alive() {
+        tokio::time::sleep(nap).await;
+        nap = LOOK_AGAIN_MAX.min(nap * 2);
+    }
+    // It is this process's child when its launcher died before it.
+    let _ = Pid::from_raw(record.supervisor_pid).map(|pid| rustix::process::waitpid(Some(pid), WaitOptions::NOHANG));
 }
 
 /// Tells of the first acknowledgement as soon as it comes: the rest of a long log may still be on its way.

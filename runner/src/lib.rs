@@ -14,11 +14,13 @@
 //! | `link` | the loop that does what `session` says |
 //! | `job`, `begin`, `attend`, `upload` | one attempt seen from the runner |
 //! | `orphans`, `procfs` | what a dead supervisor leaves |
+//! | `launch`, `launcher` | the process that supervisors are forked from: the runner's side and its own |
 //! | `open` | unsealing and checking a job |
 //! | `spool` | what is not yet acknowledged, on disk |
 //! | `wire` | what runner and supervisor say to each other |
 //! | `supervisor`, `warden` (pure) | the attempt's own process, and when it must end |
 //! | `executor`, `child`, `process`, `log`, `mask` (pure) | running the plugin and its processes, keeping their output |
+//! | `user` | whose processes a job's are |
 //! | `workspace`, `git` | the folder that the job works in |
 
 mod attend;
@@ -31,6 +33,8 @@ mod files;
 mod git;
 mod health;
 mod job;
+mod launch;
+mod launcher;
 mod link;
 mod log;
 mod mask;
@@ -46,6 +50,7 @@ mod state;
 mod supervisor;
 pub mod trust;
 mod upload;
+mod user;
 mod warden;
 mod wire;
 mod workspace;
@@ -56,7 +61,8 @@ use forge_api::{AttemptId, AttemptOutcome, Secret};
 use tokio_util::sync::CancellationToken;
 
 pub use registration::{RegisterError, Registered, UnregisterError};
-pub use settings::{STOP_GRACE_MS_DEFAULT, Settings, SettingsError, base_url};
+pub use settings::{RunAs, STOP_GRACE_MS_DEFAULT, Settings, SettingsError, base_url};
+pub use user::RunAsError;
 
 /// How a running runner is told to stop.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +76,8 @@ pub struct Shutdown {
 /// What a runner tells whoever watches it; each comes once per change, not once per try.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// Something about the settings that the operator should know.
+    Warning(String),
     /// The daemon answers.
     Connected {
         /// Where it is.
@@ -136,6 +144,9 @@ pub enum RunError {
     /// The settings.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// `run_as`.
+    #[error(transparent)]
+    RunAs(#[from] RunAsError),
     /// The certificates.
     #[error(transparent)]
     Trust(#[from] trust::TrustError),
@@ -161,9 +172,6 @@ pub enum RunError {
         /// The folder.
         path: std::path::PathBuf,
     },
-    /// The plugin host does not start.
-    #[error("the plugin host does not start: {0}")]
-    Host(String),
     /// The token is not valid any more.
     #[error(
         "the daemon does not know this runner's token ({detail}): register it again with `forge runner register --config ...`"
@@ -202,7 +210,9 @@ pub async fn unregister(settings: &Settings) -> Result<(), UnregisterError> {
     registration::unregister(settings).await
 }
 
-/// The main function of a supervisor process: reads one attempt from its standard input and sees it to its end.
+/// The main function of the launcher, the process that a runner starts with the other end of a socket as standard input, and
+/// of the supervisors that are forked from it: each sees one attempt to its end. Call it before any thread is started that does
+/// more than wait: a fork takes no other thread along, and would keep what such a one had locked.
 pub fn supervise() -> ExitCode {
-    supervisor::main()
+    launcher::main()
 }

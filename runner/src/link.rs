@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use forge_api::{
     AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, HEARTBEAT_INTERVAL_MS, HeartbeatRequest, SealedJob,
     Secret, Timestamp,
 };
-use forge_plugin_host::{Host, HostOptions};
 use fs4::fs_std::FileExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -28,11 +28,13 @@ use crate::client::{CallError, Client, ClientError};
 use crate::files;
 use crate::health;
 use crate::job::{self, Context, News};
+use crate::launch::Launcher;
 use crate::open::Opener;
 use crate::registration::{parse_identity, read_secret_file};
 use crate::session::{Action, Ask, EndWhy, Failure, Input, Session};
 use crate::spool;
 use crate::state::boottime_ms;
+use crate::user::Users;
 use crate::warden::alive_interval_ms;
 use crate::{Ended, Event, RunError, Settings, Shutdown};
 
@@ -77,24 +79,29 @@ struct Runner {
 
 pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observer) -> Result<Ended, RunError> {
     settings.check()?;
+    let users = Users::new(settings.run_as.as_ref())?;
     let client = Client::new(&settings)?;
     let _lock = lock_folder(&settings)?;
+    users.open_way(&settings.tmp_path, &settings.workspaces())?;
+    if let Some(warning) = users.warning(settings.max_parallel_tasks) {
+        observer(Event::Warning(warning));
+    }
     crate::orphans::adopt();
     let (token, opener) = load_keys(&settings)?;
     let (session, previous_sessions) = renew_session(&settings)?;
-    let cache = settings.plugin_cache();
-    let host = Host::new(HostOptions { cache_dir: Some(cache) }).map_err(|error| RunError::Host(error.to_string()))?;
+    let launcher = Launcher::new(settings.supervisor_command.clone(), settings.plugin_cache());
     let (held, held_seen) = watch::channel(Vec::new());
     let (leased, leased_ms) = watch::channel(0);
     let (news, news_inbox) = mpsc::channel(QUEUE_MAX);
     let (beats, beats_inbox) = mpsc::channel(QUEUE_MAX);
-    let machine = Session::new(client.shown(), settings.max_parallel_tasks, settings.one_off);
+    let machine = Session::new(client.shown(), users.slots(settings.max_parallel_tasks), settings.one_off);
     let seed = u64::from(std::process::id()) ^ boottime_ms();
     let context = Arc::new(Context {
         settings,
         client,
         runner_token: token,
-        host,
+        launcher,
+        users,
         session,
         previous_sessions,
         compiled: std::sync::Mutex::default(),
@@ -271,6 +278,7 @@ impl Runner {
         let attempts = self.context.settings.attempts();
         let found = spool::scan(&attempts).map_err(|error| file_error("the spool", &attempts, &error))?;
         for (folder, record) in found {
+            self.context.users.occupy(record.user.as_ref());
             let (attempt, alive) = (record.attempt, record.is_alive());
             (self.observer)(Event::AttemptFound { attempt, alive });
             let (orders, inbox) = mpsc::channel(QUEUE_MAX);
@@ -288,7 +296,7 @@ impl Runner {
             previous_sessions: context.previous_sessions.clone(),
             wait_ms: CLAIM_WAIT_MS_MAX,
             slots: ask.slots,
-            max_parallel_tasks: context.settings.max_parallel_tasks,
+            max_parallel_tasks: context.users.slots(context.settings.max_parallel_tasks),
             held: ask.held.clone(),
             version: context.settings.version.clone(),
             health: health::measure(&context.settings.tmp_path),
@@ -395,6 +403,7 @@ fn lock_folder(settings: &Settings) -> Result<File, RunError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path)
         .map_err(|error| file_error("the lock", &path, &error))?;
     match file.try_lock_exclusive() {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -18,12 +19,12 @@ use crate::spool::{self, Record};
 /// The variable whose value is an attempt's own.
 pub(crate) const MARK: &str = "FORGE_WORKSPACE";
 
-/// The supervisors that this process started or found, by id and start: these children are no orphans. It belongs to the
-/// process and not to a runner, as children do.
-static SUPERVISORS: Mutex<BTreeSet<(i32, u64)>> = Mutex::new(BTreeSet::new());
+/// The launcher and the supervisors that this process started or found, by id and start: these are no orphans, also when
+/// they are its children. It belongs to the process and not to a runner, as children do.
+static OWN: Mutex<BTreeSet<(i32, u64)>> = Mutex::new(BTreeSet::new());
 
-fn supervisors() -> MutexGuard<'static, BTreeSet<(i32, u64)>> {
-    SUPERVISORS.lock().unwrap_or_else(PoisonError::into_inner)
+fn own() -> MutexGuard<'static, BTreeSet<(i32, u64)>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn remember(known: &mut BTreeSet<(i32, u64)>, pid: i32, start_ticks: u64) {
@@ -38,19 +39,19 @@ pub(crate) fn adopt() {
     }
 }
 
-/// Starts a supervisor; `start` answers its id. Answers when it started, too.
-pub(crate) fn start_supervisor<T>(start: impl FnOnce() -> io::Result<(T, i32)>) -> io::Result<(T, i32, u64)> {
+/// Starts a child that is no orphan in a session of its own.
+pub(crate) fn start_child(start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
     // Held meanwhile, so that nobody takes the new process for an orphan before it is known.
-    let mut known = supervisors();
-    let (started, pid) = start()?;
-    let start_ticks = procfs::start_ticks(pid).unwrap_or(0);
-    remember(&mut known, pid, start_ticks);
-    Ok((started, pid, start_ticks))
+    let mut known = own();
+    let child = start()?;
+    let pid = i32::try_from(child.id()).unwrap_or(0);
+    remember(&mut known, pid, procfs::start_ticks(pid).unwrap_or(0));
+    Ok(child)
 }
 
-/// Knows the supervisor of a predecessor.
-pub(crate) fn found_supervisor(record: &Record) {
-    remember(&mut supervisors(), record.supervisor_pid, record.supervisor_start_ticks);
+/// Knows a supervisor. It is this process's child once its launcher is dead.
+pub(crate) fn know_supervisor(pid: i32, start_ticks: u64) {
+    remember(&mut own(), pid, start_ticks);
 }
 
 /// Ends what a dead supervisor left: TERM, `grace_ms` later KILL. Answers what not even KILL could end. Blocks.
@@ -62,13 +63,13 @@ pub(crate) fn end(record: &Record, grace_ms: u64) -> Vec<i32> {
 }
 
 fn living(record: &Record) -> Vec<Seen> {
-    let known = supervisors();
+    let known = own();
     let all = procfs::all_processes();
     let me = rustix::process::getpid().as_raw_nonzero().get();
     let my_session = all.iter().find(|seen| seen.pid == me).map_or(0, |seen| seen.session);
-    let is_supervisor = |seen: &Seen| known.contains(&(seen.pid, seen.start_ticks));
+    let is_own = |seen: &Seen| known.contains(&(seen.pid, seen.start_ticks));
     // Other children of this process (the daemon's, in a process that is both) stay in its session; orphans never do.
-    let is_adopted = |seen: &Seen| seen.parent == me && seen.session != my_session && !is_supervisor(seen);
+    let is_adopted = |seen: &Seen| seen.parent == me && seen.session != my_session && !is_own(seen);
     for dead in all.iter().filter(|seen| seen.zombie && is_adopted(seen)) {
         // It is a zombie child, so this cannot block.
         let _ = Pid::from_raw(dead.pid).map(|pid| rustix::process::waitpid(Some(pid), WaitOptions::NOHANG));
@@ -80,7 +81,7 @@ fn living(record: &Record) -> Vec<Seen> {
         let is_later = seen.start_ticks >= record.supervisor_start_ticks;
         let is_of_session = seen.session == record.supervisor_pid && !is_reused;
         is_later
-            && !is_supervisor(seen)
+            && !is_own(seen)
             && (is_of_session || is_adopted(seen) || procfs::has_variable(seen.pid, MARK, &record.workspace))
     };
     let roots: BTreeSet<i32> = all.iter().filter(|seen| seen.pid != me && is_left(seen)).map(|seen| seen.pid).collect();

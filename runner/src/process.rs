@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 
 use crate::procfs::{self, Seen, all_processes, below};
+use crate::user::JobUser;
 
 /// How long a killed process may take to vanish before it is named and left: it hangs in the kernel.
 const KILL_WAIT: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ pub(crate) struct Start {
     pub(crate) stdin: Option<Vec<u8>>,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// Whose process it is; this process's user's where it is `None`.
+    pub(crate) user: Option<JobUser>,
 }
 
 /// The processes of one supervisor.
@@ -71,7 +74,7 @@ impl Processes {
 
     /// Starts a process in a process group of its own.
     pub(crate) fn start(&self, start: Start) -> io::Result<Running<'_>> {
-        let Start { program, args, env, cwd, stdin, stdout, stderr } = start;
+        let Start { program, args, env, cwd, stdin, stdout, stderr, user } = start;
         let stdin = match stdin {
             None => Stdio::null(),
             Some(bytes) => Stdio::from(in_memory(&bytes)?),
@@ -79,6 +82,9 @@ impl Processes {
         let mut command = std::process::Command::new(program);
         command.args(args).env_clear().envs(env).current_dir(cwd).stdin(stdin);
         command.stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr)).process_group(0);
+        if let Some(user) = user {
+            user.becomes(&mut command);
+        }
         let mut awaited = self.awaited();
         let mut child = command.spawn()?;
         let raw = i32::try_from(child.id()).unwrap_or(0);

@@ -38,10 +38,26 @@ pub struct Settings {
     pub supervisor_command: Vec<OsString>,
     /// How long processes have between TERM and KILL, in milliseconds; [`STOP_GRACE_MS_DEFAULT`] by default.
     pub stop_grace_ms: u64,
+    /// Whose processes the jobs' are; the runner's own user where it is `None`.
+    pub run_as: Option<RunAs>,
     /// Names of variables of the runner's own environment that every job sees.
     pub pass_env: Vec<String>,
     /// The program's version.
     pub version: String,
+}
+
+/// Whose processes a job's are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunAs {
+    /// One user by name, for all jobs.
+    User(String),
+    /// User ids without accounts, one an attempt.
+    Range {
+        /// The first.
+        first: u32,
+        /// The last, included.
+        last: u32,
+    },
 }
 
 /// How long processes have between TERM and KILL where nothing else is said, in milliseconds.

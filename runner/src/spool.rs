@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::procfs;
+use crate::user::JobUser;
 
 /// The log's name.
 pub(crate) const LOG: &str = "log";
@@ -55,6 +56,9 @@ pub(crate) struct Record {
     pub(crate) workspace: PathBuf,
     /// The folder of secret files, to be removed after it.
     pub(crate) private: PathBuf,
+    /// Whose processes the job's are, when not the runner's own user's.
+    #[serde(default)]
+    pub(crate) user: Option<JobUser>,
 }
 
 /// The id of this boot.

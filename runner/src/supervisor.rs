@@ -1,6 +1,6 @@
 //! The process that one attempt lives in: it takes the job from its runner, sees it to its end and leaves a result.
 //!
-//! It outlives the runner. It is a session leader (no terminal's signals), a child subreaper (nothing that a job starts
+//! It is forked from the launcher and outlives it and the runner. It is a session leader (no terminal's signals), a child subreaper (nothing that a job starts
 //! escapes it) and not dumpable (its memory, secrets included, is closed to other processes of the same user). The job is
 //! read from the runner's socket and never written down; what lies on disk is the masked log and the result.
 //!
@@ -8,13 +8,13 @@
 //! one pair for each connection of a runner; one that hears signals. All but the main one only end with the process.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forge_api::{AttemptOutcome, AttemptResult};
+use forge_plugin_host::Host;
 use rustix::process::DumpableBehavior;
 
 use crate::executor::{self, Ground, Verdict};
@@ -43,8 +43,8 @@ const NEWS_NAP: Duration = Duration::from_secs(60);
 enum BeginError {
     #[error("the process cannot be set apart: {0}")]
     Apart(rustix::io::Errno),
-    #[error("standard input is no connection of a runner: {0}")]
-    Stdin(io::Error),
+    #[error("the runner's connection cannot be used: {0}")]
+    Connection(io::Error),
     #[error("the runner's brief cannot be read: {0}")]
     Brief(io::Error),
     #[error("the attempt's folder cannot be used: {0}")]
@@ -55,8 +55,9 @@ enum BeginError {
     Thread(io::Error),
 }
 
-pub(crate) fn main() -> ExitCode {
-    match supervise() {
+/// Takes the job from `connection` and sees it to its end. `host` is what the launcher had loaded.
+pub(crate) fn main(connection: UnixStream, host: Option<Host>) -> ExitCode {
+    match supervise(connection, host) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error is a file in the spool: the runner shows it when there is no result. Nobody is left to tell more.
@@ -66,15 +67,11 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn supervise() -> Result<(), BeginError> {
-    // A process that already leads its session (started by hand) stays where it is.
-    let _ = rustix::process::setsid();
+fn supervise(connection: UnixStream, host: Option<Host>) -> Result<(), BeginError> {
+    rustix::process::setsid().map_err(BeginError::Apart)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(BeginError::Apart)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(BeginError::Apart)?;
-    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
-    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(BeginError::Stdin)?;
-    let connection = UnixStream::from(stdin);
-    let mut reader = BufReader::new(connection.try_clone().map_err(BeginError::Stdin)?);
+    let mut reader = BufReader::new(connection.try_clone().map_err(BeginError::Connection)?);
     let Some(brief) = read_brief(&mut reader)? else {
         // The runner changed its mind (the daemon took the attempt back) before it handed anything over.
         return Ok(());
@@ -85,10 +82,13 @@ fn supervise() -> Result<(), BeginError> {
     let shared = Arc::new(Shared::new(contact));
     let secrets: Vec<&str> = brief.job.secrets().into_iter().map(forge_api::Secret::reveal).collect();
     let log = Arc::new(Log::create(&brief.spool.join(spool::LOG), &secrets, Arc::clone(&shared))?);
+    if let Some(user) = &brief.user {
+        log.writer().and_then(|writer| user.owns_open(&writer)).map_err(BeginError::Spool)?;
+    }
     let ground =
         Arc::new(Ground { log, processes: Arc::new(Processes::default()), shared, stop_grace_ms: brief.stop_grace_ms });
     start_threads(&brief, &ground, reader, connection)?;
-    conclude(&brief, &ground);
+    conclude(&brief, host, &ground);
     Ok(())
 }
 
@@ -251,8 +251,8 @@ fn hear_signals(shared: &Shared) {
 }
 
 /// Prepares and executes the job, ends what it left, and leaves the result in the spool.
-fn conclude(brief: &Brief, ground: &Arc<Ground>) {
-    let (verdict, commit) = carry_out(brief, ground);
+fn conclude(brief: &Brief, host: Option<Host>, ground: &Arc<Ground>) {
+    let (verdict, commit) = carry_out(brief, host, ground);
     // From here on the warden has nothing to do but what is done here anyway.
     let verdict = match ground.shared.now().ending {
         Some(Order { outcome, reason }) => {
@@ -308,7 +308,7 @@ fn conclude(brief: &Brief, ground: &Arc<Ground>) {
     ground.shared.has_ended();
 }
 
-fn carry_out(brief: &Brief, ground: &Arc<Ground>) -> (Verdict, Option<String>) {
+fn carry_out(brief: &Brief, host: Option<Host>, ground: &Arc<Ground>) -> (Verdict, Option<String>) {
     let git = Git {
         program: &brief.git_client,
         environment: &brief.git_environment,
@@ -319,13 +319,14 @@ fn carry_out(brief: &Brief, ground: &Arc<Ground>) -> (Verdict, Option<String>) {
         log: &ground.log,
         processes: &ground.processes,
         shared: &ground.shared,
+        is_apart: brief.user.is_some(),
     };
     let commit_known = |commit: &str| ground.shared.commit_known(commit);
-    match workspace::prepare(&brief.job, &brief.workspace, &brief.private, &git, commit_known) {
+    match workspace::prepare(brief, &git, commit_known) {
         Err(error) => (Verdict::failed(error.to_string()), ground.shared.now().commit),
         Ok(_) if ground.shared.is_ending() => {
             (Verdict::failed(WorkspaceError::Canceled.to_string()), ground.shared.now().commit)
         }
-        Ok(prepared) => (executor::execute(brief, &prepared, ground), prepared.commit),
+        Ok(prepared) => (executor::execute(brief, host, &prepared, ground), prepared.commit),
     }
 }

@@ -1,7 +1,8 @@
 //! What a runner and an attempt's supervisor say to each other: one JSON document a line, over a Unix socket.
 //!
-//! The first line of the first connection is the [`Brief`]; it crosses a socket pair and never touches a disk. Everything
-//! after it may also come over `control.sock` of the attempt's spool folder, where a restarted runner attaches again.
+//! The supervisor's first line is [`Born`], the runner's first one the [`Brief`]; both cross a socket pair and never touch a
+//! disk. Everything after them may also come over `control.sock` of the attempt's spool folder, where a restarted runner
+//! attaches again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,8 +10,31 @@ use std::path::PathBuf;
 use forge_api::{AttemptOutcome, Job};
 use serde::{Deserialize, Serialize};
 
+use crate::user::JobUser;
+
 /// The most bytes of one line between runner and supervisor: a job, with room for what surrounds it.
 pub(crate) const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What a runner asks its launcher for; the supervisor's end of the socket pair comes along.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Launch {
+    /// The attempt's spool folder, which the supervisor works in.
+    pub(crate) folder: PathBuf,
+    /// The folder of the compiled plugins.
+    pub(crate) plugin_cache: PathBuf,
+    /// The digest of the plugin that the attempt will run, in hex: loaded once and shared by all that are born later.
+    pub(crate) plugin_sha256: String,
+}
+
+/// The first line of a new supervisor, or of a launcher that could not start one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Born {
+    /// The supervisor's process: its id, and when it started in clock ticks since boot.
+    Process(i32, u64),
+    /// Why there is none.
+    Failed(String),
+}
 
 /// Everything that a supervisor needs for its attempt.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +55,8 @@ pub(crate) struct Brief {
     pub(crate) git_client: String,
     /// A configuration for ssh.
     pub(crate) ssh_config_path: Option<PathBuf>,
+    /// Whose processes the job's are; the runner's own user's where it is `None`.
+    pub(crate) user: Option<JobUser>,
     /// How long processes have between TERM and KILL, in milliseconds.
     pub(crate) stop_grace_ms: u64,
     /// What the job's processes see of the runner's environment.

@@ -9,7 +9,7 @@
 //!
 //! Both are made new for each attempt and removed at its end. Nothing here follows a name that a job's author chose.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use serde_json::{Map, Value};
 
 use crate::files;
 use crate::git::{Git, GitError};
+use crate::user::JobUser;
+use crate::wire::Brief;
 
 /// The checkout's folder inside the workspace.
 pub(crate) const CHECKOUT: &str = "repository";
@@ -80,12 +82,11 @@ fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> W
 
 /// Makes both folders and everything in them. `commit_known` is called as soon as the commit is.
 pub(crate) fn prepare(
-    job: &Job,
-    workspace: &Path,
-    private: &Path,
+    brief: &Brief,
     git: &Git<'_>,
     commit_known: impl FnOnce(&str),
 ) -> Result<Prepared, WorkspaceError> {
+    let Brief { job, workspace, private, .. } = brief;
     for (what, folder) in [
         ("the workspace", workspace.to_owned()),
         ("the home", workspace.join("home")),
@@ -112,7 +113,21 @@ pub(crate) fn prepare(
     let variables = Value::Object(all_variables(job)).to_string();
     files::write_new_private(&variables_file, variables.as_bytes(), 0o600)
         .map_err(failed("the variables' file", &variables_file))?;
-    Ok(Prepared { commit, inventory, variables_file, key_files: write_keys(job, &keys)? })
+    let key_files = write_keys(job, &keys)?;
+    if let Some(user) = &brief.user {
+        give(user, workspace, private, &[&variables_file, &keys])?;
+    }
+    Ok(Prepared { commit, inventory, variables_file, key_files })
+}
+
+/// Gives the job's user what its processes work with. What else lies in `private`, the keys that git used, stays the runner's.
+fn give(user: &JobUser, workspace: &Path, private: &Path, secrets: &[&Path]) -> Result<(), WorkspaceError> {
+    for path in [workspace].iter().chain(secrets) {
+        user.owns_tree(path).map_err(failed("what belongs to the job's user", path))?;
+    }
+    File::open(private)
+        .and_then(|folder| user.owns_open(folder))
+        .map_err(failed("what belongs to the job's user", private))
 }
 
 /// Every variable of the job, secret ones included.

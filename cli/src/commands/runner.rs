@@ -143,6 +143,7 @@ fn say_registered(registered: &Registered, config: Option<&Path>, printer: &Prin
 /// What a person at the terminal, or the journal, wants to know of a runner.
 pub(crate) fn log_event(event: Event) {
     match event {
+        Event::Warning(text) => tracing::warn!("{text}"),
         Event::Connected { web_host } => tracing::info!(web_host, "connected"),
         Event::WaitingForDaemon { reason } => tracing::warn!(reason, "waiting for the daemon"),
         Event::Draining(true) => tracing::info!("draining: taking nothing new"),

@@ -25,6 +25,7 @@ mod newcomer;
 mod overrides;
 mod readme;
 mod register;
+mod run_as;
 mod secrets;
 mod setup;
 mod walk;

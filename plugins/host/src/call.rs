@@ -12,7 +12,7 @@ use crate::trap::{self, Ended};
 use crate::workspace::Workspace;
 use crate::{
     CapabilityError, ChildProcess, Command, Done, ExecuteRequest, Finished, Grants, Level, Limits, Plugin, PluginInfo,
-    Services, Trap,
+    Services, Trap, TrapCause,
 };
 
 /// Why a plugin could not describe itself.
@@ -90,8 +90,8 @@ impl Plugin {
     /// # Errors
     /// See [`ExecuteError`]: the plugin's own verdicts, and calls that ended before it gave one.
     pub fn execute(&self, request: ExecuteRequest, services: Box<dyn Services>) -> Result<Done, ExecuteError> {
-        let ExecuteRequest { job, workspace, grants, limits } = request;
-        let opened = Workspace::open(&workspace)
+        let ExecuteRequest { job, workspace, grants, limits, file_user } = request;
+        let opened = Workspace::open(&workspace, file_user)
             .map_err(|error| ExecuteError::Workspace { path: workspace.clone(), error: error.to_string() })?;
         let state = State::new(services, grants, Some((opened, workspace)), limits);
         let job = convert::job(job);
@@ -111,7 +111,11 @@ impl Plugin {
         function: impl FnOnce(&ExecutorPlugin, &mut wasmtime::Store<State>) -> wasmtime::Result<R>,
     ) -> Result<R, Ended> {
         let mut store = state.into_store(&self.host);
-        let ticking = self.host.shared.ticker.tick();
+        // Without the ticker nothing would bound the guest's time.
+        let ticking = self.host.shared.ticker.tick().map_err(|error| {
+            let cause = TrapCause::Other(format!("the thread that bounds its time does not start: {error}"));
+            Ended::Trapped(Trap { cause, frames: Vec::new() })
+        })?;
         let answer = self.loaded.executor.instantiate(&mut store).and_then(|guest| function(&guest, &mut store));
         drop(ticking);
         answer.map_err(|error| {

@@ -1,7 +1,8 @@
 //! [`Host`]: the engine that compiles and runs guests, and the thread that makes it look up while they compute.
 //!
 //! Memory is taken on demand and not from a pool: a pool saves 20 µs a call and costs an idle runner its bookkeeping.
-//! The ticker sleeps while no guest runs, so an idle process is never woken.
+//! The ticker sleeps while no guest runs, so an idle process is never woken; it starts with the first call, so that a process
+//! which only loads plugins keeps one thread and may fork.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,9 +32,6 @@ pub enum HostError {
     /// The engine refused its settings, or the contract.
     #[error("the WASM engine does not start: {0:#}")]
     Engine(wasmtime::Error),
-    /// The thread that bounds computing time did not start.
-    #[error("the plugin host's ticker thread does not start: {0}")]
-    Ticker(std::io::Error),
     /// The folder for compiled plugins cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -61,10 +59,10 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// Starts the engine.
+    /// Starts the engine. Neither this nor [`Host::load_cached`] starts a thread.
     ///
     /// # Errors
-    /// The engine or its thread does not start, or the cache folder cannot be made or is not this user's alone.
+    /// The engine does not start, or the cache folder cannot be made or is not this user's alone.
     pub fn new(options: HostOptions) -> Result<Self, HostError> {
         let HostOptions { cache_dir } = options;
         let mut config = Config::new();
@@ -74,7 +72,7 @@ impl Host {
         ExecutorPlugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
             .map_err(HostError::Engine)?;
         let cache = cache_dir.map(|folder| Cache::open(folder, &engine)).transpose()?;
-        let ticker = Ticker::start(engine.weak()).map_err(HostError::Ticker)?;
+        let ticker = Ticker::new(engine.weak());
         let loaded = Mutex::new(HashMap::new());
         Ok(Self { shared: Arc::new(Shared { engine, linker, cache, loaded, ticker }) })
     }
@@ -83,7 +81,8 @@ impl Host {
 /// Increments the engine's epoch every [`TICK_MS`] while at least one call runs. Dropping it ends its thread.
 pub(crate) struct Ticker {
     beat: Arc<Beat>,
-    thread: Option<JoinHandle<()>>,
+    engine: EngineWeak,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -102,18 +101,23 @@ struct Wanted {
 pub(crate) struct Ticking<'a>(&'a Beat);
 
 impl Ticker {
-    fn start(engine: EngineWeak) -> std::io::Result<Self> {
-        let beat = Arc::new(Beat::default());
-        let seen = Arc::clone(&beat);
-        let thread = std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || seen.run(&engine))?;
-        Ok(Self { beat, thread: Some(thread) })
+    fn new(engine: EngineWeak) -> Self {
+        Self { beat: Arc::default(), engine, thread: Mutex::new(None) }
     }
 
-    /// Ticks until what it returns is dropped.
-    pub(crate) fn tick(&self) -> Ticking<'_> {
+    /// Ticks until what it returns is dropped; the first call starts the thread.
+    pub(crate) fn tick(&self) -> std::io::Result<Ticking<'_>> {
+        {
+            let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            if thread.is_none() {
+                let (beat, engine) = (Arc::clone(&self.beat), self.engine.clone());
+                let ticker = std::thread::Builder::new().name("plugin-ticker".to_owned());
+                *thread = Some(ticker.spawn(move || beat.run(&engine))?);
+            }
+        }
         self.beat.lock().calls += 1;
         self.beat.changed.notify_all();
-        Ticking(&self.beat)
+        Ok(Ticking(&self.beat))
     }
 }
 
@@ -154,7 +158,8 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         self.beat.lock().stop = true;
         self.beat.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
             // It only counts: a panic in it has nothing to say here.
             drop(thread.join());
         }

@@ -9,12 +9,14 @@
 //! |---|---|
 //! | `engine` | [`Host`]: the engine, and the thread that ticks while guests compute |
 //! | `load` | [`Plugin`]: digest, imports checked, compiled once |
-//! | `cache` | compiled code on disk, and the one place with `unsafe` |
+//! | `cache` | compiled code on disk |
+//! | `acting` | touching files as another user |
 //! | `call` | one call of a guest, and how it may end |
 //! | `state`, `meter`, `memory` | what a call holds, and what it has used up |
 //! | `grants` | what a command may be: pure |
 //! | `log`, `workspace`, `process` | the capabilities, one a file |
 
+mod acting;
 mod bindings;
 mod cache;
 mod call;
@@ -38,6 +40,6 @@ pub use limits::Limits;
 pub use load::{LoadError, Plugin};
 pub use trap::{Trap, TrapCause};
 pub use types::{
-    Capability, CapabilityError, ChildProcess, Command, Done, Event, ExecuteRequest, Exit, Finished, Grants, Job, Kind,
-    Level, Outcome, PluginInfo, Services,
+    Capability, CapabilityError, ChildProcess, Command, Done, Event, ExecuteRequest, Exit, FileUser, Finished, Grants,
+    Job, Kind, Level, Outcome, PluginInfo, Services,
 };

@@ -50,6 +50,17 @@ pub struct ExecuteRequest {
     pub grants: Grants,
     /// How much it may use.
     pub limits: Limits,
+    /// Whom the workspace belongs to, when that is not this process's user: its files are touched as this one.
+    pub file_user: Option<FileUser>,
+}
+
+/// A user, as files know one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileUser {
+    /// The user's id.
+    pub uid: u32,
+    /// The group's id.
+    pub gid: u32,
 }
 
 /// What `plugins/NAME.toml` allows. Nothing else is.

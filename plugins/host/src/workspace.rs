@@ -12,10 +12,11 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::acting::Acting;
 use crate::bindings::forge::plugin::{types, workspace};
 use crate::limits::{LIST_ENTRIES_MAX, PATH_BYTES_MAX, READ_BYTES_MAX};
 use crate::state::State;
-use crate::{CapabilityError, convert};
+use crate::{CapabilityError, FileUser, convert};
 
 /// The job's user reads what a plugin writes, so no secret is ever written through here.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
@@ -27,6 +28,8 @@ const OPEN_ATTEMPTS_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Workspace {
     root: OwnedFd,
+    /// Whose files these are, when they are not this process's user's.
+    file_user: Option<FileUser>,
 }
 
 /// One entry of a folder.
@@ -38,9 +41,13 @@ pub(crate) struct Entry {
 }
 
 impl Workspace {
-    pub(crate) fn open(path: &Path) -> Result<Self, Errno> {
+    pub(crate) fn open(path: &Path, file_user: Option<FileUser>) -> Result<Self, Errno> {
         rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map(|root| Self { root })
+            .map(|root| Self { root, file_user })
+    }
+
+    fn act(&self) -> Result<Option<Acting>, CapabilityError> {
+        self.file_user.map(Acting::start).transpose()
     }
 
     fn open_inside(&self, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, CapabilityError> {
@@ -70,6 +77,7 @@ impl Workspace {
     }
 
     pub(crate) fn read(&self, path: &str, offset: u64, max: u32) -> Result<Vec<u8>, CapabilityError> {
+        let _acting = self.act()?;
         let mut file = self.open_file(path, OFlags::RDONLY)?;
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(offset))
@@ -79,6 +87,7 @@ impl Workspace {
     }
 
     pub(crate) fn write(&self, path: &str, data: &[u8], append: bool) -> Result<(), CapabilityError> {
+        let _acting = self.act()?;
         let path = plain(path)?;
         self.make_parents(path)?;
         let how = if append { OFlags::APPEND } else { OFlags::empty() };
@@ -102,6 +111,7 @@ impl Workspace {
     }
 
     pub(crate) fn list(&self, path: &str) -> Result<Vec<Entry>, CapabilityError> {
+        let _acting = self.act()?;
         let path = plain(path)?;
         let folder = self.open_inside(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         let mut entries = Vec::new();
@@ -127,6 +137,7 @@ impl Workspace {
     }
 
     pub(crate) fn remove(&self, path: &str) -> Result<(), CapabilityError> {
+        let _acting = self.act()?;
         let path = plain(path)?.trim_end_matches('/');
         let (parent, name) = split(path);
         if matches!(name, "." | "") {
@@ -142,6 +153,7 @@ impl Workspace {
 
     /// A folder inside, as the path that was asked for.
     pub(crate) fn folder<'a>(&self, path: &'a str) -> Result<&'a str, CapabilityError> {
+        let _acting = self.act()?;
         let path = plain(path)?;
         self.open_inside(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
         Ok(path)

@@ -125,6 +125,28 @@ async fn a_killed_supervisor_takes_its_job_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_killed_launcher_is_replaced_and_its_supervisors_go_on() {
+    let place = Place::registered().await;
+    let runner = place.apart(&[]);
+    let first = waiting(&place, 1);
+    place.daemon.queue(&first);
+    place.file("pid").await;
+    let [launcher] = runner.children()[..] else { panic!("the launcher alone: {:?}", runner.children()) };
+    kill(&launcher.to_string());
+    place.daemon.wait("its supervisor's new parent", |_| (runner.children().len() > 1).then_some(())).await;
+
+    let second = place.job(2, "printf second");
+    place.daemon.queue(&second);
+    let (result, log) = place.daemon.result(second.attempt).await;
+    assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Succeeded, "second"));
+    std::fs::write(place.path("go"), "").expect("written");
+    let (result, log) = place.daemon.result(first.attempt).await;
+    assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Succeeded, "before\nafter\n"));
+    let is_one = || matches!(runner.children()[..], [only] if only != launcher);
+    place.daemon.wait("the new launcher alone", |_| is_one().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_supervisor_left_is_ended_after_a_restart() {
     let place = Place::registered().await;
     let mut working = place.work();
@@ -328,7 +350,9 @@ async fn two_hundred_attempts_leave_no_descriptor_and_no_child() {
     run(11, 211).await;
     let after = runner.descriptors();
     assert!(after <= before + 8, "{before} descriptors after 10 attempts, {after} after 210");
-    assert_eq!(runner.children(), 0);
+    let [launcher] = runner.children()[..] else { panic!("the launcher alone is left: {:?}", runner.children()) };
+    let no_children = |_: &crate::daemon::Seen| crate::children_of(launcher).is_empty().then_some(());
+    place.daemon.wait("the end of the supervisors", no_children).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

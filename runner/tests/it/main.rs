@@ -56,14 +56,9 @@ impl Apart {
         std::fs::read_dir(format!("/proc/{}/fd", self.0.id())).expect("listed").count()
     }
 
-    /// How many children it has, dead ones included.
-    pub(crate) fn children(&self) -> usize {
-        let is_child = |entry: std::io::Result<std::fs::DirEntry>| {
-            let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
-            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()?;
-            (parent == self.0.id()).then_some(())
-        };
-        std::fs::read_dir("/proc").expect("listed").filter_map(is_child).count()
+    /// Its children, dead ones included.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        children_of(self.0.id())
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -78,6 +73,17 @@ impl Drop for Apart {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The children of a process, dead ones included.
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
+    let is_child = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let seen = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()?;
+        (seen == parent).then(|| entry.file_name().to_str()?.parse().ok())?
+    };
+    std::fs::read_dir("/proc").expect("listed").filter_map(is_child).collect()
 }
 
 /// A registered runner's home and its daemon.
@@ -110,6 +116,7 @@ pub(crate) fn settings(web_host: &str, folder: &Path) -> Settings {
         one_off: false,
         supervisor_command: vec![program.into(), "--exact".into(), "as_a_supervisor".into(), "--nocapture".into()],
         stop_grace_ms: 300,
+        run_as: None,
         pass_env: vec![],
         version: "test".to_owned(),
     }

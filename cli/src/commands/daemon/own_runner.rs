@@ -90,6 +90,7 @@ impl OwnRunner {
             one_off: false,
             supervisor_command: supervisor_command()?,
             stop_grace_ms: STOP_GRACE_MS_DEFAULT,
+            run_as: None,
             pass_env: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         })

@@ -67,6 +67,7 @@ fn request(workspace: &Path, params: Value, variables: &Value) -> ExecuteRequest
         workspace: workspace.to_owned(),
         grants: Grants { plugin_name: "ansible".to_owned(), programs: programs() },
         limits: Limits::default(),
+        file_user: None,
     }
 }
 

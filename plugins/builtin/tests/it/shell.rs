@@ -27,6 +27,7 @@ fn request(workspace: &Path, params: Value) -> ExecuteRequest {
         workspace: workspace.to_owned(),
         grants: Grants { plugin_name: "shell".to_owned(), programs: vec!["bash".to_owned()] },
         limits: Limits::default(),
+        file_user: None,
     }
 }
 

@@ -105,6 +105,7 @@ pub(crate) fn execute(
         workspace: workspace.to_owned(),
         grants: Grants { plugin_name: "x".to_owned(), programs: vec!["true".to_owned()] },
         limits,
+        file_user: None,
     };
     plugin.execute(request, Box::new(seen.clone()))
 }

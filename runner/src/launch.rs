@@ -1,0 +1,182 @@
+//! The runner's side of the launcher: a process that is started once and asked for supervisors.
+//!
+//! One that died (somebody ended it, memory ran out) or that does not answer is replaced by the next request.
+
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+
+use crate::begin::PATH_DEFAULT;
+use crate::orphans;
+use crate::wire::{Born, Launch};
+
+/// How long a supervisor may take to be born; a busy machine takes milliseconds.
+const BIRTH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 4 * 1024;
+
+/// Starts supervisors.
+pub(crate) struct Launcher {
+    /// The program and its arguments.
+    command: Vec<OsString>,
+    plugin_cache: PathBuf,
+    process: Mutex<Option<Process>>,
+}
+
+/// The launcher's process, as long as this runner keeps it.
+struct Process {
+    requests: OwnedFd,
+    child: std::process::Child,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It holds nothing that its end could harm, and the supervisors stay.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A supervisor that waits for its brief.
+pub(crate) struct Newborn {
+    pub(crate) stream: UnixStream,
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+}
+
+impl Launcher {
+    /// Nothing is started yet.
+    pub(crate) fn new(command: Vec<OsString>, plugin_cache: PathBuf) -> Self {
+        Self { command, plugin_cache, process: Mutex::new(None) }
+    }
+
+    /// The launcher's program, for messages.
+    pub(crate) fn program(&self) -> String {
+        self.command.first().map(|program| program.display().to_string()).unwrap_or_default()
+    }
+
+    /// Starts a supervisor that works in `folder` and will run the plugin `plugin_sha256`.
+    pub(crate) async fn launch(&self, folder: &Path, plugin_sha256: &str) -> io::Result<Newborn> {
+        let launch = Launch {
+            folder: folder.to_owned(),
+            plugin_cache: self.plugin_cache.clone(),
+            plugin_sha256: plugin_sha256.to_owned(),
+        };
+        let request = serde_json::to_vec(&launch)?;
+        let mut held = self.process.lock().await;
+        let had_one = held.is_some();
+        match self.ask(&mut held, &request).await {
+            Ok(newborn) => Ok(newborn),
+            Err(Refusal::Supervisor(words)) => Err(io::Error::other(words)),
+            // It may have died long ago: that is heard only now.
+            Err(Refusal::Launcher(error)) if had_one => {
+                tracing::info!(%error, "the launcher of supervisors is started again");
+                self.ask(&mut held, &request).await.map_err(Refusal::into_error)
+            }
+            Err(refusal) => Err(refusal.into_error()),
+        }
+    }
+
+    async fn ask(&self, held: &mut Option<Process>, request: &[u8]) -> Result<Newborn, Refusal> {
+        let process = match held {
+            Some(process) => process,
+            None => held.insert(start(&self.command).map_err(Refusal::Launcher)?),
+        };
+        let asked = ask(&process.requests, request).await;
+        if matches!(asked, Err(Refusal::Launcher(_))) {
+            *held = None;
+        }
+        asked
+    }
+}
+
+/// Why there is no supervisor.
+enum Refusal {
+    /// The launcher is to blame: another one may do better.
+    Launcher(io::Error),
+    /// The launcher's words.
+    Supervisor(String),
+}
+
+impl Refusal {
+    fn into_error(self) -> io::Error {
+        match self {
+            Self::Launcher(error) => error,
+            Self::Supervisor(words) => io::Error::other(words),
+        }
+    }
+}
+
+fn start(command: &[OsString]) -> io::Result<Process> {
+    let mut words = command.iter();
+    let program = words.next().cloned().unwrap_or_default();
+    let (requests, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        // Each request is one message: it arrives whole, with its descriptor.
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let child = orphans::start_child(|| {
+        std::process::Command::new(program)
+            .args(words)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH_DEFAULT.into()))
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+    })?;
+    Ok(Process { requests, child })
+}
+
+async fn ask(requests: &OwnedFd, request: &[u8]) -> Result<Newborn, Refusal> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(Refusal::Launcher)?;
+    send(requests, request, &OwnedFd::from(theirs)).map_err(Refusal::Launcher)?;
+    ours.set_nonblocking(true).map_err(Refusal::Launcher)?;
+    let mut stream = UnixStream::from_std(ours).map_err(Refusal::Launcher)?;
+    let born = tokio::time::timeout(BIRTH_TIMEOUT, read_born(&mut stream)).await;
+    match born.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Refusal::Launcher)? {
+        Born::Process(pid, start_ticks) => Ok(Newborn { stream, pid, start_ticks }),
+        Born::Failed(words) => Err(Refusal::Supervisor(words)),
+    }
+}
+
+fn send(requests: &OwnedFd, request: &[u8], passed: &OwnedFd) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [passed.as_fd()];
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("a descriptor does not fit into a message"));
+    }
+    // One request at a time is under way, so a full queue means a launcher that reads nothing.
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    rustix::net::sendmsg(requests, &[IoSlice::new(request)], &mut ancillary, flags)?;
+    Ok(())
+}
+
+/// The first line. Nothing follows it before the brief is sent.
+async fn read_born(stream: &mut UnixStream) -> io::Result<Born> {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 256];
+    while !bytes.ends_with(b"\n") {
+        match stream.read(&mut piece).await? {
+            0 => return Err(io::Error::other("the launcher of supervisors died")),
+            length => bytes.extend_from_slice(piece.get(..length).unwrap_or_default()),
+        }
+        if bytes.len() > ANSWER_BYTES_MAX {
+            return Err(io::Error::other("the launcher of supervisors answers without end"));
+        }
+    }
+    Ok(serde_json::from_slice(&bytes)?)
+}
