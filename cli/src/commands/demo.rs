@@ -19,10 +19,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::runner::{register, registration_token};
+use super::scratch::{self, RunnerFile, Tokens};
 use super::{follow::follow, task::table};
 use crate::args::{DemoArguments, RegistrationToken};
 use crate::client::Client;
-use crate::error::{CliError, file_error};
+use crate::error::CliError;
 use crate::printer::Printer;
 use crate::{runtime, settings};
 
@@ -55,10 +56,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(15);
 type Parts = JoinSet<Result<(), CliError>>;
 
 pub(crate) fn run(arguments: &DemoArguments, printer: &Printer) -> Result<ExitCode, CliError> {
-    let folder = tempfile::Builder::new()
-        .prefix("forge-demo-")
-        .tempdir()
-        .map_err(|error| file_error("make a temporary folder in", &std::env::temp_dir(), &error))?;
+    let folder = scratch::folder("forge-demo-")?;
     let keep = arguments.keep;
     runtime::run(runtime::server_threads(), demo(folder.path(), keep, printer))
 }
@@ -66,7 +64,7 @@ pub(crate) fn run(arguments: &DemoArguments, printer: &Printer) -> Result<ExitCo
 async fn demo(folder: &Path, keep: bool, printer: &Printer) -> Result<ExitCode, CliError> {
     printer.heading("Forge demo: a daemon, a runner and two tasks on this machine");
     printer.aside(&format!("everything lies in {} and goes away at the end", folder.display()));
-    let tokens = tree::prepare(folder)?;
+    let tokens = tree::prepare(folder, RUNNER)?;
     printer.done("wrote a tree of configuration (a copy of examples/quickstart) and a git repository");
 
     let stop = CancellationToken::new();
@@ -98,7 +96,7 @@ async fn demo(folder: &Path, keep: bool, printer: &Printer) -> Result<ExitCode, 
 async fn tell(
     folder: &Path,
     keep: bool,
-    tokens: &tree::Tokens,
+    tokens: &Tokens,
     stop: &CancellationToken,
     parts: &mut Parts,
     printer: &Printer,
@@ -106,7 +104,7 @@ async fn tell(
     // Variables of a real daemon or runner on this machine must not reach into the demo.
     let no_environment = BTreeMap::new();
     let spinner = printer.spinner("starting a daemon: a store, a CA, the tree");
-    let daemon_settings = settings::daemon(&folder.join("forge.toml"), &no_environment, printer)?;
+    let daemon_settings = settings::daemon(&folder.join(scratch::DAEMON_FILE), &no_environment, printer)?;
     let daemon = forge_daemon::start(daemon_settings).await.map_err(super::daemon::start_error)?;
     let addresses = daemon.addresses().clone();
     let ca_file = addresses.ca_file.clone().ok_or_else(|| CliError::failed("the daemon made no CA"))?;
@@ -118,8 +116,9 @@ async fn tell(
     drop(spinner);
     printer.done(&format!("daemon: serves the tree at {} (HTTPS, with a CA that it made itself)", addresses.api));
 
-    tree::write_runner_settings(folder, &addresses.api, &ca_file, RUNNER)?;
-    let runner = settings::runner(Some(&folder.join("runner.toml")), &no_environment, printer)?;
+    let file = RunnerFile { api: &addresses.api, ca_file: &ca_file, name: RUNNER, max_parallel_tasks: 0 };
+    let file = scratch::write_runner(&folder.join("runner"), &file)?;
+    let runner = settings::runner(Some(&file), &no_environment, printer)?;
     let piped = RegistrationToken { stdin_registration_token: true, registration_token_file: None };
     let token = registration_token(&piped, tokens.registration.reveal().as_bytes(), None)?;
     let registered = register(&runner.settings, token).await?;
@@ -198,7 +197,7 @@ fn indented(bytes: &[u8], at_line_start: &AtomicBool) -> Vec<u8> {
 async fn keep_serving(
     folder: &Path,
     api: &str,
-    tokens: &tree::Tokens,
+    tokens: &Tokens,
     ca_file: &Path,
     stop: &CancellationToken,
     printer: &Printer,
@@ -213,7 +212,7 @@ async fn keep_serving(
     printer.talk("");
     printer.talk(&format!(
         "The tree is {}: change a template, break it, and see `forge config status`.",
-        folder.join("tree").display()
+        folder.join(scratch::TREE).display()
     ));
     stop.cancelled().await;
 }

@@ -11,6 +11,7 @@ mod man;
 mod run;
 mod runner;
 mod runners;
+mod scratch;
 mod secret;
 mod setup;
 mod task;

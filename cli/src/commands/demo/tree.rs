@@ -1,12 +1,10 @@
-//! The demo's temporary folder: a copy of `examples/quickstart`, a git repository that it names, tokens, and the settings of daemon and runner.
+//! The demo's tree: a copy of `examples/quickstart`, and the git repository that it names.
 
 use std::path::Path;
 use std::process::Command;
 
-use forge_api::Secret;
-use forge_daemon::TokenKind;
-
-use crate::error::{CliError, file_error};
+use crate::commands::scratch::{self, Tokens};
+use crate::error::CliError;
 
 /// `examples/quickstart`, inside the binary so that an installed `forge` shows the same as a checkout.
 const QUICKSTART: &[(&str, &str)] = &[
@@ -44,64 +42,23 @@ for step in fetch build switch; do
 done
 "#;
 
-/// Tokens that the demo made for itself.
-#[derive(Debug)]
-pub(super) struct Tokens {
-    pub(super) registration: Secret,
-    pub(super) access: Secret,
-}
-
 /// Fills `folder` with all that the daemon reads.
-pub(super) fn prepare(folder: &Path) -> Result<Tokens, CliError> {
-    let tree = folder.join("tree");
+pub(super) fn prepare(folder: &Path, runner: &str) -> Result<Tokens, CliError> {
+    let tree = folder.join(scratch::TREE);
     for (path, text) in QUICKSTART {
-        write(&tree.join(path), text)?;
+        scratch::write(&tree.join(path), text)?;
     }
     let repository = folder.join("app");
     make_repository(&repository)?;
-    write(
+    scratch::write(
         &tree.join("projects/demo/repositories/app.toml"),
-        &format!("url    = {}\nbranch = \"main\"\n", quoted(&format!("file://{}", repository.display()))),
+        &format!("url    = {}\nbranch = \"main\"\n", scratch::quoted(&format!("file://{}", repository.display()))),
     )?;
-    let (registration, registration_hash) =
-        forge_daemon::new_token(TokenKind::Registration).map_err(CliError::failed)?;
-    write(
-        &tree.join("registration-tokens/demo.toml"),
-        &format!("hash   = \"{registration_hash}\"\nrunner = \"demo-runner\"\n"),
-    )?;
-    let (access, access_hash) = forge_daemon::new_token(TokenKind::Access).map_err(CliError::failed)?;
-    write(&tree.join("access/you.toml"), &format!("hash = \"{access_hash}\"\nrole = \"admin\"\n"))?;
-    write(
-        &folder.join("forge.toml"),
-        &format!(
-            "data_dir = {}\n\n[listen]\napi     = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n\n[source]\npath = {}\n",
-            quoted_path(&folder.join("data")),
-            quoted_path(&tree)
-        ),
-    )?;
-    Ok(Tokens { registration, access })
-}
-
-/// Writes the runner's settings, once the daemon's address is known.
-pub(super) fn write_runner_settings(folder: &Path, api: &str, ca_file: &Path, name: &str) -> Result<(), CliError> {
-    let home = folder.join("runner");
-    write(
-        &folder.join("runner.toml"),
-        &format!(
-            "web_host = {}\ntmp_path = {}\nca_file  = {}\n\n[runner]\nname             = {}\ntoken_file       = {}\nprivate_key_file = {}\n",
-            quoted(api),
-            quoted_path(&home.join("tmp")),
-            quoted_path(ca_file),
-            quoted(name),
-            quoted_path(&home.join("token")),
-            quoted_path(&home.join("private.key")),
-        ),
-    )?;
-    std::fs::create_dir_all(&home).map_err(|error| file_error("make", &home, &error))
+    scratch::prepare(folder, Some(runner))
 }
 
 fn make_repository(folder: &Path) -> Result<(), CliError> {
-    write(&folder.join("deploy.sh"), DEPLOY_SCRIPT)?;
+    scratch::write(&folder.join("deploy.sh"), DEPLOY_SCRIPT)?;
     git(folder, &["init", "--quiet", "--initial-branch=main"])?;
     git(folder, &["add", "deploy.sh"])?;
     let identity = ["-c", "user.name=Forge demo", "-c", "user.email=demo@example.com", "-c", "commit.gpgsign=false"];
@@ -125,22 +82,6 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::failed(format_args!("git failed: {}", String::from_utf8_lossy(&output.stderr).trim())))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| file_error("make", folder, &error))?;
-    }
-    std::fs::write(path, text).map_err(|error| file_error("write", path, &error))
-}
-
-/// A text as a TOML string: JSON's escapes are TOML's.
-fn quoted(text: &str) -> String {
-    serde_json::Value::String(text.to_owned()).to_string()
-}
-
-fn quoted_path(path: &Path) -> String {
-    quoted(&path.display().to_string())
 }
 
 #[cfg(test)]
