@@ -49,4 +49,5 @@ pub use files::FileError;
 pub use local::{LOCAL_SOCKET, LocalError};
 pub use secrets::{NoRandomness, TokenKind, new_token};
 pub use settings::SettingsError;
+pub use store::seed_history;
 pub use tls::TlsError;

@@ -1,5 +1,6 @@
 //! What the command line takes. Help is imperative, one line, no full stop; names follow the contract in `docs/`.
 
+mod bench;
 mod client;
 mod host;
 mod living;
@@ -7,6 +8,7 @@ mod secret;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use bench::{BenchArguments, BenchOutput, Measurement};
 pub(crate) use client::{
     Ask, ConfigCommand, Connection, ListTasks, OutputFormat, RunArguments, RunnersCommand, TaskCommand, TokenCommand,
     TokenFor, Variable,
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// Show the main job on this machine: a daemon, a runner and two tasks in a temporary folder
     Demo(DemoArguments),
+    /// Measure this machine: a daemon and runners in a temporary folder, over the real protocol
+    Bench(BenchArguments),
     /// Find what is wrong on this host and say how to mend it
     Doctor(DoctorArguments),
     /// Write what a daemon remembers into one file, while it runs

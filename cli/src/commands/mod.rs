@@ -1,6 +1,7 @@
 //! One file a subcommand. Each takes its arguments and the printer and says how the process ends.
 
 mod backup;
+mod bench;
 mod completions;
 mod config;
 mod daemon;
@@ -38,6 +39,7 @@ pub(crate) fn dispatch(arguments: Arguments, printer: &Printer) -> Result<ExitCo
         Command::Secret(command) => secret::run(command, printer),
         Command::Token(command) => token::run(command, printer),
         Command::Demo(arguments) => demo::run(&arguments, printer),
+        Command::Bench(arguments) => bench::run(&arguments, printer),
         Command::Doctor(arguments) => doctor::run(&arguments, printer),
         Command::Backup(arguments) => backup::backup(&arguments, printer),
         Command::Restore(arguments) => backup::restore(&arguments, printer),

@@ -5,6 +5,7 @@ mod ansible;
 #[path = "../../../plugins/builtin/tests/it/ansible_core.rs"]
 mod ansible_core;
 mod arrows;
+mod bench;
 mod cancel;
 mod client;
 mod config;

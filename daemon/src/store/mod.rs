@@ -14,6 +14,7 @@ mod retain;
 pub(crate) mod revocations;
 mod rows;
 mod runners;
+mod seed;
 mod work;
 mod writer;
 
@@ -30,6 +31,7 @@ pub(crate) use plan::{Choice, Plan, QueueFacts};
 pub(crate) use queries::{AttemptView, Circumstances, Delivery, Listing, LogState};
 pub(crate) use retain::Keep;
 pub(crate) use runners::{ContactRow, Held, NewRegistration, Registration};
+pub use seed::seed_history;
 pub(crate) use work::LiveAttempt;
 pub(crate) use writer::{Planner, WriterThread};
 
