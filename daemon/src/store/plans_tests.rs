@@ -67,6 +67,19 @@ fn nothing_reads_the_whole_history() {
     }
 }
 
+/// What is bound changes no plan: a statement that is used again is not prepared again.
+#[test]
+fn a_statement_is_prepared_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = with_history(folder.path());
+    let mut statement =
+        connection.prepare("SELECT attempt FROM tasks WHERE number = ?1 AND state = ?2").expect("prepared");
+    for (number, state) in [(1, "succeeded"), (2, "queued"), (3, "running")] {
+        let _found = statement.query_row(params![number, state], |row| row.get::<_, u32>(0)).optional().expect("read");
+    }
+    assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
+}
+
 #[test]
 fn pages_hold_what_may_be_seen_newest_first() {
     let folder = tempfile::tempdir().expect("a folder");

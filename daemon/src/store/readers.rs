@@ -27,7 +27,8 @@ struct Lent<'a> {
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            if let Err(error) = connection.execute_batch("ROLLBACK") {
+            let ended = connection.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]));
+            if let Err(error) = ended {
                 // There is none to end where BEGIN itself had failed.
                 tracing::debug!(%error, "a read's transaction had ended before");
             }
@@ -61,7 +62,7 @@ impl Readers {
             let connection = Some(readers.free().pop().ok_or(StoreError::Closed)?);
             let lent = Lent { readers: &readers, connection };
             let connection = lent.connection.as_ref().ok_or(StoreError::Closed)?;
-            connection.execute_batch("BEGIN")?;
+            connection.prepare_cached("BEGIN")?.execute([])?;
             // What panics has been reported by the panic hook; its connection is as good as before.
             std::panic::catch_unwind(AssertUnwindSafe(|| read(connection))).unwrap_or(Err(StoreError::Panicked))
         });

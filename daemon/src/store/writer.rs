@@ -225,14 +225,14 @@ fn transact(
     marks: &mut Marks,
     planner: &dyn Planner,
 ) -> Result<Vec<Assigned>, rusqlite::Error> {
-    connection.execute_batch("BEGIN IMMEDIATE")?;
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let done = (|| {
         for operation in batch.iter_mut() {
             run_one(connection, operation, marks)?;
         }
         if marks.replan && planner.free_slots() > 0 { assign(connection, planner) } else { Ok(Vec::new()) }
     })();
-    match done.and_then(|assigned| connection.execute_batch("COMMIT").map(|()| assigned)) {
+    match done.and_then(|assigned| connection.prepare_cached("COMMIT")?.execute([]).map(|_| assigned)) {
         Ok(assigned) => Ok(assigned),
         Err(error) => {
             if let Err(rollback) = connection.execute_batch("ROLLBACK") {
