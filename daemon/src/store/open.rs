@@ -18,11 +18,12 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x464f_5247;
 
 /// Numbered changes of the schema, oldest first; a database's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema/0001_initial.sql"),
     include_str!("schema/0002_grants_and_counts.sql"),
     include_str!("schema/0003_revoked_tokens.sql"),
     include_str!("schema/0004_revisions_and_events.sql"),
+    include_str!("schema/0005_tasks_by_state_and_project.sql"),
 ];
 
 /// How long a connection waits for another one's lock: only checkpoints and readers ever hold one.

@@ -39,6 +39,7 @@ fn nothing_reads_the_whole_history() {
     statements.extend(
         [
             COUNTS,
+            NEXT_PROJECT_IN_STATE,
             RUNNING_SIBLING,
             work::NEXT_READY,
             work::DUE,
@@ -90,6 +91,9 @@ fn pages_hold_what_may_be_seen_newest_first() {
     let visible = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
     let bank: Vec<u64> = (1..=20).rev().map(|hundred| hundred * 100).collect();
     assert_eq!(numbers(&Listing { visible: visible(&["none", "bank"]), ..page_of(None, None) }), bank);
+    let in_state = page_of(None, Some(TaskState::Succeeded));
+    assert_eq!(numbers(&in_state), (1_951..=2_000).rev().collect::<Vec<u64>>());
+    assert_eq!(numbers(&page_of(None, Some(TaskState::Running))), [0; 0]);
     let both = Listing { visible: visible(&["shop", "bank"]), before: Some(102), ..page_of(None, None) };
     assert_eq!(numbers(&both), (52..=101).rev().collect::<Vec<u64>>());
     assert_eq!(numbers(&Listing { visible: visible(&["shop"]), ..page_of(Some("bank"), None) }), [0; 0]);

@@ -1,6 +1,6 @@
 //! What readers ask: tasks, their logs' state, counts, and what a claim delivers. None of it waits for the writer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forge_api::{AttemptId, AttemptResult, Task, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Value as Sql};
@@ -30,18 +30,35 @@ pub(super) fn task(connection: &Connection, number: u64) -> Result<Option<Task>,
 
 /// Tasks, newest first.
 pub(super) fn tasks(connection: &Connection, listing: &Listing) -> Result<Vec<Task>, StoreError> {
-    let Listing { project, visible: Some(visible), .. } = listing else {
-        return page(connection, listing);
+    let asked = |name: &String| listing.project.as_ref().is_none_or(|project| project == name);
+    let projects: BTreeSet<String> = match (&listing.visible, &listing.project, listing.state) {
+        (Some(visible), _, _) => visible.iter().filter(|name| asked(name)).cloned().collect(),
+        (None, None, Some(state)) => projects_in_state(connection, state)?,
+        (None, _, _) => return page(connection, listing),
     };
     // Each project's newest stand in an index; the newest of those are the newest of all.
-    let asked = visible.iter().filter(|visible| project.as_ref().is_none_or(|project| project == *visible));
     let mut found = Vec::new();
-    for project in asked.collect::<std::collections::BTreeSet<_>>() {
-        let of_project = Listing { project: Some(project.clone()), visible: None, ..listing.clone() };
+    for project in projects {
+        let of_project = Listing { project: Some(project), visible: None, ..listing.clone() };
         found.extend(page(connection, &of_project)?);
     }
     found.sort_by_key(|task| std::cmp::Reverse(task.number));
     found.truncate(usize::try_from(listing.limit).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+const NEXT_PROJECT_IN_STATE: &str = "SELECT project FROM tasks INDEXED BY tasks_state_project
+     WHERE state = ?1 AND project > ?2 ORDER BY project LIMIT 1";
+
+/// Which projects have tasks in a state: a step along the index each.
+fn projects_in_state(connection: &Connection, state: TaskState) -> Result<BTreeSet<String>, StoreError> {
+    let mut next = connection.prepare_cached(NEXT_PROJECT_IN_STATE)?;
+    let mut found = BTreeSet::new();
+    let mut last = String::new();
+    while let Some(project) = next.query_row(params![state.as_str(), last], |row| row.get(0)).optional()? {
+        last = project;
+        found.insert(last.clone());
+    }
     Ok(found)
 }
 
@@ -62,9 +79,7 @@ fn page_sql(listing: &Listing) -> (String, Vec<Sql>) {
         values.push(value);
     };
     if let Some(project) = &listing.project {
-        // A state's own index is the shorter way where one is asked for: `+` keeps SQLite from the project's.
-        let condition = if listing.state.is_some() { "+t.project = ?" } else { "t.project = ?" };
-        and(condition, Sql::Text(project.clone()));
+        and("t.project = ?", Sql::Text(project.clone()));
     }
     if let Some(template) = &listing.template {
         and("t.template = ?", Sql::Text(template.clone()));
