@@ -224,8 +224,30 @@ async fn names_stay_with_their_keys() {
     daemon.time.advance_ms(30_000);
     clone.claim(&daemon.core, 0).await.expect("the first is away");
 
+    // By now the daemon knows the token without asking its store; that ends with the registration.
+    daemon.core.authenticate_runner(&new).await.expect("known");
     daemon.core.remove_runner("ny-1").await.expect("removed");
     assert!(matches!(daemon.core.authenticate_runner(&new).await, Err(CoreError::Unauthorized)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_without_a_log_ends_whole_leaves_no_file_and_takes_nothing_later() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    daemon.create("many").await;
+    let claimed = runner.claim(&daemon.core, 30_000).await.expect("a claim");
+    let job = runner.open(&daemon, &claimed.jobs[0]);
+    let prove = async || daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its own token");
+    daemon.core.start_attempt(&prove().await, StartRequest::default()).await.expect("starts");
+    for _ in 0..2 {
+        let end = result(AttemptOutcome::Succeeded, b"");
+        let accepted = daemon.core.finish_attempt(&prove().await, end).await.expect("counts");
+        assert!(accepted.counted && accepted.log_whole && accepted.log_length == 0);
+    }
+    let range = ContentRange::of(0, 1).expect("a byte");
+    let late = daemon.core.append_log(&prove().await, range, b"x".to_vec().into()).await;
+    assert!(matches!(late, Err(CoreError::Conflict { .. })));
+    assert!(!daemon.folder.path().join(format!("logs/0/{}.log", job.attempt)).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use forge_api::{
 use super::{AttemptAccess, Core, CoreError, internal, log_error, refused};
 use crate::logs::Verdict;
 use crate::secrets::{digest_of, same_digest};
-use crate::store::{LogState, StoreError};
+use crate::store::{Finished, LogState, StoreError};
 
 /// How often a log that is not what its runner says is asked for again.
 const LOG_RESENDS_MAX: u32 = 1;
@@ -22,6 +22,11 @@ const COMMIT_BYTES_MAX: usize = 128;
 impl Core {
     /// Whether a token is the attempt's own. An attempt that is closed still authenticates: it hands in the rest of its log.
     pub async fn authenticate_attempt(&self, attempt: AttemptId, token: &Secret) -> Result<AttemptAccess, CoreError> {
+        if let Some((runner, stored)) = self.inner.scheduler.live_attempt(attempt) {
+            let is_its_own = same_digest(&forge_config::Digest(stored), &digest_of(token));
+            let access = AttemptAccess { attempt, runner, log_whole: false };
+            return if is_its_own { Ok(access) } else { Err(CoreError::Unauthorized) };
+        }
         let view = self.inner.store.attempt(attempt).await.map_err(internal)?;
         let view = view.ok_or(CoreError::Unauthorized)?;
         let stored = <[u8; 32]>::try_from(view.token_sha256.as_slice()).map_err(|_| CoreError::Unauthorized)?;
@@ -89,17 +94,25 @@ impl Core {
         check_result(&result)?;
         self.inner.scheduler.heard_of_attempt(access.attempt, &access.runner);
         let (length, sha256) = (result.log_length, result.log_sha256.clone());
-        let finished = self.inner.store.finish(access.attempt, result, self.now()).await;
-        let (fate, counted) = finished.map_err(|error| self.fenced(error, access))?;
+        // A log that is known to be whole by now is written down with the end itself.
+        let is_whole = self.inner.logs.is_whole_now(access.attempt, length, &sha256);
+        let log = if is_whole { LogState::Whole } else { LogState::Open };
+        let finished = self.inner.store.finish(access.attempt, result, log, self.now()).await;
+        let Finished { fate, counted, is_first } = finished.map_err(|error| self.fenced(error, access))?;
         if !counted {
             self.inner.scheduler.count_fenced();
         }
         let state = fate.state;
         // At once: what follows may take as long as the log is, and a runner that hangs up meanwhile must not hide the end.
         self.inner.scheduler.after(&[fate]);
-        let (log_length, log_whole) = self.judge_log(access.attempt, length, sha256).await?;
+        let (log_length, log_whole) = if is_whole && is_first && counted {
+            self.inner.logs.close(access.attempt);
+            (length, true)
+        } else {
+            self.judge_log(access.attempt, length, sha256).await?
+        };
         if log_whole {
-            self.inner.scheduler.tell_readers();
+            self.inner.scheduler.tell_readers(access.attempt.task);
         }
         Ok(ResultAccepted { state, counted, log_length, log_whole })
     }
@@ -121,8 +134,9 @@ impl Core {
         match verdict {
             Verdict::Short => Ok((held, false)),
             Verdict::Whole => {
-                self.inner.logs.sync().await.map_err(|error| log_error(error, attempt))?;
+                self.inner.logs.sync_one(attempt).await.map_err(|error| log_error(error, attempt))?;
                 keep(LogState::Whole, view.resends).await.map_err(internal)?;
+                self.inner.logs.close(attempt);
                 Ok((held, true))
             }
             Verdict::Wrong if view.resends < LOG_RESENDS_MAX => {

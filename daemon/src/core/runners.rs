@@ -27,6 +27,10 @@ impl Core {
     /// Which runner a token belongs to.
     pub async fn authenticate_runner(&self, token: &Secret) -> Result<RunnerIdentity, CoreError> {
         let digest = digest_of(token);
+        let asked = match self.inner.scheduler.runner_of_token(&digest.0) {
+            Ok(runner) => return Ok(runner),
+            Err(epoch) => epoch,
+        };
         let found = self.inner.store.runner_by_token(digest.0).await.map_err(internal)?;
         // The token's hash was looked up whole: nothing of it can be guessed piece by piece.
         let (registration, pending) = found.ok_or(CoreError::Unauthorized)?;
@@ -36,7 +40,11 @@ impl Core {
             // A claim that waits knows the runner as it was.
             self.inner.scheduler.wake(&registration.name);
         }
-        Ok(RunnerIdentity { name: registration.name, key: registration.key })
+        let runner = RunnerIdentity { name: registration.name, key: registration.key };
+        if !pending {
+            self.inner.scheduler.remember_token(digest.0, runner.clone(), asked);
+        }
+        Ok(runner)
     }
 
     /// Ends a runner's registration at its own wish.
@@ -73,7 +81,7 @@ impl Core {
 
     async fn no_runner(&self, name: &str) -> CoreError {
         let known = self.candidates().await.unwrap_or_default();
-        let nearest = words::nearest(name, known.iter().map(|known| known.facts.name.as_str()));
+        let nearest = words::nearest(name, known.iter().map(|known| &*known.facts.name));
         CoreError::NotFound {
             what: "runner",
             name: name.to_owned(),
@@ -87,14 +95,14 @@ impl Core {
         let registrations: BTreeMap<&str, &Registration> =
             registrations.iter().map(|known| (known.name.as_str(), known)).collect();
         let candidates = self.candidates().await?;
-        let may_see = |project: &Option<String>| match (project, &visible) {
-            (Some(project), Some(visible)) => visible.contains(project),
+        let may_see = |project: &Option<Arc<str>>| match (project, &visible) {
+            (Some(project), Some(visible)) => visible.iter().any(|name| **name == **project),
             (None, _) | (_, None) => true,
         };
         let shown = candidates.into_iter().filter(|candidate| may_see(&candidate.facts.project));
         Ok(shown
             .map(|candidate| {
-                let registration = registrations.get(candidate.facts.name.as_str()).copied();
+                let registration = registrations.get(&*candidate.facts.name).copied();
                 self.shown(candidate, registration)
             })
             .collect())
@@ -104,8 +112,8 @@ impl Core {
         let said = self.inner.scheduler.contact(&candidate.facts.name).map(|(said, _)| said);
         let stored_version = registration.map(|known| known.version.clone()).unwrap_or_default();
         Runner {
-            project: candidate.facts.project,
-            tags: candidate.facts.tags,
+            project: candidate.facts.project.map(|project| project.to_string()),
+            tags: candidate.facts.tags.to_vec(),
             status: candidate.facts.status,
             running: candidate.facts.running,
             max_parallel_tasks: candidate.facts.max_parallel_tasks,
@@ -113,7 +121,7 @@ impl Core {
             last_contact_at: candidate.last_contact_at,
             health: said.and_then(|said| said.health).or_else(|| registration.and_then(|known| known.health)),
             public_key: registration.map(|known| known.public_key.clone()),
-            name: candidate.facts.name,
+            name: candidate.facts.name.to_string(),
         }
     }
 
@@ -182,10 +190,10 @@ impl Core {
                     return Err(CoreError::SessionClash { runner: runner.name.clone(), last_contact_at });
                 }
                 Considered::Answer(answer) => {
-                    let Answer { undelivered, cancels, lost, draining } = answer;
+                    let Answer { undelivered, public_key, cancels, lost, draining } = answer;
                     let nothing_else = cancels.is_empty() && lost.is_empty();
                     let asked_for_some = !undelivered.is_empty();
-                    let jobs = self.deliver(runner, undelivered).await?;
+                    let jobs = self.deliver(public_key, undelivered).await?;
                     // What could not be delivered has failed; its runner waits on.
                     if jobs.is_empty() && asked_for_some && nothing_else {
                         continue;
@@ -193,7 +201,7 @@ impl Core {
                     return Ok(ClaimResponse { jobs, cancels, lost, draining });
                 }
                 Considered::Parked(place) => {
-                    if let Some(response) = self.wait(runner, place, left_ms).await? {
+                    if let Some(response) = self.wait(place, left_ms).await? {
                         return Ok(response);
                     }
                 }
@@ -202,23 +210,19 @@ impl Core {
     }
 
     /// Waits at a place; `None` when the claim is to look again.
-    async fn wait(
-        &self,
-        runner: &RunnerIdentity,
-        mut place: Place,
-        left_ms: u64,
-    ) -> Result<Option<ClaimResponse>, CoreError> {
+    async fn wait(&self, mut place: Place, left_ms: u64) -> Result<Option<ClaimResponse>, CoreError> {
         let draining = place.draining;
         let woken = tokio::select! {
             biased;
             woken = &mut place.woken => woken.ok(),
             () = self.inner.clock.sleep_ms(left_ms) => place.woken.try_recv().ok(),
         };
+        let public_key = std::mem::take(&mut place.public_key);
         drop(place);
         let empty = ClaimResponse { draining, ..ClaimResponse::default() };
         Ok(match woken {
             Some(Wake::Jobs(attempts)) => {
-                let jobs = self.deliver(runner, attempts).await?;
+                let jobs = self.deliver(public_key, attempts).await?;
                 (!jobs.is_empty()).then_some(ClaimResponse { jobs, draining, ..ClaimResponse::default() })
             }
             Some(Wake::Look) => None,
@@ -227,28 +231,28 @@ impl Core {
         })
     }
 
-    /// Makes jobs of attempts. One whose secrets do not resolve fails, with the reason.
-    async fn deliver(&self, runner: &RunnerIdentity, attempts: Vec<AttemptId>) -> Result<Vec<SealedJob>, CoreError> {
+    /// Makes jobs of attempts, sealed to their runner's key. One whose secrets do not resolve fails, with the reason.
+    async fn deliver(&self, public_key: String, attempts: Vec<AttemptId>) -> Result<Vec<SealedJob>, CoreError> {
         if attempts.is_empty() {
             return Ok(Vec::new());
         }
-        let registration = self.inner.store.runner_by_name(runner.name.clone()).await.map_err(internal)?;
-        let public_key = registration.ok_or(CoreError::Unauthorized)?.public_key;
-        let mut jobs = Vec::new();
-        for attempt in attempts {
-            let Some(delivery) = self.inner.store.delivery(attempt).await.map_err(internal)? else {
-                continue;
-            };
-            let (core, public_key, now) = (self.clone(), public_key.clone(), self.now());
-            let sealed = tokio::task::spawn_blocking(move || {
-                let (resolver, keys) = (&*core.inner.resolver, &*core.inner.keys);
+        let deliveries = self.inner.store.deliveries(attempts).await.map_err(internal)?;
+        let (core, now) = (self.clone(), self.now());
+        // Two steps: secrets may take their time, and a reader's connection is not kept for that long.
+        let sealing = tokio::task::spawn_blocking(move || {
+            let (resolver, keys) = (&*core.inner.resolver, &*core.inner.keys);
+            let seal = |(attempt, delivery)| {
                 let parts = Parts { attempt, delivery, resolver, keys, now };
-                let job = secrets::build(parts).map_err(|error| error.to_string())?;
-                secrets::seal_job(&job, &public_key, keys.signing()).map_err(|error| error.to_string())
-            });
-            match sealed.await.map_err(internal)? {
+                let job = secrets::build(parts).map_err(|error| (attempt, error.to_string()))?;
+                secrets::seal_job(&job, &public_key, keys.signing()).map_err(|error| (attempt, error.to_string()))
+            };
+            deliveries.into_iter().map(seal).collect::<Vec<_>>()
+        });
+        let mut jobs = Vec::new();
+        for sealed in sealing.await.map_err(internal)? {
+            match sealed {
                 Ok(job) => jobs.push(job),
-                Err(reason) => self.fail_attempt(attempt, reason).await?,
+                Err((attempt, reason)) => self.fail_attempt(attempt, reason).await?,
             }
         }
         Ok(jobs)

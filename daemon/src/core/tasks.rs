@@ -106,15 +106,22 @@ impl Core {
     /// One task.
     pub async fn task(&self, number: u64) -> Result<Task, CoreError> {
         let task = self.inner.store.task(number).await.map_err(internal)?;
-        let task = task.ok_or_else(|| no_task(number))?;
-        self.with_log_bytes(vec![task]).await?.pop().ok_or_else(|| no_task(number))
+        let mut task = task.ok_or_else(|| no_task(number))?;
+        // One system call at most: no other thread has to be woken for that.
+        task.log_bytes = self.log_bytes(&task);
+        Ok(task)
+    }
+
+    fn log_bytes(&self, task: &Task) -> u64 {
+        let id = forge_api::AttemptId { task: task.number, attempt: task.attempt };
+        if task.attempt > 0 { self.inner.logs.length(id) } else { 0 }
     }
 
     async fn with_log_bytes(&self, mut tasks: Vec<Task>) -> Result<Vec<Task>, CoreError> {
-        let logs = Arc::clone(&self.inner.logs);
+        let core = self.clone();
         let work = move || {
-            for task in tasks.iter_mut().filter(|task| task.attempt > 0) {
-                task.log_bytes = logs.length(forge_api::AttemptId { task: task.number, attempt: task.attempt });
+            for task in &mut tasks {
+                task.log_bytes = core.log_bytes(task);
             }
             tasks
         };
@@ -220,8 +227,8 @@ impl Attempts for Core {
         })
     }
 
-    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.inner.scheduler.changes()
+    fn changes(&self, number: u64) -> tokio::sync::watch::Receiver<()> {
+        self.inner.scheduler.changes(number)
     }
 }
 

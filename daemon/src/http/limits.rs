@@ -29,8 +29,11 @@ pub(crate) const CONNECTION_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The most connections at a time, whatever the descriptors allow.
 pub(crate) const CONNECTIONS_MAX: u64 = 32_768;
 
-/// Descriptors that connections leave to the store, the logs and git.
-pub(crate) const DESCRIPTORS_RESERVED: u64 = 256;
+/// Descriptors that connections leave to the store, the logs and git: at least so many.
+pub(crate) const DESCRIPTORS_RESERVED_MIN: u64 = 256;
+
+/// And one in so many: a tenth of all may be open logs, and twice that for a moment while they are brought to disk.
+pub(crate) const DESCRIPTORS_PER_RESERVED: u64 = 4;
 
 /// The most connections of the metrics listener.
 pub(crate) const METRICS_CONNECTIONS_MAX: u64 = 64;

@@ -256,7 +256,8 @@ async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
 
 /// How many connections the descriptors allow.
 pub(crate) fn connections_max(descriptors: u64) -> u64 {
-    descriptors.saturating_sub(limits::DESCRIPTORS_RESERVED).clamp(16, limits::CONNECTIONS_MAX)
+    let reserved = limits::DESCRIPTORS_RESERVED_MIN.max(descriptors / limits::DESCRIPTORS_PER_RESERVED);
+    descriptors.saturating_sub(reserved).clamp(16, limits::CONNECTIONS_MAX)
 }
 
 /// What answers on a listener.

@@ -2,16 +2,19 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use forge_api::LogAccepted;
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, Digest, SHA256, digest};
 use tokio::sync::watch;
 
 use super::{LogError, Verdict};
 use crate::scheduler::spec::hex;
+
+/// The hash of nothing.
+static EMPTY: LazyLock<Digest> = LazyLock::new(|| digest(&SHA256, b""));
 
 /// How much is read at a time to compare or to hash.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -37,9 +40,19 @@ struct Opened {
     restarts: u64,
     length: u64,
     synced: u64,
+    /// Whether the folder's entry for it is on disk for good.
+    entry_synced: bool,
     /// Over the first `hashed` bytes.
     hash: Context,
     hashed: u64,
+}
+
+/// A log on its way to the disk: what of it is there once its file is synced, and its folder's entry where that is new.
+pub(super) struct Syncing {
+    pub(super) file: File,
+    pub(super) entry_is_new: bool,
+    length: u64,
+    restarts: u64,
 }
 
 impl std::fmt::Debug for LogFile {
@@ -91,13 +104,17 @@ impl LogFile {
             .open(&self.path)
             .map_err(self.io())?;
         let length = file.metadata().map_err(self.io())?.len();
-        // What an earlier process wrote is on disk for good from here on, and its folder's entry too.
-        file.sync_all().map_err(self.io())?;
-        if let Some(folder) = self.path.parent() {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(self.io())?;
-        }
         self.length.send_replace(length);
-        let opened = Opened { file, restarts: 0, length, synced: length, hash: Context::new(&SHA256), hashed: 0 };
+        // What an earlier process wrote counts as synced once it is, with the next round.
+        let opened = Opened {
+            file,
+            restarts: 0,
+            length,
+            synced: 0,
+            entry_synced: false,
+            hash: Context::new(&SHA256),
+            hashed: 0,
+        };
         self.publish(&opened);
         Ok(state.insert(opened))
     }
@@ -107,13 +124,28 @@ impl LogFile {
         Some(self.known_length.load(Ordering::Acquire)).filter(|length| *length != UNKNOWN)
     }
 
-    /// The length; it may open the file.
+    /// The length; it never opens the file.
     pub(super) fn current_length(&self) -> Result<u64, LogError> {
-        let mut state = self.lock();
-        if state.is_none() && !self.path.exists() {
-            return Ok(0);
+        if let Some(length) = self.known_length() {
+            return Ok(length);
         }
-        Ok(self.opened(&mut state)?.length)
+        match std::fs::metadata(&self.path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(source) => Err(LogError::Io { path: self.path.clone(), source }),
+        }
+    }
+
+    /// Whether the log is this one, and on disk for good; false also where that cannot be told without waiting.
+    pub(super) fn is_whole_now(&self, length: u64, sha256: &str) -> bool {
+        let Ok(state) = self.state.try_lock() else { return false };
+        match &*state {
+            None => length == 0 && sha256 == hex(EMPTY.as_ref()) && !self.path.exists(),
+            Some(opened) => {
+                [opened.length, opened.synced, opened.hashed] == [length; 3]
+                    && hex(opened.hash.clone().finish().as_ref()) == sha256
+            }
+        }
     }
 
     /// Whether something is not on disk for good; it never waits.
@@ -156,23 +188,46 @@ impl LogFile {
         Ok(LogAccepted { length: opened.length, synced: opened.synced })
     }
 
-    /// Brings what was written to disk for good. Appending goes on meanwhile.
-    pub(super) fn sync(&self) -> Result<(), LogError> {
-        let (file, length, restarts) = match &*self.lock() {
-            Some(opened) => (opened.file.try_clone().map_err(self.io())?, opened.length, opened.restarts),
-            None => return Ok(()),
-        };
-        file.sync_data().map_err(self.io())?;
-        if let Some(opened) = self.lock().as_mut().filter(|opened| opened.restarts == restarts) {
-            opened.synced = opened.synced.max(length);
+    /// What has to be brought to disk; `None` where nothing has. Appending goes on meanwhile.
+    pub(super) fn begin_sync(&self) -> Result<Option<Syncing>, LogError> {
+        match &*self.lock() {
+            Some(opened) if opened.synced < opened.length => Ok(Some(Syncing {
+                file: opened.file.try_clone().map_err(self.io())?,
+                entry_is_new: !opened.entry_synced,
+                length: opened.length,
+                restarts: opened.restarts,
+            })),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The folder that its entry is in.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
+    /// It was brought to disk, its folder's entry too.
+    pub(super) fn end_sync(&self, syncing: &Syncing) {
+        if let Some(opened) = self.lock().as_mut().filter(|opened| opened.restarts == syncing.restarts) {
+            opened.synced = opened.synced.max(syncing.length);
+            opened.entry_synced = true;
             self.publish(opened);
         }
-        Ok(())
+    }
+
+    /// An error of this file.
+    pub(super) fn failed(&self, source: std::io::Error) -> LogError {
+        LogError::Io { path: self.path.clone(), source }
     }
 
     /// Compares with what its runner says of it.
     pub(super) fn verify(&self, length: u64, sha256: &str) -> Result<(Verdict, u64), LogError> {
         let mut state = self.lock();
+        // An empty log has no file, and needs none.
+        if state.is_none() && length == 0 && !self.path.exists() {
+            let same = sha256 == hex(EMPTY.as_ref());
+            return Ok((if same { Verdict::Whole } else { Verdict::Wrong }, 0));
+        }
         let opened = self.opened(&mut state)?;
         if opened.length != length {
             let verdict = if opened.length < length { Verdict::Short } else { Verdict::Wrong };
@@ -202,6 +257,7 @@ impl LogFile {
             restarts: opened.restarts + 1,
             length: 0,
             synced: 0,
+            entry_synced: opened.entry_synced,
             hash: Context::new(&SHA256),
             hashed: 0,
         };
@@ -255,7 +311,7 @@ mod tests {
     use super::*;
 
     fn sha256(bytes: &[u8]) -> String {
-        hex(ring::digest::digest(&SHA256, bytes).as_ref())
+        hex(digest(&SHA256, bytes).as_ref())
     }
 
     #[test]
@@ -277,13 +333,30 @@ mod tests {
         let path = folder.path().join("1-1.log");
         let log = LogFile::new(path.clone(), 1_000);
         assert_eq!(log.append(0, b"abc").expect("written").synced, 0);
-        assert!(log.is_dirty());
-        log.sync().expect("synced");
+        assert!(log.is_dirty() && !log.is_whole_now(3, &sha256(b"abc")));
+        let syncing = log.begin_sync().expect("begins").expect("there is something");
+        assert!(syncing.entry_is_new);
+        log.end_sync(&syncing);
+        assert!(log.is_whole_now(3, &sha256(b"abc")) && !log.is_whole_now(3, &sha256(b"abd")));
+        assert!(log.begin_sync().expect("begins").is_none());
         assert_eq!(log.append(0, b"abc").expect("again"), LogAccepted { length: 3, synced: 3 });
         drop(log);
         let log = LogFile::new(path, 1_000);
         assert_eq!(log.append(3, b"def").expect("goes on").length, 6);
         assert_eq!(log.verify(6, &sha256(b"abcdef")).expect("hashes"), (Verdict::Whole, 6));
+    }
+
+    #[test]
+    fn an_empty_log_is_whole_without_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("0/1-1.log");
+        let log = LogFile::new(path.clone(), 1_000);
+        assert!(log.is_whole_now(0, &sha256(b"")) && !log.is_whole_now(0, "00"));
+        assert_eq!(log.verify(0, &sha256(b"")).expect("looks"), (Verdict::Whole, 0));
+        assert_eq!(log.verify(0, "00").expect("looks"), (Verdict::Wrong, 0));
+        assert!(!path.exists() && !path.parent().expect("a folder").exists());
+        log.append(0, b"a").expect("written");
+        assert_eq!(log.verify(0, &sha256(b"")).expect("looks"), (Verdict::Wrong, 1));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod file;
 mod reader;
+mod round;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use forge_api::{AttemptId, ContentRange, LogAccepted};
+use rustix::process::{Resource, getrlimit};
 
 use crate::core::LogLimits;
 use file::LogFile;
@@ -23,8 +25,15 @@ pub(crate) use reader::{Attempts, Expectation};
 /// How many tasks share a folder.
 const TASKS_PER_FOLDER: u64 = 1_000;
 
-/// The most logs that stay open without being written to; closed ones are opened again when they are asked for.
-const OPEN_LOGS_MAX: usize = 512;
+/// The most logs that stay open without being written to, where descriptors allow it; closed ones are opened again when they
+/// are asked for. One whose attempt is over is closed at once.
+const OPEN_LOGS_MAX: u64 = 4_096;
+
+/// Logs may stay open in one of so many of the descriptors that this process may have.
+const DESCRIPTORS_PER_OPEN_LOG: u64 = 10;
+
+/// With more logs than this to bring to disk the whole file system is, which costs no more than a few files do.
+const LOGS_SYNCED_BY_FILE_MAX: usize = 4;
 
 /// How often what was written is brought to disk for good, in milliseconds.
 pub(crate) const SYNC_INTERVAL_MS: u64 = 250;
@@ -77,6 +86,9 @@ pub(crate) struct Logs {
     folder: PathBuf,
     limits: LogLimits,
     files: Mutex<HashMap<AttemptId, Arc<LogFile>>>,
+    open_max: usize,
+    /// Whose turn it is to bring logs to disk: who waits finds that another has done its work.
+    syncing: tokio::sync::Mutex<()>,
     taken_bytes: AtomicU64,
 }
 
@@ -96,7 +108,16 @@ impl Logs {
     pub(crate) fn open(data_dir: &Path, limits: LogLimits) -> Result<Self, LogError> {
         let folder = data_dir.join("logs");
         std::fs::create_dir_all(&folder).map_err(|source| LogError::Io { path: folder.clone(), source })?;
-        Ok(Self { folder, limits, files: Mutex::default(), taken_bytes: AtomicU64::new(0) })
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let open_max = (descriptors / DESCRIPTORS_PER_OPEN_LOG).min(OPEN_LOGS_MAX);
+        Ok(Self {
+            folder,
+            limits,
+            files: Mutex::default(),
+            open_max: usize::try_from(open_max).unwrap_or(usize::MAX),
+            syncing: tokio::sync::Mutex::default(),
+            taken_bytes: AtomicU64::new(0),
+        })
     }
 
     /// Bytes taken since the start.
@@ -118,7 +139,7 @@ impl Logs {
     /// The attempt's log, opened when it is not.
     pub(crate) fn file(&self, id: AttemptId) -> Arc<LogFile> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if files.len() >= OPEN_LOGS_MAX && !files.contains_key(&id) {
+        if files.len() >= self.open_max && !files.contains_key(&id) {
             // One that nobody else holds and that is on disk for good is opened again when it is asked for. The older half
             // goes: those of tasks under way are mostly the younger, and not each new log looks through all.
             let mut idle: Vec<AttemptId> = files
@@ -131,8 +152,7 @@ impl Logs {
                 files.remove(id);
             }
         }
-        let new = || Arc::new(LogFile::new(self.path(id), self.limits.attempt_bytes_max));
-        Arc::clone(files.entry(id).or_insert_with(new))
+        Arc::clone(files.entry(id).or_insert_with(|| Arc::new(self.new_file(id))))
     }
 
     /// How many bytes of the log there are; it blocks for no longer than a system call.
@@ -161,8 +181,9 @@ impl Logs {
         Ok(accepted)
     }
 
-    /// Brings everything that was written to disk for good.
+    /// Brings everything that was written to disk for good. Many who ask at once wait for one round or two.
     pub(crate) async fn sync(&self) -> Result<(), LogError> {
+        let _turn = self.syncing.lock().await;
         let dirty: Vec<Arc<LogFile>> = {
             let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
             files.values().filter(|file| file.is_dirty()).map(Arc::clone).collect()
@@ -170,8 +191,29 @@ impl Logs {
         if dirty.is_empty() {
             return Ok(());
         }
-        // One that cannot be synced keeps no other from it.
-        blocking(move || dirty.iter().map(|file| file.sync()).fold(Ok(()), Result::and)).await
+        let folder = self.folder.clone();
+        blocking(move || round::sync(&dirty, &folder)).await
+    }
+
+    /// The same for one log, which another's round may have brought to disk already.
+    pub(crate) async fn sync_one(&self, id: AttemptId) -> Result<(), LogError> {
+        let file = self.file(id);
+        if file.is_dirty() { self.sync().await } else { Ok(()) }
+    }
+
+    /// Whether the log is this one, whole and on disk for good; false also where that cannot be told without waiting.
+    pub(crate) fn is_whole_now(&self, id: AttemptId, length: u64, sha256: &str) -> bool {
+        let known = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone);
+        known.unwrap_or_else(|| Arc::new(self.new_file(id))).is_whole_now(length, sha256)
+    }
+
+    /// Closes a log that is whole: nobody will write to it.
+    pub(crate) fn close(&self, id: AttemptId) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    fn new_file(&self, id: AttemptId) -> LogFile {
+        LogFile::new(self.path(id), self.limits.attempt_bytes_max)
     }
 
     /// Compares the log with what its runner says of it; also answers with its length.

@@ -37,8 +37,8 @@ pub(crate) trait Attempts: Send + Sync {
         number: u64,
         attempt: Option<u32>,
     ) -> futures_util::future::BoxFuture<'_, Result<(u32, Expectation), CoreError>>;
-    /// Counts up with everything that ends an attempt or begins one.
-    fn changes(&self) -> watch::Receiver<u64>;
+    /// Hears of everything that ends an attempt of the task or begins one.
+    fn changes(&self, number: u64) -> watch::Receiver<()>;
 }
 
 /// A log that is read while it may still grow.
@@ -87,7 +87,7 @@ impl LogReader {
     /// The next bytes from `offset`, waiting for them; `None` once the attempt is over and all of it was read. A task
     /// without an attempt is waited for.
     pub async fn follow(&mut self, offset: u64, length_max: usize) -> Result<Option<Bytes>, CoreError> {
-        let mut changes = self.attempts.changes();
+        let mut changes = self.attempts.changes(self.task);
         let mut quiet_at_ms = None;
         loop {
             // Who looks after subscribing misses nothing.

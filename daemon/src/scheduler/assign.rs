@@ -4,18 +4,20 @@
 //! the needed tag, and has a free slot. Only one that is asking right now gets work. The least loaded wins; a full one is
 //! passed over. Projects are served in turn, higher priority first within a project, then the older task. 0 is unlimited.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
 use forge_api::RunnerStatus;
 use serde::{Deserialize, Serialize};
 
-/// What a runner may do and how it stands.
+/// What a runner may do and how it stands. A copy is cheap: thousands of them may be looked at for one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunnerFacts {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     /// `None` is a global runner.
-    pub(crate) project: Option<String>,
-    pub(crate) tags: Vec<String>,
+    pub(crate) project: Option<Arc<str>>,
+    pub(crate) tags: Arc<[String]>,
     pub(crate) run_untagged: bool,
     pub(crate) status: RunnerStatus,
     /// 0 is unlimited.
@@ -135,7 +137,7 @@ pub(crate) fn verdict(runner: &RunnerFacts, need: &Need, project: ProjectFacts) 
 /// Whether a runner is of the kind that a task needs, however it stands right now.
 pub(crate) fn suits(runner: &RunnerFacts, need: &Need, project: ProjectFacts) -> Result<(), Unmet> {
     match &runner.project {
-        Some(own) if *own != need.project => return Err(Unmet::WrongProject),
+        Some(own) if **own != *need.project => return Err(Unmet::WrongProject),
         None if !project.global_runners => return Err(Unmet::GlobalRefused),
         Some(_) | None => {}
     }
@@ -159,57 +161,167 @@ pub(crate) fn project_has_room(project: ProjectFacts, live_of_project: u32) -> b
     project.max_parallel_tasks == 0 || live_of_project < project.max_parallel_tasks
 }
 
+/// What is served first: the project whose turn is longest ago, then its name, the higher priority, the older task.
+type Rank = (u64, usize, i64, u64);
+
 /// Every assignment that can be made now; the turns are those that follow from them.
-pub(crate) fn assign(mut situation: Situation) -> (Vec<Assignment>, BTreeMap<String, u64>) {
-    let mut of_project: BTreeMap<String, u32> = BTreeMap::new();
-    let mut of_template: BTreeMap<(String, String), u32> = BTreeMap::new();
-    for live in &situation.live {
-        *of_project.entry(live.project.clone()).or_default() += live.attempts;
-        *of_template.entry((live.project.clone(), live.template.clone())).or_default() += live.attempts;
-    }
-    for group in &mut situation.groups {
+///
+/// Names become numbers first, and runners wait in a heap for each need, so that one choice costs a look at the groups and
+/// not at every runner.
+pub(crate) fn assign(situation: Situation) -> (Vec<Assignment>, BTreeMap<String, u64>) {
+    let Situation { mut runners, projects, mut groups, live, mut turns } = situation;
+    runners.sort_by(|one, other| one.name.cmp(&other.name));
+    for group in &mut groups {
         group.waiting.reverse();
     }
-    let mut turn = situation.turns.values().copied().max().unwrap_or_default();
+    let mut tallies = Tallies::of(&groups, &live, &projects, &turns);
+    let (mut queues, queue_of_group) = queues(&groups, &runners, &tallies);
+    let mut turn = turns.values().copied().max().unwrap_or_default();
     let mut made = Vec::new();
     loop {
-        let choice = situation
-            .groups
-            .iter()
-            .enumerate()
-            .filter_map(|(index, group)| {
-                let next = group.waiting.last()?;
-                let project = project_facts(&situation.projects, &group.need.project);
-                let live = of_project.get(&group.need.project).copied().unwrap_or_default();
-                let key = (group.need.project.clone(), group.template.clone());
-                let live_of_template = of_template.get(&key).copied().unwrap_or_default();
-                if !project_has_room(project, live) || !template_has_room(next.concurrency, live_of_template) {
-                    return None;
-                }
-                let runner = least_loaded(&situation.runners, &group.need, project)?;
-                let served = situation.turns.get(&group.need.project).copied().unwrap_or_default();
-                Some(((served, &group.need.project, -i64::from(next.priority), next.task), index, runner))
-            })
-            .min_by(|one, other| one.0.cmp(&other.0))
-            .map(|(_, index, runner)| (index, runner));
-        let Some((index, runner)) = choice else {
-            return (made, situation.turns);
-        };
-        let (Some(group), Some(runner)) = (situation.groups.get_mut(index), situation.runners.get_mut(runner)) else {
-            return (made, situation.turns);
-        };
-        let Some(next) = group.waiting.pop() else {
-            return (made, situation.turns);
-        };
-        let (project, template) = (group.need.project.clone(), group.template.clone());
+        let mut best: Option<(Rank, usize, usize)> = None;
+        for (index, group) in groups.iter().enumerate() {
+            let (Some(next), Some(place)) = (group.waiting.last(), tallies.places.get(index)) else { continue };
+            let Some(project) = tallies.has_room(*place, next.concurrency) else { continue };
+            let key = (project.served, place.project, -i64::from(next.priority), next.task);
+            if best.as_ref().is_some_and(|(known, _, _)| *known <= key) {
+                continue;
+            }
+            let queue = queue_of_group.get(index).and_then(|queue| queues.get_mut(*queue));
+            if let Some(runner) = queue.and_then(|queue| least_loaded(queue, &runners)) {
+                best = Some((key, index, runner));
+            }
+        }
+        let Some((_, index, runner)) = best else { break };
+        let (Some(group), Some(runner)) = (groups.get_mut(index), runners.get_mut(runner)) else { break };
+        let Some(next) = group.waiting.pop() else { break };
         runner.running += 1;
         runner.asking -= 1;
         turn += 1;
-        *of_project.entry(project.clone()).or_default() += 1;
-        *of_template.entry((project.clone(), template.clone())).or_default() += 1;
-        situation.turns.insert(project.clone(), turn);
-        made.push(Assignment { task: next.task, project, template, runner: runner.name.clone() });
+        tallies.count(index, turn);
+        made.push(Assignment {
+            task: next.task,
+            project: group.need.project.clone(),
+            template: group.template.clone(),
+            runner: runner.name.to_string(),
+        });
     }
+    for made in &made {
+        if let Some(project) = tallies.projects.iter().find(|project| project.name == made.project) {
+            turns.insert(made.project.clone(), project.served);
+        }
+    }
+    (made, turns)
+}
+
+/// What counts against limits, by number.
+struct Tallies {
+    /// In the order of their names.
+    projects: Vec<ProjectTally>,
+    /// Live attempts by template.
+    templates: Vec<u32>,
+    /// Where each group counts.
+    places: Vec<Place>,
+}
+
+struct ProjectTally {
+    name: String,
+    facts: ProjectFacts,
+    live: u32,
+    /// When it was last served.
+    served: u64,
+}
+
+/// Where a group counts: indices into [`Tallies`].
+#[derive(Clone, Copy)]
+struct Place {
+    project: usize,
+    template: usize,
+}
+
+impl Tallies {
+    fn of(
+        groups: &[Group],
+        live: &[Live],
+        projects: &BTreeMap<String, ProjectFacts>,
+        turns: &BTreeMap<String, u64>,
+    ) -> Self {
+        let mut project_of: BTreeMap<&str, usize> =
+            groups.iter().map(|group| (group.need.project.as_str(), 0)).collect();
+        for (number, index) in project_of.values_mut().enumerate() {
+            *index = number;
+        }
+        let mut template_of: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut places = Vec::with_capacity(groups.len());
+        for group in groups {
+            let (project, template) = (group.need.project.as_str(), group.template.as_str());
+            let next = template_of.len();
+            places.push(Place {
+                project: project_of.get(project).copied().unwrap_or_default(),
+                template: *template_of.entry((project, template)).or_insert(next),
+            });
+        }
+        let tally = |name: &&str| ProjectTally {
+            name: (*name).to_owned(),
+            facts: project_facts(projects, name),
+            live: 0,
+            served: turns.get(*name).copied().unwrap_or_default(),
+        };
+        let mut tallies =
+            Self { projects: project_of.keys().map(tally).collect(), templates: vec![0; template_of.len()], places };
+        for live in live {
+            let project = project_of.get(live.project.as_str()).and_then(|index| tallies.projects.get_mut(*index));
+            if let Some(project) = project {
+                project.live += live.attempts;
+            }
+            let key = (live.project.as_str(), live.template.as_str());
+            if let Some(template) = template_of.get(&key).and_then(|index| tallies.templates.get_mut(*index)) {
+                *template += live.attempts;
+            }
+        }
+        tallies
+    }
+
+    /// The group's project, when it and the template let one more task run.
+    fn has_room(&self, place: Place, concurrency: Concurrency) -> Option<&ProjectTally> {
+        let project = self.projects.get(place.project)?;
+        let live_of_template = self.templates.get(place.template).copied().unwrap_or_default();
+        let room = project_has_room(project.facts, project.live) && template_has_room(concurrency, live_of_template);
+        room.then_some(project)
+    }
+
+    /// One more task of a group runs.
+    fn count(&mut self, group: usize, turn: u64) {
+        let Some(place) = self.places.get(group).copied() else { return };
+        if let Some(project) = self.projects.get_mut(place.project) {
+            project.live += 1;
+            project.served = turn;
+        }
+        if let Some(template) = self.templates.get_mut(place.template) {
+            *template += 1;
+        }
+    }
+}
+
+/// Runners that take tasks of one need, by how many they run and then by name; an entry may be older than its runner.
+type Queue = BinaryHeap<Reverse<(u32, usize)>>;
+
+/// A queue for each need, and which one is each group's.
+fn queues(groups: &[Group], runners: &[RunnerFacts], tallies: &Tallies) -> (Vec<Queue>, Vec<usize>) {
+    let mut queue_of: BTreeMap<(&str, Option<&str>), usize> = BTreeMap::new();
+    let mut queues = Vec::new();
+    let mut queue_of_group = Vec::with_capacity(groups.len());
+    for (group, place) in groups.iter().zip(&tallies.places) {
+        let need = &group.need;
+        let queue = *queue_of.entry((&need.project, need.required_tag.as_deref())).or_insert_with(|| {
+            let facts = tallies.projects.get(place.project).map_or(REMOVED_PROJECT, |project| project.facts);
+            let fitting = runners.iter().enumerate().filter(|(_, runner)| verdict(runner, need, facts).is_ok());
+            queues.push(fitting.map(|(index, runner)| Reverse((runner.running, index))).collect::<Queue>());
+            queues.len() - 1
+        });
+        queue_of_group.push(queue);
+    }
+    (queues, queue_of_group)
 }
 
 /// What a project allows, also one that the tree has no more.
@@ -217,14 +329,20 @@ pub(crate) fn project_facts(projects: &BTreeMap<String, ProjectFacts>, name: &st
     projects.get(name).copied().unwrap_or(REMOVED_PROJECT)
 }
 
-/// The eligible runner with the fewest live attempts; the first by name among equals.
-fn least_loaded(runners: &[RunnerFacts], need: &Need, project: ProjectFacts) -> Option<usize> {
-    runners
-        .iter()
-        .enumerate()
-        .filter(|(_, runner)| verdict(runner, need, project).is_ok())
-        .min_by_key(|(_, runner)| (runner.running, &runner.name))
-        .map(|(index, _)| index)
+/// The runner of a queue with the fewest live attempts; the first by name among equals. What it has no more is left out for good.
+fn least_loaded(queue: &mut Queue, runners: &[RunnerFacts]) -> Option<usize> {
+    loop {
+        let Reverse((running, index)) = *queue.peek()?;
+        let runner = runners.get(index)?;
+        if runner.asking == 0 || (runner.max_parallel_tasks != 0 && runner.running >= runner.max_parallel_tasks) {
+            queue.pop();
+        } else if runner.running != running {
+            queue.pop();
+            queue.push(Reverse((runner.running, index)));
+        } else {
+            return Some(index);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::*;
 
 fn runner(name: &str, tags: &[&str]) -> RunnerFacts {
     RunnerFacts {
-        name: name.to_owned(),
+        name: name.into(),
         project: None,
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         run_untagged: tags.is_empty(),
@@ -42,9 +42,9 @@ fn the_first_reason_that_counts_is_given() {
     let fits = runner("ny-1", &["ny"]);
     assert_eq!(verdict(&fits, &need, open), Ok(()));
     assert_eq!(verdict(&fits, &need, closed), Err(Unmet::GlobalRefused));
-    let other = RunnerFacts { project: Some("bank".to_owned()), ..fits.clone() };
+    let other = RunnerFacts { project: Some("bank".into()), ..fits.clone() };
     assert_eq!(verdict(&other, &need, open), Err(Unmet::WrongProject));
-    assert_eq!(verdict(&RunnerFacts { project: Some("shop".to_owned()), ..fits.clone() }, &need, closed), Ok(()));
+    assert_eq!(verdict(&RunnerFacts { project: Some("shop".into()), ..fits.clone() }, &need, closed), Ok(()));
     assert_eq!(verdict(&runner("la-1", &["la"]), &need, open), Err(Unmet::NoTag));
     let untagged = Need { required_tag: None, ..need.clone() };
     assert_eq!(verdict(&fits, &untagged, open), Err(Unmet::UntaggedRefused));
@@ -116,8 +116,8 @@ prop_compose! {
         run_untagged in any::<bool>(), online in 0..4_u8, max in 0..4_u32, asking in 0..4_u32,
     ) -> RunnerFacts {
         RunnerFacts {
-            name: format!("r{index}"),
-            project: project.map(|project| format!("p{project}")),
+            name: format!("r{index}").into(),
+            project: project.map(|project| format!("p{project}").into()),
             tags: tags.into_iter().map(|tag| format!("t{tag}")).collect(),
             run_untagged,
             status: if online == 0 { RunnerStatus::Offline } else { RunnerStatus::Online },
@@ -164,12 +164,25 @@ fn any_situation() -> impl Strategy<Value = Situation> {
             })
             .collect();
         for runner in &mut runners {
-            runner.running = live.iter().filter(|live| live.runner == runner.name).map(|live| live.attempts).sum();
+            runner.running = live.iter().filter(|live| *live.runner == *runner.name).map(|live| live.attempts).sum();
         }
         let facts = |(global_runners, max_parallel_tasks)| ProjectFacts { global_runners, max_parallel_tasks };
         let projects = (0..).zip(projects).map(|(index, project)| (format!("p{index}"), facts(project))).collect();
         Situation { runners, projects, groups, live, turns: BTreeMap::new() }
     })
+}
+
+#[test]
+fn ten_thousand_tasks_spread_evenly_over_a_thousand_runners() {
+    let tasks: Vec<u64> = (1..=10_000).collect();
+    let runners = (0..1_000).map(|number| RunnerFacts { asking: 10, ..runner(&format!("r{number:04}"), &[]) });
+    let situation =
+        Situation { runners: runners.collect(), groups: vec![group("p", "t", None, &tasks)], ..Situation::default() };
+    let made = made(situation);
+    assert_eq!(made.len(), 10_000);
+    for (index, (task, runner)) in made.iter().enumerate() {
+        assert_eq!((*task, runner.as_str()), (index as u64 + 1, format!("r{:04}", index % 1_000).as_str()));
+    }
 }
 
 proptest! {
@@ -180,7 +193,7 @@ proptest! {
         let tasks: BTreeSet<u64> = made.iter().map(|made| made.task).collect();
         prop_assert_eq!(tasks.len(), made.len());
         for runner in &before.runners {
-            let got = u32::try_from(made.iter().filter(|made| made.runner == runner.name).count()).expect("few");
+            let got = u32::try_from(made.iter().filter(|made| *made.runner == *runner.name).count()).expect("few");
             prop_assert!(got <= runner.asking);
             prop_assert!(got == 0 || runner.max_parallel_tasks == 0 || runner.running + got <= runner.max_parallel_tasks);
         }
@@ -190,7 +203,7 @@ proptest! {
             prop_assert!(got == 0 || project.max_parallel_tasks == 0 || live + got <= project.max_parallel_tasks);
         }
         for made in &made {
-            let runner = before.runners.iter().find(|runner| runner.name == made.runner).expect("known");
+            let runner = before.runners.iter().find(|runner| *runner.name == *made.runner).expect("known");
             let group = before.groups.iter()
                 .find(|group| group.waiting.iter().any(|waiting| waiting.task == made.task)).expect("known");
             prop_assert_eq!(suits(runner, &group.need, project_facts(&before.projects, &made.project)), Ok(()));
@@ -202,7 +215,7 @@ proptest! {
             for group in &mut after.groups {
                 group.waiting.retain(|waiting| waiting.task != made.task);
             }
-            for runner in after.runners.iter_mut().filter(|runner| runner.name == made.runner) {
+            for runner in after.runners.iter_mut().filter(|runner| *runner.name == *made.runner) {
                 runner.running += 1;
                 runner.asking -= 1;
             }

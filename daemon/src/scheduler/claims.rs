@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use forge_api::{AttemptId, ClaimRequest, HeartbeatRequest, HeartbeatResponse, Timestamp};
+use forge_api::{AttemptId, ClaimRequest, HeartbeatRequest, HeartbeatResponse, RunnerStatus, Timestamp};
 use tokio::sync::oneshot;
 
+use super::assign::RunnerFacts;
+use super::facts::Permission;
 use super::{Contact, Live, Scheduler, millis};
+use crate::core::Applied;
 use crate::store::{ContactRow, Held, Registration};
 
 /// A claim that waits.
@@ -16,9 +19,29 @@ pub(super) struct Parked {
     pub(super) slots: u32,
     pub(super) own_max: u32,
     sender: oneshot::Sender<Wake>,
+    /// What the assignment reads of it, and the revision that it follows from.
+    facts: Option<(Arc<Applied>, RunnerFacts)>,
 }
 
 impl Parked {
+    /// What the assignment reads of its runner, but for what it runs: worked out once a revision, since every pass asks.
+    pub(super) fn facts(&mut self, name: &str, applied: &Arc<Applied>) -> RunnerFacts {
+        if let Some((of, facts)) = &self.facts
+            && Arc::ptr_eq(of, applied)
+        {
+            return facts.clone();
+        }
+        let permission = Permission::of(&applied.tree, name, Some(&self.registration));
+        let status = match (permission.enabled, self.registration.draining) {
+            (false, _) => RunnerStatus::Disabled,
+            (true, true) => RunnerStatus::Draining,
+            (true, false) => RunnerStatus::Online,
+        };
+        let facts = permission.facts(name, status, self.own_max, 0, self.slots);
+        self.facts = Some((Arc::clone(applied), facts.clone()));
+        facts
+    }
+
     pub(super) fn wake(self, wake: Wake) {
         // A claim that was given up hears nothing; its runner asks again.
         let _heard = self.sender.send(wake);
@@ -54,6 +77,8 @@ pub(crate) enum Considered {
 pub(crate) struct Answer {
     /// Assigned attempts that the runner does not hold: they never arrived.
     pub(crate) undelivered: Vec<AttemptId>,
+    /// The key that jobs for the runner are sealed to.
+    pub(crate) public_key: String,
     pub(crate) cancels: Vec<AttemptId>,
     pub(crate) lost: Vec<AttemptId>,
     pub(crate) draining: bool,
@@ -65,6 +90,8 @@ pub(crate) struct Place {
     runner: String,
     ticket: u64,
     pub(crate) draining: bool,
+    /// The key that jobs for the runner are sealed to.
+    pub(crate) public_key: String,
     pub(crate) woken: oneshot::Receiver<Wake>,
 }
 
@@ -121,7 +148,8 @@ impl Scheduler {
         }
         self.renew(&mut live, held, &request.held);
         let draining = registration.draining || self.is_draining();
-        let mut answer = Answer { draining, ..Answer::default() };
+        let public_key = registration.public_key.clone();
+        let mut answer = Answer { draining, public_key: public_key.clone(), ..Answer::default() };
         let told = live.contacts.get(&registration.name).map(|contact| contact.told.clone()).unwrap_or_default();
         for attempt in held {
             if !request.held.contains(&attempt.attempt) {
@@ -145,12 +173,13 @@ impl Scheduler {
         let (sender, woken) = oneshot::channel();
         let runner = registration.name.clone();
         let slots = request.slots;
-        let parked = Parked { ticket, registration, slots, own_max: request.max_parallel_tasks, sender };
+        let own_max = request.max_parallel_tasks;
+        let parked = Parked { ticket, registration, slots, own_max, sender, facts: None };
         if let Some(older) = live.parked.insert(runner.clone(), parked) {
             older.wake(Wake::Replaced);
         }
         drop(live);
-        let place = Place { scheduler: Arc::clone(self), runner, ticket, draining, woken };
+        let place = Place { scheduler: Arc::clone(self), runner, ticket, draining, public_key, woken };
         (Considered::Parked(place), slots > 0)
     }
 

@@ -79,9 +79,9 @@ impl Permission {
     ) -> RunnerFacts {
         let max_parallel_tasks = self.limit(own_max);
         RunnerFacts {
-            name: name.to_owned(),
-            project: self.project,
-            tags: self.tags,
+            name: name.into(),
+            project: self.project.map(Into::into),
+            tags: self.tags.into(),
             run_untagged: self.run_untagged,
             status,
             max_parallel_tasks,

@@ -17,16 +17,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forge_api::{AttemptId, RunnerStatus, Timestamp};
+use forge_api::{AttemptId, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
-use crate::core::Applied;
+use crate::core::{Applied, RunnerIdentity};
 use crate::secrets::{Keys, random_bytes};
 use crate::store::{Assigned, Choice, ContactRow, Fate, LiveAttempt, Plan, Planner, QueueFacts, Registration};
-use assign::{ProjectFacts, Situation};
+use assign::{ProjectFacts, RunnerFacts, Situation};
 use claims::{Parked, Wake};
-use facts::Permission;
 
 /// What the scheduler knows beside the store.
 pub(crate) struct Scheduler {
@@ -36,12 +35,23 @@ pub(crate) struct Scheduler {
     live: Mutex<Live>,
     /// The loop looks again.
     nudge: Notify,
-    /// Counts up with everything that begins or ends an attempt.
-    changes: watch::Sender<u64>,
+    /// By task, who follows its log: told of everything that begins or ends an attempt of it.
+    readers: Mutex<Readers>,
     draining: AtomicBool,
     storage_full: AtomicBool,
     fenced_writes: AtomicU64,
 }
+
+/// Those who follow logs, by task.
+#[derive(Default)]
+struct Readers {
+    by_task: HashMap<u64, watch::Sender<()>>,
+    /// With so many entries those that nobody listens to any more are taken out.
+    sweep_at: usize,
+}
+
+/// With fewer followed tasks than this nothing is swept.
+const READERS_SWEEP_MIN: usize = 64;
 
 /// What is true only while this process lives.
 #[derive(Default)]
@@ -51,6 +61,10 @@ struct Live {
     /// When each runner was last heard of.
     contacts: HashMap<String, Contact>,
     leases: HashMap<AttemptId, Lease>,
+    /// Runners by the hash of their token, as far as they have shown it.
+    tokens: HashMap<[u8; 32], RunnerIdentity>,
+    /// Counts up with everything that makes a token worth less than it was.
+    token_epoch: u64,
     /// When each project was last served.
     turns: BTreeMap<String, u64>,
     /// The number of the newest parked claim.
@@ -74,6 +88,8 @@ struct Lease {
     runner: String,
     seen_ms: u64,
     grace_ms: u64,
+    /// The hash of the attempt's own token.
+    token_sha256: [u8; 32],
 }
 
 fn millis(elapsed_ms: u64) -> i64 {
@@ -88,7 +104,7 @@ impl Scheduler {
             keys,
             live: Mutex::default(),
             nudge: Notify::new(),
-            changes: watch::Sender::new(0),
+            readers: Mutex::default(),
             draining: AtomicBool::new(false),
             storage_full: AtomicBool::new(false),
             fenced_writes: AtomicU64::new(0),
@@ -109,8 +125,8 @@ impl Scheduler {
     pub(crate) fn boot(&self, registrations: Vec<Registration>, attempts: Vec<LiveAttempt>) {
         let (now, seen_ms) = (self.clock.now(), self.clock.elapsed_ms());
         let mut live = self.lock();
-        for LiveAttempt { attempt, runner, grace_ms } in attempts {
-            live.leases.insert(attempt, Lease { runner, seen_ms, grace_ms });
+        for LiveAttempt { attempt, runner, grace_ms, token_sha256 } in attempts {
+            live.leases.insert(attempt, Lease { runner, seen_ms, grace_ms, token_sha256 });
         }
         for registration in registrations {
             let (Some(at), Some(session)) = (registration.last_contact_at, registration.session) else {
@@ -141,6 +157,25 @@ impl Scheduler {
             contact.seen_ms = millis(elapsed_ms);
             contact.row.at = now;
             contact.dirty = true;
+        }
+    }
+
+    /// The runner of an attempt that is live, and the hash of the attempt's token; what this does not know, the store does.
+    pub(crate) fn live_attempt(&self, id: AttemptId) -> Option<(String, [u8; 32])> {
+        self.lock().leases.get(&id).map(|lease| (lease.runner.clone(), lease.token_sha256))
+    }
+
+    /// The runner that has shown this token before, or the epoch to remember it with.
+    pub(crate) fn runner_of_token(&self, token_sha256: &[u8; 32]) -> Result<RunnerIdentity, TokenEpoch> {
+        let live = self.lock();
+        live.tokens.get(token_sha256).cloned().ok_or(TokenEpoch(live.token_epoch))
+    }
+
+    /// Remembers whose token it is, unless tokens lost their worth since the store was asked.
+    pub(crate) fn remember_token(&self, token_sha256: [u8; 32], runner: RunnerIdentity, asked: TokenEpoch) {
+        let mut live = self.lock();
+        if live.token_epoch == asked.0 {
+            live.tokens.insert(token_sha256, runner);
         }
     }
 
@@ -179,15 +214,20 @@ impl Scheduler {
             }
         }
         drop(live);
-        if fates.iter().any(|fate| fate.closed || fate.state.is_final()) {
-            self.tell_readers();
+        for fate in fates.iter().filter(|fate| fate.closed || fate.state.is_final()) {
+            self.tell_readers(fate.task);
         }
-        self.nudge.notify_one();
+        // A task that ended brings no moment nearer; one that waits again, or is to be canceled, does.
+        if fates.iter().any(|fate| !fate.state.is_final()) {
+            self.nudge.notify_one();
+        }
     }
 
-    /// A runner's claim looks again, as after a change of what it may do.
+    /// A runner's claim looks again, as after a change of what it may do; which tokens are its is asked again, too.
     pub(crate) fn wake(&self, runner: &str) {
-        if let Some(parked) = self.lock().parked.remove(runner) {
+        let mut live = self.lock();
+        live.forget_tokens(runner);
+        if let Some(parked) = live.parked.remove(runner) {
             parked.wake(Wake::Look);
         }
     }
@@ -195,6 +235,7 @@ impl Scheduler {
     /// Forgets a runner that is registered no more.
     pub(crate) fn forget_runner(&self, name: &str) {
         let mut live = self.lock();
+        live.forget_tokens(name);
         live.contacts.remove(name);
         if let Some(parked) = live.parked.remove(name) {
             parked.wake(Wake::Look);
@@ -218,13 +259,24 @@ impl Scheduler {
         self.storage_full.load(Ordering::Relaxed)
     }
 
-    /// Readers of logs look again.
-    pub(crate) fn tell_readers(&self) {
-        self.changes.send_modify(|changes| *changes += 1);
+    /// Who follows a log of this task looks again.
+    pub(crate) fn tell_readers(&self, task: u64) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = readers.by_task.get(&task)
+            && sender.send(()).is_err()
+        {
+            readers.by_task.remove(&task);
+        }
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// Hears of everything that begins or ends an attempt of this task.
+    pub(crate) fn changes(&self, task: u64) -> watch::Receiver<()> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.by_task.len() >= readers.sweep_at.max(READERS_SWEEP_MIN) {
+            readers.by_task.retain(|_, sender| !sender.is_closed());
+            readers.sweep_at = readers.by_task.len().saturating_mul(2);
+        }
+        readers.by_task.entry(task).or_insert_with(|| watch::Sender::new(())).subscribe()
     }
 
     /// Counts a write of a closed attempt.
@@ -268,6 +320,18 @@ impl Scheduler {
     }
 }
 
+/// A moment between two changes of what tokens are worth.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenEpoch(u64);
+
+impl Live {
+    /// Has the store asked for a runner's tokens again.
+    fn forget_tokens(&mut self, runner: &str) {
+        self.token_epoch += 1;
+        self.tokens.retain(|_, known| known.name() != runner);
+    }
+}
+
 /// What projects allow, as the assignment reads it.
 pub(crate) fn project_facts(applied: &Applied) -> BTreeMap<String, ProjectFacts> {
     let facts = applied.tree.projects.values().map(|project| {
@@ -278,12 +342,23 @@ pub(crate) fn project_facts(applied: &Applied) -> BTreeMap<String, ProjectFacts>
     facts.collect()
 }
 
+/// Free slots are counted up to this: one pass gives no more away to one group.
+pub(crate) const FREE_SLOTS_COUNTED_MAX: u32 = 256;
+
 impl Planner for Scheduler {
     fn free_slots(&self) -> u32 {
         if self.is_draining() || self.is_storage_full() {
             return 0;
         }
-        self.lock().parked.values().fold(0, |slots, parked| slots.saturating_add(parked.slots))
+        let live = self.lock();
+        let mut slots: u32 = 0;
+        for parked in live.parked.values() {
+            slots = slots.saturating_add(parked.slots);
+            if slots >= FREE_SLOTS_COUNTED_MAX {
+                break;
+            }
+        }
+        slots
     }
 
     fn plan(&self, facts: QueueFacts) -> Plan {
@@ -293,15 +368,9 @@ impl Planner for Scheduler {
         for live in &facts.live {
             *held.entry(&live.runner).or_default() += live.attempts;
         }
-        let runners = live.parked.iter().filter(|(_, parked)| parked.slots > 0).map(|(name, parked)| {
-            let permission = Permission::of(&applied.tree, name, Some(&parked.registration));
+        let runners = live.parked.iter_mut().filter(|(_, parked)| parked.slots > 0).map(|(name, parked)| {
             let running = held.get(name.as_str()).copied().unwrap_or_default();
-            let status = match (permission.enabled, parked.registration.draining) {
-                (false, _) => RunnerStatus::Disabled,
-                (true, true) => RunnerStatus::Draining,
-                (true, false) => RunnerStatus::Online,
-            };
-            permission.facts(name, status, parked.own_max, running, parked.slots)
+            RunnerFacts { running, ..parked.facts(name, &applied) }
         });
         let runners = runners.collect();
         let situation = Situation {
@@ -330,8 +399,9 @@ impl Planner for Scheduler {
         let seen_ms = self.clock.elapsed_ms();
         let mut by_runner: BTreeMap<String, Vec<AttemptId>> = BTreeMap::new();
         let mut live = self.lock();
-        for Assigned { attempt, runner, grace_ms } in assigned {
-            live.leases.insert(attempt, Lease { runner: runner.clone(), seen_ms, grace_ms });
+        let tasks: Vec<u64> = assigned.iter().map(|assigned| assigned.attempt.task).collect();
+        for Assigned { attempt, runner, grace_ms, token_sha256 } in assigned {
+            live.leases.insert(attempt, Lease { runner: runner.clone(), seen_ms, grace_ms, token_sha256 });
             by_runner.entry(runner).or_default().push(attempt);
         }
         for (runner, attempts) in by_runner {
@@ -341,7 +411,9 @@ impl Planner for Scheduler {
             }
         }
         drop(live);
-        self.tell_readers();
+        for task in tasks {
+            self.tell_readers(task);
+        }
     }
 
     fn now(&self) -> Timestamp {

@@ -137,7 +137,7 @@ fn own_rules(circumstances: &Circumstances, project: ProjectFacts, now: Timestam
 
 fn obstacle_reason(candidate: &Candidate, obstacle: Unmet, now: Timestamp) -> Option<UnmetReason> {
     let facts = &candidate.facts;
-    let name = facts.name.as_str();
+    let name = &*facts.name;
     let (code, message) = match obstacle {
         Unmet::WrongProject => {
             let own = facts.project.as_deref().unwrap_or_default();
@@ -172,7 +172,7 @@ fn with_runner(circumstances: &Circumstances, candidates: &[Candidate], now: Tim
     if let Some(by) = &circumstances.standing.cancel_by {
         unmet.push(reason("cancel_pending", Some(name), format!("cancel asked for by {by}")));
     }
-    let known = candidates.iter().find(|candidate| candidate.facts.name == name);
+    let known = candidates.iter().find(|candidate| *candidate.facts.name == *name);
     if known.is_none_or(|known| known.facts.status == forge_api::RunnerStatus::Offline) {
         let since = known.and_then(|known| known.last_contact_at);
         let since =

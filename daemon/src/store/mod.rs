@@ -32,7 +32,7 @@ pub(crate) use queries::{AttemptView, Circumstances, Delivery, Listing, LogState
 pub(crate) use retain::Keep;
 pub(crate) use runners::{ContactRow, Held, NewRegistration, Registration};
 pub use seed::seed_history;
-pub(crate) use work::LiveAttempt;
+pub(crate) use work::{Finished, LiveAttempt};
 pub(crate) use writer::{Planner, WriterThread};
 
 /// Why the store did not open, or did not do what it was asked.
@@ -171,6 +171,8 @@ pub(crate) struct Assigned {
     pub(crate) attempt: AttemptId,
     pub(crate) runner: String,
     pub(crate) grace_ms: u64,
+    /// The hash of the attempt's own token.
+    pub(crate) token_sha256: [u8; 32],
 }
 
 /// What became of a task.
@@ -272,16 +274,17 @@ impl Store {
         self.writer.execute(move |connection, _marks| work::start(connection, id, commit.as_deref(), now)).await
     }
 
-    /// Takes an attempt's report; the second value says whether it counted.
+    /// Takes an attempt's report; `log` is what is known of its log already.
     pub(crate) async fn finish(
         &self,
         id: AttemptId,
         result: AttemptResult,
+        log: LogState,
         now: Timestamp,
-    ) -> Result<(Fate, bool), StoreError> {
+    ) -> Result<Finished, StoreError> {
         self.writer
             .execute(move |connection, marks| {
-                let finished = work::finish(connection, id, &result, now)?;
+                let finished = work::finish(connection, id, &result, log, now)?;
                 marks.replan = true;
                 Ok(finished)
             })
@@ -413,9 +416,17 @@ impl Store {
         self.readers.read(move |connection| queries::circumstances(connection, number)).await
     }
 
-    /// What a live attempt needs.
-    pub(crate) async fn delivery(&self, id: AttemptId) -> Result<Option<Delivery>, StoreError> {
-        self.readers.read(move |connection| queries::delivery(connection, id)).await
+    /// What those of the attempts need that are still live.
+    pub(crate) async fn deliveries(&self, ids: Vec<AttemptId>) -> Result<Vec<(AttemptId, Delivery)>, StoreError> {
+        self.readers
+            .read(move |connection| {
+                let found = ids.into_iter().filter_map(|id| match queries::delivery(connection, id) {
+                    Ok(found) => found.map(|delivery| Ok((id, delivery))),
+                    Err(error) => Some(Err(error)),
+                });
+                found.collect()
+            })
+            .await
     }
 
     /// One attempt.

@@ -6,11 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::work::{self, NewAttempt};
 use super::writer::Planner;
 use super::{Assigned, StoreError, rows};
+use crate::scheduler::FREE_SLOTS_COUNTED_MAX;
 use crate::scheduler::assign::{Group, Live, Need, Waiting};
 use crate::scheduler::task::Happening;
-
-/// The most tasks of one group that one pass looks at; groups are alike inside, so their heads decide.
-const GROUP_TASKS_MAX: u32 = 256;
 
 /// What waits and what runs.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +37,7 @@ pub(crate) struct Plan {
 /// Reads the facts, asks, and stores the answers.
 pub(super) fn assign(connection: &Connection, planner: &dyn Planner) -> Result<Vec<Assigned>, rusqlite::Error> {
     let now = planner.now();
-    let groups = groups(connection, planner.free_slots().min(GROUP_TASKS_MAX), now)?;
+    let groups = groups(connection, planner.free_slots().min(FREE_SLOTS_COUNTED_MAX), now)?;
     if groups.is_empty() {
         return Ok(Vec::new());
     }
@@ -72,7 +70,7 @@ fn assign_one(
     let token_sha256 = token_hash(attempt, &choice.nonce);
     let new = NewAttempt { attempt, runner: choice.runner.clone(), nonce: choice.nonce, token_sha256 };
     let grace_ms = work::assign(connection, &row, &new, now, &Happening::Assign)?;
-    Ok(Some(Assigned { attempt, runner: choice.runner.clone(), grace_ms }))
+    Ok(Some(Assigned { attempt, runner: choice.runner.clone(), grace_ms, token_sha256 }))
 }
 
 pub(super) const LIVE: &str =

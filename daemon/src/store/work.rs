@@ -3,6 +3,7 @@
 use forge_api::{AttemptId, AttemptResult, OnRunnerLost, TaskState, Timestamp, TriggerKind};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::queries::LogState;
 use super::{Fate, Refused, StoreError, rows};
 use crate::scheduler::deadline::{self, Open};
 use crate::scheduler::task::{self, Happening, Next, QueueClock, Refusal, Retry, Standing};
@@ -259,26 +260,39 @@ fn pin(connection: &Connection, number: u64, commit: Option<&str>) -> Result<(),
     Ok(())
 }
 
+/// What became of an attempt's report.
+#[derive(Clone, Debug)]
+pub(crate) struct Finished {
+    pub(crate) fate: Fate,
+    /// Whether it decided something.
+    pub(crate) counted: bool,
+    /// Whether it is the report that was kept.
+    pub(crate) is_first: bool,
+}
+
 /// Takes an attempt's report. One of a closed attempt is kept and does not count; the same one again changes nothing.
 pub(super) fn finish(
     connection: &Connection,
     id: AttemptId,
     result: &AttemptResult,
+    log: LogState,
     now: Timestamp,
-) -> Result<(Fate, bool), StoreError> {
+) -> Result<Finished, StoreError> {
     let attempt = load_attempt(connection, id)?;
     let row = existing(connection, id.task)?;
     let unchanged = Fate { task: id.task, state: row.standing.state, attempt: id, runner: None, closed: false };
     if attempt.had_result {
-        return Ok((unchanged, attempt.counted));
+        return Ok(Finished { fate: unchanged, counted: attempt.counted, is_first: false });
     }
     let json = rows::to_json(result)?;
     let keep = |counted: bool| -> Result<(), StoreError> {
         connection
             .prepare_cached(
-                "UPDATE attempts SET result = ?3, result_at = ?4, counted = ?5 WHERE task = ?1 AND attempt = ?2",
+                "UPDATE attempts SET result = ?3, result_at = ?4, counted = ?5,
+                     log_state = iif(log_state = 'open', ?6, log_state)
+                 WHERE task = ?1 AND attempt = ?2",
             )?
-            .execute(params![id.task, id.attempt, json, now.unix_micros(), counted])?;
+            .execute(params![id.task, id.attempt, json, now.unix_micros(), counted, rows::to_name(&log)?])?;
         Ok(())
     };
     // A one-off runner leaves after its first report, whether it counts or not.
@@ -290,7 +304,7 @@ pub(super) fn finish(
         .execute(params![id.task, id.attempt])?;
     if attempt.closed.is_some() {
         keep(false)?;
-        return Ok((unchanged, false));
+        return Ok(Finished { fate: unchanged, counted: false, is_first: true });
     }
     let happening = Happening::Report { outcome: result.outcome, reason: result.reason.clone() };
     let fate = happen(connection, id.task, &happening, now)?;
@@ -302,7 +316,7 @@ pub(super) fn finish(
             .prepare_cached("UPDATE tasks SET exit_code = ?2, summary = ?3 WHERE number = ?1")?
             .execute(params![id.task, result.exit_code, summary])?;
     }
-    Ok((fate, true))
+    Ok(Finished { fate, counted: true, is_first: true })
 }
 
 pub(super) const DUE: &str = "SELECT number FROM tasks WHERE deadline_at <= ?1 ORDER BY deadline_at LIMIT ?2";
@@ -354,6 +368,8 @@ pub(crate) struct LiveAttempt {
     pub(crate) attempt: AttemptId,
     pub(crate) runner: String,
     pub(crate) grace_ms: u64,
+    /// The hash of its own token.
+    pub(crate) token_sha256: [u8; 32],
 }
 
 /// Makes a boot's start of it: what is with a runner gets time to report, everything else that is due is acted on.
@@ -382,11 +398,11 @@ pub(super) fn boot(connection: &Connection, now: Timestamp) -> Result<Vec<LiveAt
         }
         tracing::info!(tasks = fates.len(), "deadlines passed while the daemon was away");
     }
-    let mut statement =
-        connection.prepare_cached("SELECT task, attempt, runner, grace_ms FROM attempts WHERE closed_at IS NULL")?;
+    let mut statement = connection
+        .prepare_cached("SELECT task, attempt, runner, grace_ms, token_sha256 FROM attempts WHERE closed_at IS NULL")?;
     let live = statement.query_map([], |row| {
         let attempt = AttemptId { task: row.get(0)?, attempt: row.get(1)? };
-        Ok(LiveAttempt { attempt, runner: row.get(2)?, grace_ms: row.get(3)? })
+        Ok(LiveAttempt { attempt, runner: row.get(2)?, grace_ms: row.get(3)?, token_sha256: row.get(4)? })
     })?;
     Ok(live.collect::<Result<_, _>>()?)
 }
