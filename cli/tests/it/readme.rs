@@ -106,9 +106,12 @@ fn the_tour_works_as_written() {
                         let found: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
                         Some(found["api"].as_str()?.to_owned())
                     });
-                    let log = started.first().expect("the daemon").stderr();
-                    let (_, rest) = log.split_once("fingerprint=\"sha256:").expect("it prints the fingerprint");
-                    tour.replace("sha256:...", format!("sha256:{}", rest.get(..64).expect("a digest")));
+                    let fingerprint = wait_for("it prints the fingerprint", || {
+                        let log = started.first()?.stderr();
+                        let (_, rest) = log.split_once("fingerprint=\"sha256:")?;
+                        rest.get(..64).map(str::to_owned)
+                    });
+                    tour.replace("sha256:...", format!("sha256:{fingerprint}"));
                     tour.replace("https://forge.example.com:8443", api);
                 }
             }
