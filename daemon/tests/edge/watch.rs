@@ -78,6 +78,33 @@ async fn a_checkout_of_a_thousand_files_is_one_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_checkout_that_takes_long_is_one_reload_too() {
+    let place = Place::new();
+    let token = place.token("ann", "role = \"viewer\"");
+    let tree = place.tree();
+    let write = |text: &str| {
+        for number in 0..8 {
+            place.put(&format!("projects/p{number}/project.toml"), &format!("description = \"{text}\"\n"));
+        }
+    };
+    git(&tree, &["init", "--quiet", "--initial-branch=one"]);
+    // A disk that stalls in the middle, far longer than any burst's end is waited for.
+    git(&tree, &["config", "filter.slow.smudge", "sleep 2; cat"]);
+    place.put(".gitattributes", "projects/p4/* filter=slow\n");
+    write("one");
+    git(&tree, &["add", "--all"]);
+    git(&tree, &["commit", "--quiet", "--message=One"]);
+    git(&tree, &["checkout", "--quiet", "-b", "two"]);
+    write("two");
+    git(&tree, &["commit", "--quiet", "--all", "--message=Two"]);
+    let daemon = place.start().await;
+    git(&tree, &["checkout", "--quiet", "one"]);
+    all_say(&daemon, &token, 8, "one").await;
+    assert_eq!((daemon.metric(APPLIED).await, daemon.metric(FAILED).await), (2, 0), "half of a checkout was applied");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_config_map_of_a_thousand_files_is_swapped_in_one_reload() {
     let place = Place::new();
     let token = place.token("ann", "role = \"viewer\"");
