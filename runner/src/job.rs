@@ -31,6 +31,9 @@ use crate::{files, orphans};
 /// How long a dying supervisor's last steps (the removal of a large workspace) are waited for.
 const DEATH_WAIT: Duration = Duration::from_secs(60);
 
+/// How long a result may lie in the spool before it is made to survive a power cut.
+const UNSAFE_MAX: Duration = Duration::from_millis(500);
+
 /// How soon a supervisor that is about to die is looked at again, at first.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
 
@@ -164,6 +167,9 @@ pub(crate) async fn run_found(
 ) {
     orphans::know_supervisor(record.supervisor_pid, record.supervisor_start_ticks);
     let user = record.user.clone();
+    if let Err(error) = spool::mend_after_power_cut(&folder, &record) {
+        tracing::warn!(attempt = %record.attempt, %error, "what a power cut left cannot be mended");
+    }
     let stream = if record.is_alive() { UnixStream::connect(folder.join(spool::CONTROL)).await.ok() } else { None };
     see_through(&context, &folder, record, stream, None, &mut orders).await;
     context.users.release(user.as_ref());
@@ -205,12 +211,15 @@ async fn see_through(
         let delivery = upload.deliver(receiver, refuse, |result| drop(first_ack.try_send(Arc::new(result.clone()))));
         let announce = announce(context, attempt, acknowledged);
         let both = async { tokio::join!(work, delivery).1 };
-        tokio::pin!(announce, both);
+        let outlast = outlast_power_cut(attempt, folder, available.subscribe());
+        tokio::pin!(announce, both, outlast);
+        let mut is_outlasting = false;
         let mut is_announced = false;
         let delivered = loop {
             tokio::select! {
                 delivered = &mut both => break delivered,
                 () = &mut announce, if !is_announced => is_announced = true,
+                () = &mut outlast, if !is_outlasting => is_outlasting = true,
             }
         };
         match delivered {
@@ -236,6 +245,20 @@ async fn death(record: &Record) {
     }
     // It is this process's child when its launcher died before it.
     let _ = Pid::from_raw(record.supervisor_pid).map(|pid| rustix::process::waitpid(Some(pid), WaitOptions::NOHANG));
+}
+
+/// Has a result that the daemon does not take at once survive a power cut.
+async fn outlast_power_cut(attempt: AttemptId, folder: &Path, mut available: watch::Receiver<Available>) {
+    if available.wait_for(|now| now.result.is_some()).await.is_err() {
+        return;
+    }
+    tokio::time::sleep(UNSAFE_MAX).await;
+    let path = folder.to_owned();
+    match tokio::task::spawn_blocking(move || spool::sync(&path)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%attempt, %error, "the result may not survive a power cut"),
+        Err(error) => tracing::error!(%attempt, %error, "the spool's sync ended badly"),
+    }
 }
 
 /// Tells of the first acknowledgement as soon as it comes: the rest of a long log may still be on its way.

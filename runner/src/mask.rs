@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
@@ -40,6 +40,9 @@ const BASE64_GROUP: usize = 4;
 /// How many characters of base64 are known for a part of a long secret: twelve bytes of it, which do not occur by chance.
 const WINDOW_CHARS: usize = 16;
 
+/// From how many bytes on a stream is worth an automaton that takes milliseconds to build and searches faster.
+const LONG_BYTES_MIN: u64 = 256 * 1024;
+
 /// The longest secret that is looked for by windows, in bytes: private keys are shorter, and each byte costs a form.
 const WINDOWED_SECRET_BYTES_MAX: usize = 16 * 1024;
 
@@ -52,10 +55,14 @@ pub(crate) struct Masker {
     held_masked: usize,
     /// Whether the last thing given out was a mask, which a masked byte that follows at once belongs to.
     after_mask: bool,
+    /// How much has been searched, in bytes.
+    searched: u64,
 }
 
 struct Search {
+    /// Quick to build and slower to search with, as most logs are short; see [`Masker::quicken`].
     automaton: AhoCorasick,
+    is_quick: bool,
     /// Sorted, for finding which ends of the stream begin a form.
     forms: Vec<Vec<u8>>,
     longest: usize,
@@ -88,10 +95,7 @@ impl Masker {
         let search = if forms.is_empty() {
             None
         } else {
-            let automaton = AhoCorasick::builder()
-                .match_kind(MatchKind::Standard)
-                .build(&forms)
-                .map_err(|error| MaskError(error.to_string()))?;
+            let automaton = automaton(&forms, AhoCorasickKind::ContiguousNFA)?;
             let mut pairs = vec![false; PAIRS];
             for form in &forms {
                 if let [first, second, ..] = form.as_slice()
@@ -100,18 +104,33 @@ impl Masker {
                     *begins = true;
                 }
             }
-            Some(Arc::new(Search { automaton, forms, longest, pairs }))
+            Some(Arc::new(Search { automaton, is_quick: false, forms, longest, pairs }))
         };
-        Ok(Self { search, held: Vec::new(), held_masked: 0, after_mask: false })
+        Ok(Self { search, held: Vec::new(), held_masked: 0, after_mask: false, searched: 0 })
     }
 
     /// A masker of the same secrets for another stream.
     pub(crate) fn another(&self) -> Self {
-        Self { search: self.search.clone(), held: Vec::new(), held_masked: 0, after_mask: false }
+        Self { search: self.search.clone(), held: Vec::new(), held_masked: 0, after_mask: false, searched: 0 }
+    }
+
+    /// Builds the automaton that is made for long streams.
+    fn quicken(&mut self) {
+        let Some(search) = self.search.as_ref().filter(|search| !search.is_quick) else { return };
+        // One that is too large to be built only keeps this stream slower.
+        let Ok(automaton) = automaton(&search.forms, AhoCorasickKind::DFA) else { return };
+        let Search { forms, longest, pairs, .. } = search.as_ref();
+        let (forms, pairs) = (forms.clone(), pairs.clone());
+        self.search = Some(Arc::new(Search { automaton, is_quick: true, forms, longest: *longest, pairs }));
     }
 
     /// Takes the next bytes of the stream and appends what is certain to `out`.
     pub(crate) fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let before = self.searched;
+        self.searched += bytes.len() as u64;
+        if before < LONG_BYTES_MIN && self.searched >= LONG_BYTES_MIN {
+            self.quicken();
+        }
         let Some(search) = &self.search else {
             out.extend_from_slice(bytes);
             return;
@@ -146,6 +165,11 @@ impl Masker {
         self.held_masked = 0;
         self.after_mask = false;
     }
+}
+
+fn automaton(forms: &[Vec<u8>], kind: AhoCorasickKind) -> Result<AhoCorasick, MaskError> {
+    let mut builder = AhoCorasick::builder();
+    builder.match_kind(MatchKind::Standard).kind(Some(kind)).build(forms).map_err(|error| MaskError(error.to_string()))
 }
 
 impl Search {
@@ -409,6 +433,22 @@ mod tests {
         assert_eq!(mask(&["abab", "ababa"], &[b"aabab"]), "a[masked]");
         assert_eq!(mask(&["token", "token-of-another"], &[b"the tok", b"en"]), "the [masked]");
         assert_eq!(mask(&["inner", "an inner part"], &[b"x an inner"]), "x an [masked]");
+    }
+
+    #[test]
+    fn a_long_stream_is_masked_like_a_short_one() {
+        let mut masker = Masker::new(["a-secret"]).expect("a masker");
+        let piece = [b"x".repeat(100_000), b" a-sec".to_vec()].concat();
+        let mut out = Vec::new();
+        for _ in 0..4 {
+            masker.push(&piece, &mut out);
+            masker.push(b"ret ", &mut out);
+        }
+        masker.finish(&mut out);
+        assert!(masker.search.is_some_and(|search| search.is_quick));
+        let text = String::from_utf8(out).expect("text");
+        assert_eq!(text.replace('x', ""), " [masked]  [masked]  [masked]  [masked] ");
+        assert_eq!(text.matches('x').count(), 400_000);
     }
 
     #[test]

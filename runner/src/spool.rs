@@ -9,7 +9,8 @@
 //! | `result.json` | how it ended: whole or not there |
 //! | `control.sock` | where a runner attaches, while the supervisor lives |
 //!
-//! A folder goes only when its result is acknowledged and the daemon holds the whole log for good.
+//! A folder goes only when its result is acknowledged and the daemon holds the whole log for good. Most are gone within milliseconds, so
+//! nothing here waits for the disk; what the daemon has not taken by then is made to survive a power cut ([`sync`]).
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -75,13 +76,39 @@ impl Record {
 
 /// Writes what a restarted runner must know.
 pub(crate) fn write_record(folder: &Path, record: &Record) -> io::Result<()> {
-    files::replace_private(&folder.join(ATTEMPT), &serde_json::to_vec(record)?)
+    files::put_private(&folder.join(ATTEMPT), &serde_json::to_vec(record)?)
 }
 
 /// Writes the result, wholly or not at all.
 pub(crate) fn write_result(folder: &Path, result: &AttemptResult) -> io::Result<()> {
-    files::replace_private(&folder.join(RESULT), &serde_json::to_vec(result)?)
+    files::put_private(&folder.join(RESULT), &serde_json::to_vec(result)?)
 }
+
+/// Has everything of an attempt survive a power cut.
+pub(crate) fn sync(folder: &Path) -> io::Result<()> {
+    for name in [LOG, RESULT, ATTEMPT] {
+        files::sync(&folder.join(name))?;
+    }
+    files::sync(folder)
+}
+
+/// Brings a result into line with what a power cut left of its log, and says so: the daemon takes no result whose log it does not have.
+pub(crate) fn mend_after_power_cut(folder: &Path, record: &Record) -> io::Result<()> {
+    if record.boot_id == boot_id() {
+        return Ok(());
+    }
+    let Some(mut result) = read_result(folder)? else { return Ok(()) };
+    let found = files::measure(&folder.join(LOG))?;
+    if found == (result.log_length, result.log_sha256.clone()) {
+        return Ok(());
+    }
+    append_own_line(&folder.join(LOG), LOST_END)?;
+    (result.log_length, result.log_sha256) = files::measure(&folder.join(LOG))?;
+    write_result(folder, &result)
+}
+
+/// What stands at the end of a log that a power cut has shortened.
+const LOST_END: &str = "the end of this log was lost when the runner's machine went down";
 
 /// The result, when there is one.
 pub(crate) fn read_result(folder: &Path) -> io::Result<Option<AttemptResult>> {
@@ -135,11 +162,15 @@ pub(crate) fn scan(attempts: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(attempts)? {
         let folder = entry?.path();
-        let record = fs::read(folder.join(ATTEMPT)).and_then(|bytes| Ok(serde_json::from_slice::<Record>(&bytes)?));
+        let record = fs::read(folder.join(ATTEMPT)).and_then(|bytes| match bytes.as_slice() {
+            // A power cut came before it was on the disk.
+            [] => Err(io::ErrorKind::NotFound.into()),
+            bytes => Ok(serde_json::from_slice::<Record>(bytes)?),
+        });
         match record {
             Ok(record) => found.push((folder, record)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Nothing ran here: the record is written before the supervisor gets its job.
+                // Nothing runs here: the record is written before the supervisor gets its job.
                 tracing::info!(folder = %folder.display(), "removing an attempt's folder that was never begun");
                 files::remove(&folder)?;
             }
