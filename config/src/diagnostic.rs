@@ -29,9 +29,9 @@ impl Severity {
     }
 }
 
-/// Declares the codes once: their number, their name and what they mean.
+/// Declares the codes once: their number, their name, what they mean and what to do.
 macro_rules! codes {
-    ($($(#[doc = $meaning:literal])+ $name:ident = $text:literal,)+) => {
+    ($($(#[doc = $meaning:literal])+ $name:ident = $text:literal => $remedy:literal,)+) => {
         /// What kind of mistake it is. A code keeps its meaning for good; a new kind of mistake gets a new one.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
@@ -55,75 +55,123 @@ macro_rules! codes {
                     $(Self::$name => concat!($($meaning),+).trim_ascii(),)+
                 }
             }
+
+            /// What to do about it, for the reference page.
+            pub const fn remedy(self) -> &'static str {
+                match self {
+                    $(Self::$name => $remedy,)+
+                }
+            }
         }
     };
 }
 
 codes! {
     /// The file is not TOML.
-    Syntax = "FORGE-C001",
+    Syntax = "FORGE-C001" =>
+        "Mend the line that is shown; the caret stands where the parser gave up, so the cause may be a little before it. Nothing else is said of a file that is no TOML, since half a file is full of false mistakes.",
     /// The file is not UTF-8 text.
-    NotText = "FORGE-C002",
+    NotText = "FORGE-C002" =>
+        "Save the file as UTF-8. An editor that writes Latin-1 or UTF-16 is the usual cause.",
     /// The file, or a value in it, is larger than Forge takes.
-    TooLarge = "FORGE-C003",
+    TooLarge = "FORGE-C003" =>
+        "Split the file up, or take out what nobody needs. Every limit is there so that one commit cannot exhaust the daemon.",
     /// A key that this kind of object does not have.
-    UnknownKey = "FORGE-C004",
+    UnknownKey = "FORGE-C004" =>
+        "Take the key out or write the one that was meant; the hint names the nearest one. Forge refuses unknown keys, since a misspelled one would otherwise be a setting that silently does nothing.",
     /// A value of another type than the key takes.
-    WrongType = "FORGE-C005",
+    WrongType = "FORGE-C005" =>
+        "Write a value of the type that the message names. Numbers and booleans stand without quotes; durations, sizes and names with them.",
     /// A key that must be there is not.
-    MissingKey = "FORGE-C006",
+    MissingKey = "FORGE-C006" =>
+        "Add the key; the hint shows what its value may look like.",
     /// A value of the right type that makes no sense.
-    BadValue = "FORGE-C007",
+    BadValue = "FORGE-C007" =>
+        "Write a value within the bounds or of the form that the message names.",
     /// The name of a file or folder is no name of an object.
-    BadName = "FORGE-C008",
+    BadName = "FORGE-C008" =>
+        "Rename it. Names of objects have `a-z`, `0-9` and `-`, begin with a letter or digit, and have at most 63 characters; names of variables and of questions have rules of their own.",
     /// A TOML file where Forge reads none.
-    UnknownPlace = "FORGE-C009",
-    /// Something that this version of Forge does not read yet.
-    NotReadYet = "FORGE-C010",
+    UnknownPlace = "FORGE-C009" =>
+        "Move or rename the file; the hint says where such files are read. Files whose names do not end in `.toml`, dotfiles and dot folders may lie anywhere.",
+    /// Something that this version of Forge reads and checks, and does not act upon yet.
+    NotActedUponYet = "FORGE-C010" =>
+        "As a note it changes nothing: the file is checked now and acts after an update of Forge. As an error it keeps a template from running without something that it relies on: take that out until then.",
     /// A project's folder has no project.toml.
-    ProjectFileMissing = "FORGE-C011",
+    ProjectFileMissing = "FORGE-C011" =>
+        "Make `project.toml` in the project's folder. It may be empty: every key has a default.",
     /// The named object does not exist.
-    UnknownReference = "FORGE-C012",
+    UnknownReference = "FORGE-C012" =>
+        "Write the name of an object that exists (the hint names the nearest one), or make its file. References stay within a project, but for plugins, runners, tokens and webhook targets.",
     /// The named object exists and is of the wrong kind.
-    WrongKind = "FORGE-C013",
+    WrongKind = "FORGE-C013" =>
+        "Name an object of a kind that fits: an executor for a template, a webhook target for a webhook, a key of the right type for a repository or an inventory.",
     /// A plugin's component is missing or cannot be used.
-    PluginUnusable = "FORGE-C014",
+    PluginUnusable = "FORGE-C014" =>
+        "Put the component where `source` says, write `builtin:NAME` for a built-in one, or get one that was built for this version's interface. `forge plugin check FILE` says more about a component.",
     /// A plugin's SHA-256 is missing or is not that of its component.
-    PluginDigest = "FORGE-C015",
+    PluginDigest = "FORGE-C015" =>
+        "Review the component, then write the digest that the message names. The digest is what makes a change of a plugin visible in a review: never copy it unread.",
     /// The executor's schema refuses the template's params.
-    Params = "FORGE-C016",
+    Params = "FORGE-C016" =>
+        "Write what the executor's schema takes; the message names the key. The executor's README lists its params.",
     /// The plugin's schema refuses its config.
-    PluginConfig = "FORGE-C017",
+    PluginConfig = "FORGE-C017" =>
+        "Write what the plugin's schema takes below `[config]`; the message names the key.",
     /// A secret stands in the file in clear.
-    PlainSecret = "FORGE-C018",
+    PlainSecret = "FORGE-C018" =>
+        "Replace the secret, since it is in git's history now, and write where its new value comes from: `{ file = ... }`, `{ env = ... }`, `{ credential = ... }`, or `{ age = ... }` as `forge secret encrypt` prints it.",
     /// The project may not use this file, variable or credential of the daemon's host.
-    SecretNotAllowed = "FORGE-C019",
+    SecretNotAllowed = "FORGE-C019" =>
+        "On the daemon's host, list it in forge.toml below `[secrets.allow.<project>]` (`[secrets.allow.webhooks]` for webhook targets). Nothing is allowed by default, so that one project's commit does not reach another's secrets.",
     /// A repository's URL is refused.
-    RepositoryUrl = "FORGE-C020",
+    RepositoryUrl = "FORGE-C020" =>
+        "Write an https, ssh or file URL, `user@host:path`, or an absolute path. Passwords belong into a key of the type `login_password`, and transports that run commands are refused.",
     /// A branch's name is no valid git reference.
-    Branch = "FORGE-C021",
+    Branch = "FORGE-C021" =>
+        "Write the branch's name as `git branch` shows it.",
     /// A path is absolute, or leaves the folder that it belongs to.
-    Path = "FORGE-C022",
+    Path = "FORGE-C022" =>
+        "Write a relative path below the folder that the message names, without `..`.",
     /// A question of a survey contradicts itself.
-    Survey = "FORGE-C023",
+    Survey = "FORGE-C023" =>
+        "Make the question agree with itself: its default must pass its own rules, and each key must go with its type.",
     /// Keys that do not go together.
-    Conflict = "FORGE-C024",
+    Conflict = "FORGE-C024" =>
+        "Keep one of the two. The message names both.",
     /// No runner has the tag that a task would need.
-    TagWithoutRunner = "FORGE-C025",
+    TagWithoutRunner = "FORGE-C025" =>
+        "Give a runner the tag in `runners/NAME.toml`, or a registration token that registers such runners, or correct the tag. Until then such tasks wait, and expire after `queue_timeout`.",
     /// A secret of the settings stands in the file, where a file of its own is safer.
-    InlineSecret = "FORGE-C026",
+    InlineSecret = "FORGE-C026" =>
+        "Put the secret into a file of mode 0600 and name the file. A settings file is read by more people and copied to more places than a secret should be.",
     /// Two tokens have the same hash.
-    DuplicateHash = "FORGE-C027",
+    DuplicateHash = "FORGE-C027" =>
+        "Make another token with `forge token new`, or delete one of the two files.",
     /// A web address or an address to listen on is refused.
-    Address = "FORGE-C028",
+    Address = "FORGE-C028" =>
+        "Write the address in the form that the hint shows.",
     /// What is written has no effect.
-    Unused = "FORGE-C029",
+    Unused = "FORGE-C029" =>
+        "Take it out, or name it where it was meant to be used. Nothing depends on it.",
     /// A file or folder of the tree cannot be read.
-    Unreadable = "FORGE-C030",
+    Unreadable = "FORGE-C030" =>
+        "Make it readable for the daemon's user, or delete it. A symlink must lead to something inside the tree.",
     /// An age value does not open, or was encrypted for another project.
-    SecretLocked = "FORGE-C031",
+    SecretLocked = "FORGE-C031" =>
+        "Encrypt the value anew with `forge secret encrypt --project P` for the project in whose folder it stands, after `secrets.toml` lists the daemon's recipient. `forge secret rekey DIR` does that for a whole tree when recipients change.",
     /// The daemon's age identity is missing or cannot be read.
-    NoIdentity = "FORGE-C032",
+    NoIdentity = "FORGE-C032" =>
+        "On the daemon's host, set `identity_file` below `[secrets]` of forge.toml to the file that `forge secret keygen --output FILE` wrote, and let only the daemon's user read it.",
+    /// A schedule's time makes no sense, or never comes.
+    Schedule = "FORGE-C033" =>
+        "Write five fields (minute, hour, day of the month, month, day of the week) that some day of the calendar fits, and the IANA name of a time zone. When both days are restricted, either of them fires, as in every cron.",
+    /// An answer that a schedule or an integration gives does not fit the template's survey, or one is missing.
+    Answers = "FORGE-C034" =>
+        "Answer each question of the survey that has no default and needs an answer, and no others; or give the question a default. A secret question cannot be answered from git.",
+    /// Anyone who reaches the daemon could do this: nothing, or something that is easily guessed, stands in the way.
+    Unprotected = "FORGE-C035" =>
+        "Make a random token with `forge token new`, or choose an `auth` that proves who sends.",
 }
 
 impl fmt::Display for Code {

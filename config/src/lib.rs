@@ -5,14 +5,19 @@
 //! runner go the same way: [`daemon_settings`] and [`runner_settings`].
 
 mod address;
+mod age_texts;
 pub mod answers;
 mod catalog;
 mod diagnostic;
+mod diff;
 pub mod env;
 mod git;
+mod json_path;
 pub mod meant;
 mod name;
+mod objects;
 mod place;
+pub mod reference;
 mod resolve;
 mod schema;
 mod secret;
@@ -22,15 +27,20 @@ mod tree;
 mod units;
 mod written;
 
+pub use age_texts::{AgeText, age_texts};
 pub use answers::{AnswerError, Answers};
 pub use catalog::{PluginCatalog, PluginFacts};
 pub use diagnostic::{Code, Colour, Diagnostic, Severity};
+pub use diff::{ChangeKind, FieldChange, ObjectChange, PluginChange, TreeDiff};
 pub use git::{
     BRANCH_BYTES_MAX, BranchError, RepositoryUrl, Transport, URL_BYTES_MAX, UrlError, branch_name, repository_url,
 };
+pub use json_path::{JSON_PATH_BYTES_MAX, JsonPath, JsonPathError};
 pub use name::{Digest, DigestError, NAME_CHARS_MAX, Name, NameError};
+pub use objects::{Fields, Objects, objects};
 pub use secret::{
-    AgeCause, AgeRefusal, AgeValues, RecipientError, SecretText, SecretValue, SecretsAllow, check_recipient,
+    AgeCause, AgeRefusal, AgeValues, RecipientError, SecretText, SecretValue, SecretsAllow, WEBHOOK_SECRETS,
+    check_recipient,
 };
 pub use settings::{
     DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonSource, DaemonTls, RegistrationTokenSource, RunAs,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::json_path::JsonPath;
 use crate::name::{Digest, Name};
 use crate::secret::SecretValue;
 
@@ -23,6 +24,8 @@ pub struct Tree {
     pub registration_tokens: BTreeMap<Name, RegistrationToken>,
     /// Plugins by name.
     pub plugins: BTreeMap<Name, Arc<Plugin>>,
+    /// Webhook targets by name.
+    pub webhooks: BTreeMap<Name, Webhook>,
     /// Access tokens by name.
     pub access: BTreeMap<Name, AccessToken>,
 }
@@ -50,6 +53,12 @@ pub struct Project {
     pub repositories: BTreeMap<Name, Repository>,
     /// Keys by name.
     pub keys: BTreeMap<Name, Key>,
+    /// Schedules by name.
+    pub schedules: BTreeMap<Name, Schedule>,
+    /// Integrations by name.
+    pub integrations: BTreeMap<Name, Integration>,
+    /// Targets that are told of every task; they stand in [`Tree::webhooks`].
+    pub webhooks: Vec<Name>,
 }
 
 /// How much history a template keeps: what is beyond either goes.
@@ -104,6 +113,8 @@ pub struct Template {
     pub params: Map<String, Value>,
     /// What a trigger asks for, by variable name.
     pub survey: BTreeMap<String, Question>,
+    /// Targets that are told of its tasks, in addition to the project's and the runner's; they stand in [`Tree::webhooks`].
+    pub webhooks: Vec<Name>,
 }
 
 /// What a task does while another of the same template is open.
@@ -119,6 +130,18 @@ pub enum Concurrency {
     Replace,
 }
 
+impl Concurrency {
+    /// Its name in a template.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Parallel => "parallel",
+            Self::Skip => "skip",
+            Self::Replace => "replace",
+        }
+    }
+}
+
 /// What follows when a task's runner is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnRunnerLost {
@@ -126,6 +149,16 @@ pub enum OnRunnerLost {
     Fail,
     /// It is queued again.
     Retry,
+}
+
+impl OnRunnerLost {
+    /// Its name in a template.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 /// One question of a survey.
@@ -196,6 +229,8 @@ pub enum InventorySource {
         /// A relative path that stays inside.
         path: String,
     },
+    /// The name of a workspace of Terraform or OpenTofu.
+    TerraformWorkspace(String),
 }
 
 /// Variables and secrets for a job.
@@ -283,6 +318,8 @@ pub struct RunnerRule {
     pub enabled: bool,
     /// The only registration token that may register it; it stands in [`Tree::registration_tokens`].
     pub registration_token: Option<Name>,
+    /// Targets that are told of tasks that wait for it, and of its idleness; they stand in [`Tree::webhooks`].
+    pub webhooks: Vec<Name>,
 }
 
 /// A token that registers runners.
@@ -371,4 +408,174 @@ pub enum Role {
     Owner,
     /// Also manages runners and configuration.
     Admin,
+}
+
+/// Starts a template's tasks at certain times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    /// The template; it stands in [`Project::templates`].
+    pub template: Name,
+    /// Five fields that were checked, one space between each: minute, hour, day of the month, month, day of the week.
+    pub cron: String,
+    /// The IANA name of a zone that exists.
+    pub timezone: String,
+    /// Answers to the template's survey that passed its checks; defaults are not among them.
+    pub answers: Map<String, Value>,
+    /// Whether it fires.
+    pub enabled: bool,
+    /// What a firing does while a task of this schedule is open.
+    pub overlap: Overlap,
+}
+
+/// What a firing does while a task of the same schedule is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// Starts nothing.
+    Skip,
+    /// Starts a task that follows the template's `concurrency`.
+    Queue,
+}
+
+impl Overlap {
+    /// Its name in a schedule.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Queue => "queue",
+        }
+    }
+}
+
+/// A program elsewhere that starts a template's tasks.
+#[derive(Clone, Debug)]
+pub struct Integration {
+    /// The template; it stands in [`Project::templates`].
+    pub template: Name,
+    /// How the sender proves itself.
+    pub auth: IntegrationAuth,
+    /// What a request must hold: all of them.
+    pub matches: Vec<Match>,
+    /// Answers to the template's survey, by question.
+    pub extract: BTreeMap<String, Extract>,
+}
+
+/// How a sender proves itself, and with what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IntegrationAuth {
+    /// `X-Hub-Signature-256`.
+    Github(SecretValue),
+    /// HMAC-SHA256 of the body.
+    Hmac(SecretValue),
+    /// The secret itself.
+    Token(SecretValue),
+    /// Not at all: anyone may send.
+    None,
+}
+
+/// Which part of a request is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestPart {
+    /// A header, by its lower-case name.
+    Header(String),
+    /// A part of the JSON body.
+    Json(JsonPath),
+}
+
+/// What a request must hold.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// Where.
+    pub part: RequestPart,
+    /// What.
+    pub test: MatchTest,
+}
+
+/// What a part of a request must be.
+#[derive(Clone, Debug)]
+pub enum MatchTest {
+    /// This text.
+    Equals(String),
+    /// What the expression matches.
+    Pattern(regex::Regex),
+}
+
+/// Where an answer is found.
+#[derive(Clone, Debug)]
+pub struct Extract {
+    /// Where.
+    pub part: RequestPart,
+    /// Its first group, or the whole match, is the answer; `None` takes the whole text.
+    pub pattern: Option<regex::Regex>,
+}
+
+/// Who is told of events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Webhook {
+    /// The plugin's name; it stands in [`Tree::plugins`] and is a webhook target.
+    pub plugin: Name,
+    /// What it is told of, each once, at least one.
+    pub events: Vec<Event>,
+    /// Its `[config]`, with `{{secret:field}}` in the place of each secret.
+    pub config: Map<String, Value>,
+    /// The secrets of its `[config]`, by field.
+    pub config_secrets: BTreeMap<String, SecretValue>,
+    /// What deliveries are signed with.
+    pub secret: Option<SecretValue>,
+    /// How many further attempts a delivery gets.
+    pub retry_attempts: u32,
+    /// How long to wait before the first, in milliseconds.
+    pub retry_delay_ms: u64,
+}
+
+/// What a webhook target may be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    /// A task was made.
+    TaskQueued,
+    /// A task waits, and no runner that could take it is online.
+    TaskWaiting,
+    /// A task's process runs.
+    TaskStarted,
+    /// A task reached its final state.
+    TaskFinished,
+    /// A runner came.
+    RunnerOnline,
+    /// A runner is gone.
+    RunnerOffline,
+    /// A runner's last task ended.
+    RunnerIdle,
+    /// A revision serves.
+    ConfigApplied,
+    /// A revision was refused.
+    ConfigFailed,
+}
+
+impl Event {
+    /// Every event, in the order in which a reference lists them.
+    pub const ALL: &[Self] = &[
+        Self::TaskQueued,
+        Self::TaskWaiting,
+        Self::TaskStarted,
+        Self::TaskFinished,
+        Self::RunnerOnline,
+        Self::RunnerOffline,
+        Self::RunnerIdle,
+        Self::ConfigApplied,
+        Self::ConfigFailed,
+    ];
+
+    /// Its name in a file and in a delivery.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskQueued => "task.queued",
+            Self::TaskWaiting => "task.waiting",
+            Self::TaskStarted => "task.started",
+            Self::TaskFinished => "task.finished",
+            Self::RunnerOnline => "runner.online",
+            Self::RunnerOffline => "runner.offline",
+            Self::RunnerIdle => "runner.idle",
+            Self::ConfigApplied => "config.applied",
+            Self::ConfigFailed => "config.failed",
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::Code;
 use crate::name::{Name, NameError};
+use crate::secret::WEBHOOK_SECRETS;
 use crate::suggest::{either_of, list_of, nearest};
 
 /// What a file of the tree declares.
@@ -22,6 +23,8 @@ pub(crate) enum ProjectKind {
     Environment,
     Repository,
     Key,
+    Schedule,
+    Integration,
 }
 
 /// What the root's folders hold.
@@ -30,6 +33,7 @@ pub(crate) enum RootKind {
     Runner,
     RegistrationToken,
     Plugin,
+    Webhook,
     Access,
 }
 
@@ -48,6 +52,8 @@ pub(crate) const PROJECT_FOLDERS: &[(&str, ProjectKind)] = &[
     ("environments", ProjectKind::Environment),
     ("repositories", ProjectKind::Repository),
     ("keys", ProjectKind::Key),
+    ("schedules", ProjectKind::Schedule),
+    ("integrations", ProjectKind::Integration),
 ];
 
 /// The folders of the root, but for `projects`.
@@ -55,12 +61,9 @@ pub(crate) const ROOT_FOLDERS: &[(&str, RootKind)] = &[
     ("runners", RootKind::Runner),
     ("registration-tokens", RootKind::RegistrationToken),
     ("plugins", RootKind::Plugin),
+    ("webhooks", RootKind::Webhook),
     ("access", RootKind::Access),
 ];
-
-/// Folders and files that a later version of Forge reads.
-const PROJECT_FOLDERS_LATER: &[&str] = &["schedules", "integrations"];
-const ROOT_FOLDERS_LATER: &[&str] = &["webhooks"];
 
 /// The one file at the root: who may open the tree's age values.
 pub(crate) const SECRETS_FILE: &str = "secrets.toml";
@@ -77,6 +80,8 @@ impl ProjectKind {
             Self::Environment => "environment",
             Self::Repository => "repository",
             Self::Key => "key",
+            Self::Schedule => "schedule",
+            Self::Integration => "integration",
         }
     }
 
@@ -88,6 +93,8 @@ impl ProjectKind {
             Self::Environment => "environments",
             Self::Repository => "repositories",
             Self::Key => "keys",
+            Self::Schedule => "schedules",
+            Self::Integration => "integrations",
         }
     }
 }
@@ -125,7 +132,7 @@ fn in_projects(path: &str, rest: &[&str]) -> Result<Place, Misplaced> {
             let hint = format!("rename it to projects/{project}/project.toml");
             Err(unknown_place("a project is a folder with a project.toml".to_owned(), hint))
         }
-        [project, "project.toml"] => name_of(project, "project", path).map(Place::Project),
+        [project, "project.toml"] => project_name(project, path).map(Place::Project),
         [project, file] => {
             let kinds = PROJECT_FOLDERS.iter().map(|(folder, _)| *folder);
             let hint = match nearest(file, ["project.toml"]) {
@@ -134,9 +141,8 @@ fn in_projects(path: &str, rest: &[&str]) -> Result<Place, Misplaced> {
             };
             Err(unknown_place(format!("Forge reads no `{file}` in a project's folder"), hint))
         }
-        [_, folder, ..] if PROJECT_FOLDERS_LATER.contains(folder) => Err(not_read_yet(&format!("{folder}/"))),
         [project, folder, deeper @ ..] => {
-            let project_name = name_of(project, "project", path)?;
+            let project_name = project_name(project, path)?;
             let Some((_, kind)) = PROJECT_FOLDERS.iter().find(|(name, _)| name == folder) else {
                 let folders = || PROJECT_FOLDERS.iter().map(|(folder, _)| *folder);
                 let hint = nearest(folder, folders())
@@ -152,21 +158,18 @@ fn in_projects(path: &str, rest: &[&str]) -> Result<Place, Misplaced> {
 }
 
 fn in_root_folder(path: &str, folder: &str, rest: &[&str]) -> Result<Place, Misplaced> {
-    if ROOT_FOLDERS_LATER.contains(&folder) {
-        return Err(not_read_yet(&format!("{folder}/")));
-    }
     if let Some((_, kind)) = ROOT_FOLDERS.iter().find(|(name, _)| *name == folder) {
         let file = only_file(rest, folder)?;
         let noun = match kind {
             RootKind::Runner => "runner",
             RootKind::RegistrationToken => "registration token",
             RootKind::Plugin => "plugin",
+            RootKind::Webhook => "webhook target",
             RootKind::Access => "access token",
         };
         return name_of(file, noun, path).map(|name| Place::Root(*kind, name));
     }
-    let in_project = PROJECT_FOLDERS.iter().map(|(name, _)| *name).chain(PROJECT_FOLDERS_LATER.iter().copied());
-    if in_project.into_iter().any(|name| name == folder) {
+    if PROJECT_FOLDERS.iter().any(|(name, _)| *name == folder) {
         let hint = format!("move it to projects/<project>/{folder}/");
         return Err(unknown_place(format!("`{folder}` belong to a project"), hint));
     }
@@ -204,17 +207,21 @@ fn name_of(part: &str, noun: &str, path: &str) -> Result<Name, Misplaced> {
     })
 }
 
+/// The name of a project's folder. One name is taken: under it the secrets of webhook targets are allowed and encrypted.
+fn project_name(part: &str, path: &str) -> Result<Name, Misplaced> {
+    if part == WEBHOOK_SECRETS {
+        let message = format!("no project may be named `{part}`: the secrets of webhooks/ go by that name");
+        return Err(Misplaced { code: Code::BadName, message, hint: Some("give it another name".to_owned()) });
+    }
+    name_of(part, "project", path)
+}
+
 fn root_folders() -> String {
     list_of(["projects"].into_iter().chain(ROOT_FOLDERS.iter().map(|(folder, _)| *folder)))
 }
 
 fn unknown_place(message: String, hint: String) -> Misplaced {
     Misplaced { code: Code::UnknownPlace, message, hint: Some(hint) }
-}
-
-fn not_read_yet(what: &str) -> Misplaced {
-    let message = format!("this version of Forge does not read {what}");
-    Misplaced { code: Code::NotReadYet, message, hint: Some("move it out of the tree until it does".to_owned()) }
 }
 
 #[cfg(test)]
@@ -236,6 +243,11 @@ mod tests {
                 "projects/shop/templates/deploy.toml",
                 Place::InProject(name("shop"), ProjectKind::Template, name("deploy")),
             ),
+            (
+                "projects/shop/schedules/nightly.toml",
+                Place::InProject(name("shop"), ProjectKind::Schedule, name("nightly")),
+            ),
+            ("webhooks/slack.toml", Place::Root(RootKind::Webhook, name("slack"))),
             ("runners/ny-1.toml", Place::Root(RootKind::Runner, name("ny-1"))),
             ("registration-tokens/east.toml", Place::Root(RootKind::RegistrationToken, name("east"))),
         ] {
@@ -256,9 +268,10 @@ mod tests {
             ("projects/shop.toml", Code::UnknownPlace, "projects/shop/project.toml"),
             ("projects/shop/projekt.toml", Code::UnknownPlace, "projects/shop/project.toml"),
             ("projects/shop/template/a.toml", Code::UnknownPlace, "did you mean projects/shop/templates/?"),
-            ("projects/shop/schedules/a.toml", Code::NotReadYet, "out of the tree"),
+            ("projects/shop/schedule/a.toml", Code::UnknownPlace, "did you mean projects/shop/schedules/?"),
             ("projects/shop/templates/a/b.toml", Code::UnknownPlace, "projects/shop/templates/b.toml"),
-            ("webhooks/a.toml", Code::NotReadYet, "out of the tree"),
+            ("webhook/a.toml", Code::UnknownPlace, "did you mean webhooks/?"),
+            ("projects/webhooks/project.toml", Code::BadName, "another name"),
             ("runners/NY_1.toml", Code::BadName, "rename it to runners/ny-1.toml"),
             ("projects/Shop/project.toml", Code::BadName, "rename it to projects/shop/project.toml"),
         ] {

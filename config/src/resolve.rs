@@ -2,12 +2,18 @@
 //!
 //! A part that cannot be resolved is left out and the rest goes on. What comes out counts only when no sheet holds an error.
 
+mod answers;
+mod guessable;
+mod integrations;
 mod parts;
 mod plugins;
 mod recipients;
 mod runners;
+mod schedules;
 mod survey;
 mod templates;
+mod unused;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,6 +55,7 @@ pub(crate) fn tree(
         .collect();
     let runners = runners::runners(written);
     let registration_tokens = runners::registration_tokens(written);
+    let webhooks = webhooks::webhooks(&written.webhooks, &plugins, options);
     let access = runners::access(written);
     let recipients = recipients(written.secrets.as_ref());
     Some(meant::Tree {
@@ -60,6 +67,7 @@ pub(crate) fn tree(
             .into_iter()
             .map(|(name, plugin)| (name, Arc::new(plugin)))
             .collect(),
+        webhooks: whole(webhooks)?,
         access: whole(access)?,
     })
 }
@@ -82,11 +90,15 @@ fn project(
         each(&written.environments, |sheet, environment| parts::environment(sheet, environment, name, options));
     let repositories = each(&written.repositories, |sheet, repository| parts::repository(sheet, repository, written));
     let keys = each(&written.keys, |sheet, key| parts::key(sheet, key, name, options));
+    let schedules = schedules::schedules(written, &templates);
+    let integrations = integrations::integrations(name, written, &templates, options);
+    unused::note_unused(written);
     let Some(document) = &written.project else {
         missing_project_file(name, written);
         return None;
     };
     let project = document.written.as_ref()?;
+    let webhooks = webhooks::targets(project.webhooks.as_ref(), &context.tree.webhooks, &document.sheet);
     tag("runner_tag", project.runner_tag.as_ref(), &document.sheet)?;
     let retention = project.retention.clone().unwrap_or_default().value;
     Some(meant::Project {
@@ -103,17 +115,31 @@ fn project(
         environments: whole(environments)?,
         repositories: whole(repositories)?,
         keys: whole(keys)?,
+        schedules: whole(schedules)?,
+        integrations: whole(integrations)?,
+        webhooks: webhooks?,
     })
 }
 
 /// Notes on one of the project's files that project.toml is missing: a mistake needs a file that exists.
 fn missing_project_file(name: &Name, written: &WrittenProject) {
-    let WrittenProject { project: _, templates, inventories, environments, repositories, keys } = written;
+    let WrittenProject {
+        project: _,
+        templates,
+        inventories,
+        environments,
+        repositories,
+        keys,
+        schedules,
+        integrations,
+    } = written;
     let first = sheets(templates)
         .chain(sheets(inventories))
         .chain(sheets(environments))
         .chain(sheets(repositories))
         .chain(sheets(keys))
+        .chain(sheets(schedules))
+        .chain(sheets(integrations))
         .next();
     if let Some(sheet) = first {
         let message = format!("the project {name} has no projects/{name}/project.toml");
@@ -250,6 +276,24 @@ pub(crate) fn tags(written: Option<&At<Vec<At<String>>>>, sheet: &Sheet) -> Opti
     all_valid.then_some(tags)
 }
 
+/// How large a pattern's compiled form may be: it runs in the daemon.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// A regular expression of the tree.
+pub(crate) fn pattern(key: &str, written: &At<String>, code: Code, sheet: &Sheet) -> Option<regex::Regex> {
+    match regex::RegexBuilder::new(&written.value).size_limit(PATTERN_BYTES_MAX).build() {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let message = format!("`{key}` is no regular expression: {reason}");
+            let hint = "write one such as '^v[0-9]+$'; in single quotes TOML leaves backslashes alone".to_owned();
+            sheet.error(written.span, code, message, Some(hint));
+            None
+        }
+    }
+}
+
 /// A token's hash. A text that is none is hidden: it may be the token itself.
 pub(crate) fn hash(written: Option<&At<String>>, sheet: &Sheet) -> Option<Digest> {
     let written = written?;
@@ -259,6 +303,11 @@ pub(crate) fn hash(written: Option<&At<String>>, sheet: &Sheet) -> Option<Digest
         let message = "`hash` must be `sha256:` and 64 hex digits";
         let hint = "`forge token new` prints a token and the hash to commit; never commit the token".to_owned();
         sheet.error(written.span, Code::BadValue, message, Some(hint));
+    }
+    if parsed.as_ref().is_some_and(guessable::is_guessable) {
+        let message = "`hash` is that of a token that anyone guesses";
+        let hint = "make a random one with `forge token new`, and write its hash".to_owned();
+        sheet.warning(written.span, Code::Unprotected, message, Some(hint));
     }
     parsed
 }

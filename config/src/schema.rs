@@ -3,7 +3,7 @@
 //! Schemas come from plugins: nothing that they refer to is fetched, and one that makes no sense is an error and never a panic.
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
-use jsonschema::{JsonType, ValidationError};
+use jsonschema::{JsonType, ValidationError, Validator};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Code;
@@ -42,10 +42,24 @@ enum FindingKind {
     Other,
 }
 
+/// A plugin's schema, compiled once for all tables that it checks.
+pub(crate) struct Compiled {
+    schema: Value,
+    validator: Result<Validator, String>,
+}
+
+impl Compiled {
+    /// Compiles a schema. One that is broken is told of where a table is checked against it.
+    pub(crate) fn new(schema: &Value) -> Self {
+        let validator = jsonschema::options().offline().build(schema).map_err(|error| error.to_string());
+        Self { schema: schema.clone(), validator }
+    }
+}
+
 /// Checks a table and hands back what it holds, or `None` with every mistake noted.
-pub(crate) fn check(schema: Option<&Value>, subject: Subject<'_>, sheet: &Sheet) -> Option<Map<String, Value>> {
+pub(crate) fn check(compiled: Option<&Compiled>, subject: Subject<'_>, sheet: &Sheet) -> Option<Map<String, Value>> {
     let json = subject.table.map(|table| table.value.value.clone()).unwrap_or_default();
-    let Some(schema) = schema else {
+    let Some(Compiled { schema, validator }) = compiled else {
         if !json.is_empty() {
             let message = format!("the plugin `{}` takes no [{}]", subject.owner, subject.name);
             sheet.error(subject.span, subject.code, message, Some("take the table out".to_owned()));
@@ -53,7 +67,7 @@ pub(crate) fn check(schema: Option<&Value>, subject: Subject<'_>, sheet: &Sheet)
         }
         return Some(json);
     };
-    let validator = match jsonschema::options().offline().build(schema) {
+    let validator = match validator {
         Ok(validator) => validator,
         Err(error) => {
             let message =

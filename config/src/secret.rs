@@ -6,6 +6,10 @@ use std::fmt;
 
 use crate::name::Name;
 
+/// What the secrets of `webhooks/` go by where a project's would go by its name: in `[secrets.allow.webhooks]` of forge.toml and with
+/// `forge secret encrypt --project webhooks`. No project may have this name.
+pub const WEBHOOK_SECRETS: &str = "webhooks";
+
 /// Where a secret's value comes from. It holds no clear secret but for survey answers, which never come from the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretValue {

@@ -15,8 +15,18 @@ pub use source::{DaemonSource, SourceAccess, SourceLocation};
 use crate::diagnostic::Diagnostic;
 use crate::written::declare::Table;
 use crate::written::read_file;
-use crate::written::reader::{Environment, Written};
+use crate::written::reader::{Environment, TableInfo, Written};
 use crate::written::sheet::{At, Sheet, Span};
+
+/// forge.toml as data.
+pub(crate) fn daemon_info() -> TableInfo {
+    daemon::WrittenDaemon::info()
+}
+
+/// runner.toml as data.
+pub(crate) fn runner_info() -> TableInfo {
+    runner::WrittenRunner::info()
+}
 
 /// Reads a file of settings and lets the environment override it.
 fn read_settings<T: Written + Table>(sheet: &Sheet, environment: &Environment) -> Option<T> {
@@ -46,7 +56,7 @@ impl<T> Outcome<T> {
 mod tests {
     use super::*;
     use crate::env;
-    use crate::written::reader::{Shape, TableInfo};
+    use crate::written::reader::Shape;
 
     /// The variables of a table's keys, with the name that the rule gives each: `FORGE_<SECTION>_<KEY>`.
     fn variables(table: TableInfo, section: &str, found: &mut Vec<(&'static str, String)>) {

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catalog::PluginCatalog;
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::meant;
 use crate::name::Name;
-use crate::place::{Misplaced, Place, ProjectKind, RootKind, place_of};
+use crate::place::{Misplaced, Place, ProjectKind, RootKind, SECRETS_FILE, place_of};
 use crate::resolve;
 use crate::secret::{AgeValues, SecretsAllow};
 use crate::written::access::Access;
+use crate::written::clear::note_clear_secrets;
 use crate::written::declare::Table;
 use crate::written::environment::Environment;
+use crate::written::integration::Integration;
 use crate::written::inventory::Inventory;
 use crate::written::key::Key;
 use crate::written::plugin::Plugin;
@@ -23,8 +25,10 @@ use crate::written::recipients::Recipients;
 use crate::written::registration_token::RegistrationToken;
 use crate::written::repository::Repository;
 use crate::written::runner::Runner;
+use crate::written::schedule::Schedule;
 use crate::written::sheet::{Sheet, Span};
 use crate::written::template::Template;
+use crate::written::webhook::Webhook;
 
 /// The files of a tree by path relative to its root, with `/` between the parts; only what belongs to a tree (TOML files and the plugins' components).
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -43,7 +47,7 @@ pub struct CheckOptions {
 pub struct Checked {
     /// The tree, when there is no error.
     pub tree: Option<meant::Tree>,
-    /// Everything that was found, by file and position.
+    /// Everything that was found, by file and position. Notes only of a tree without an error.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -66,6 +70,8 @@ pub(crate) struct WrittenProject {
     pub(crate) environments: Documents<Environment>,
     pub(crate) repositories: Documents<Repository>,
     pub(crate) keys: Documents<Key>,
+    pub(crate) schedules: Documents<Schedule>,
+    pub(crate) integrations: Documents<Integration>,
 }
 
 /// A tree as it is written.
@@ -76,6 +82,7 @@ pub(crate) struct WrittenTree {
     pub(crate) runners: Documents<Runner>,
     pub(crate) registration_tokens: Documents<RegistrationToken>,
     pub(crate) plugins: Documents<Plugin>,
+    pub(crate) webhooks: Documents<Webhook>,
     pub(crate) access: Documents<Access>,
 }
 
@@ -102,7 +109,12 @@ pub fn check_tree(files: &Files, catalog: &dyn PluginCatalog, options: &CheckOpt
     diagnostics.sort_by(|one, other| {
         (&one.file, one.line, one.column, one.code).cmp(&(&other.file, other.line, other.column, other.code))
     });
-    let tree = tree.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
+    let is_broken = diagnostics.iter().any(Diagnostic::is_error);
+    if is_broken {
+        // What is worth knowing of a tree that serves only hides the mistakes of one that does not.
+        diagnostics.retain(|found| found.severity != Severity::Note);
+    }
+    let tree = tree.filter(|_| !is_broken);
     Checked { tree, diagnostics }
 }
 
@@ -130,6 +142,10 @@ fn no_text(path: &str, valid: &[u8]) -> Sheet {
 
 fn document<T: Written + Table>(sheet: Sheet) -> Document<T> {
     let written = read_file(&sheet);
+    // What stands in a list of recipients is judged one by one.
+    if sheet.path() != SECRETS_FILE {
+        note_clear_secrets(&sheet);
+    }
     Document { sheet, written }
 }
 
@@ -149,12 +165,15 @@ macro_rules! at_place {
                     ProjectKind::Environment => drop(project.environments.insert(name, $document($sheet))),
                     ProjectKind::Repository => drop(project.repositories.insert(name, $document($sheet))),
                     ProjectKind::Key => drop(project.keys.insert(name, $document($sheet))),
+                    ProjectKind::Schedule => drop(project.schedules.insert(name, $document($sheet))),
+                    ProjectKind::Integration => drop(project.integrations.insert(name, $document($sheet))),
                 }
             }
             Place::Root(kind, name) => match kind {
                 RootKind::Runner => drop($tree.runners.insert(name, $document($sheet))),
                 RootKind::RegistrationToken => drop($tree.registration_tokens.insert(name, $document($sheet))),
                 RootKind::Plugin => drop($tree.plugins.insert(name, $document($sheet))),
+                RootKind::Webhook => drop($tree.webhooks.insert(name, $document($sheet))),
                 RootKind::Access => drop($tree.access.insert(name, $document($sheet))),
             },
         }
@@ -181,20 +200,32 @@ impl WrittenTree {
             documents.into_values().flat_map(|document| document.sheet.finish())
         }
         let mut found = Vec::new();
-        let Self { secrets, projects, runners, registration_tokens, plugins, access } = self;
+        let Self { secrets, projects, runners, registration_tokens, plugins, webhooks, access } = self;
         found.extend(secrets.into_iter().flat_map(|document| document.sheet.finish()));
         for project in projects.into_values() {
-            let WrittenProject { project, templates, inventories, environments, repositories, keys } = project;
+            let WrittenProject {
+                project,
+                templates,
+                inventories,
+                environments,
+                repositories,
+                keys,
+                schedules,
+                integrations,
+            } = project;
             found.extend(project.into_iter().flat_map(|document| document.sheet.finish()));
             found.extend(all(templates));
             found.extend(all(inventories));
             found.extend(all(environments));
             found.extend(all(repositories));
             found.extend(all(keys));
+            found.extend(all(schedules));
+            found.extend(all(integrations));
         }
         found.extend(all(runners));
         found.extend(all(registration_tokens));
         found.extend(all(plugins));
+        found.extend(all(webhooks));
         found.extend(all(access));
         found
     }

@@ -104,6 +104,19 @@ pub(crate) fn moment_unix_micros(text: &str) -> Option<i64> {
     Some(seconds * 1_000_000 + i64::from(time.nanosecond.unwrap_or(0) / 1_000))
 }
 
+/// A size as people write it, in the largest unit that is exact.
+pub(crate) fn size_text(bytes: u64) -> String {
+    let exact = SIZE_UNITS.iter().filter(|(_, factor)| bytes.is_multiple_of(*factor) && bytes >= *factor);
+    exact
+        .max_by_key(|(_, factor)| *factor)
+        .map_or_else(|| "0B".to_owned(), |(unit, factor)| format!("{}{unit}", bytes / factor))
+}
+
+/// A moment as people write it, in UTC.
+pub(crate) fn moment_text(unix_micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(unix_micros).map_or_else(|_| unix_micros.to_string(), |moment| moment.to_string())
+}
+
 /// Days from 1970-01-01 to a date of the Gregorian calendar. Years are counted from March, so that a leap day is a year's last.
 fn days_from_epoch(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -141,6 +154,9 @@ mod tests {
         for (text, bytes) in [("1B", 1), ("64KiB", 65_536), ("64MiB", 67_108_864), ("1GiB", 1_073_741_824)] {
             assert_eq!(size_bytes(text), Ok(bytes), "{text}");
         }
+        for (bytes, text) in [(0, "0B"), (512, "512B"), (1 << 26, "64MiB"), (3 << 30, "3GiB"), (1536, "1536B")] {
+            assert_eq!(size_text(bytes), text);
+        }
         assert!(matches!(size_bytes("64MB"), Err(UnitError::UnknownUnit { .. })));
         assert_eq!(size_bytes("99999999TiB"), Err(UnitError::TooLarge));
     }
@@ -158,6 +174,7 @@ mod tests {
         ] {
             assert_eq!(moment_unix_micros(text), micros, "{text}");
         }
+        assert_eq!(moment_text(1_709_164_800_000_000), "2024-02-29T00:00:00Z");
     }
 
     proptest! {

@@ -3,8 +3,10 @@
 //! Everything here may be half there: what was wrong is noted on its sheet. `resolve` makes of it what is meant.
 
 pub(crate) mod access;
+pub(crate) mod clear;
 pub(crate) mod declare;
 pub(crate) mod environment;
+pub(crate) mod integration;
 pub(crate) mod inventory;
 pub(crate) mod key;
 pub(crate) mod plugin;
@@ -15,9 +17,11 @@ pub(crate) mod recipients;
 pub(crate) mod registration_token;
 pub(crate) mod repository;
 pub(crate) mod runner;
+pub(crate) mod schedule;
 pub(crate) mod secret;
 pub(crate) mod sheet;
 pub(crate) mod template;
+pub(crate) mod webhook;
 
 use toml::de::{DeTable, DeValue};
 
@@ -77,7 +81,7 @@ mod tests {
             visit(&field);
             match field.shape {
                 Shape::Table(inner) => every_field(inner, visit),
-                Shape::Named(inner) | Shape::List(inner) => {
+                Shape::Named(inner) | Shape::List(inner) | Shape::Either(_, inner) => {
                     if let Shape::Table(inner) = *inner {
                         every_field(inner, visit);
                     }
@@ -90,7 +94,9 @@ mod tests {
                 | Shape::Size
                 | Shape::Moment
                 | Shape::Secret
+                | Shape::PlacedSecret
                 | Shape::Choice(_)
+                | Shape::AnyTable
                 | Shape::Anything => {}
             }
         }
@@ -105,9 +111,12 @@ mod tests {
             environment::Environment::info(),
             repository::Repository::info(),
             key::Key::info(),
+            schedule::Schedule::info(),
+            integration::Integration::info(),
             runner::Runner::info(),
             registration_token::RegistrationToken::info(),
             plugin::Plugin::info(),
+            webhook::Webhook::info(),
             access::Access::info(),
             recipients::Recipients::info(),
         ];

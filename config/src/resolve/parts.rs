@@ -8,7 +8,7 @@ use crate::meant;
 use crate::name::Name;
 use crate::place::ProjectKind;
 use crate::resolve::{or_default, project_reference, reference_path, tag};
-use crate::secret::{AgeCause, SecretValue};
+use crate::secret::{AgeCause, SecretValue, WEBHOOK_SECRETS};
 use crate::suggest::either_of;
 use crate::tree::{CheckOptions, WrittenProject};
 use crate::written::declare::Table;
@@ -22,6 +22,9 @@ use crate::written::sheet::{At, Sheet, Span};
 
 /// What only Forge sets in a job's environment.
 const RESERVED_PREFIX: &str = "FORGE_";
+
+/// How long the name of a workspace may be.
+const WORKSPACE_BYTES_MAX: usize = 255;
 
 pub(super) fn inventory(sheet: &Sheet, written: &Inventory, project: &WrittenProject) -> Option<meant::Inventory> {
     let ssh_key =
@@ -39,14 +42,19 @@ pub(super) fn inventory(sheet: &Sheet, written: &Inventory, project: &WrittenPro
     let kind = written.kind.as_ref()?.value;
     let (content, path, own_repository) = (&written.content, &written.path, &written.repository);
     let source = match kind {
-        InventoryType::Static | InventoryType::StaticYaml => {
-            let name = if kind == InventoryType::Static { "static" } else { "static-yaml" };
+        InventoryType::Static | InventoryType::StaticYaml | InventoryType::TerraformWorkspace => {
+            let name = type_name(kind);
             refuse(name, "path", path.as_ref().map(|at| at.span), sheet);
             refuse(name, "repository", own_repository.as_ref().map(|at| at.span), sheet);
-            let content = needed(name, "content", content.as_ref(), sheet)?.value.clone();
+            let content = needed(name, "content", content.as_ref(), sheet)?;
             match kind {
-                InventoryType::Static => meant::InventorySource::Static(content),
-                InventoryType::StaticYaml | InventoryType::File => meant::InventorySource::StaticYaml(content),
+                InventoryType::Static => meant::InventorySource::Static(content.value.clone()),
+                InventoryType::TerraformWorkspace => {
+                    meant::InventorySource::TerraformWorkspace(workspace(content, sheet)?)
+                }
+                InventoryType::StaticYaml | InventoryType::File => {
+                    meant::InventorySource::StaticYaml(content.value.clone())
+                }
             }
         }
         InventoryType::File => {
@@ -58,6 +66,28 @@ pub(super) fn inventory(sheet: &Sheet, written: &Inventory, project: &WrittenPro
     runner_tag?;
     repository?;
     Some(meant::Inventory { source, ssh_key: ssh_key?, become_key: become_key? })
+}
+
+const fn type_name(kind: InventoryType) -> &'static str {
+    match kind {
+        InventoryType::Static => "static",
+        InventoryType::StaticYaml => "static-yaml",
+        InventoryType::File => "file",
+        InventoryType::TerraformWorkspace => "terraform-workspace",
+    }
+}
+
+/// The name of a workspace of Terraform, by Terraform's own rule: what needs no escaping in a URL.
+fn workspace(written: &At<String>, sheet: &Sheet) -> Option<String> {
+    let name = &written.value;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    if name.is_empty() || name.len() > WORKSPACE_BYTES_MAX || name.starts_with('-') || !name.chars().all(is_plain) {
+        let message = format!("`content` is no name of a workspace: `{name}`");
+        let hint = "write letters, digits and -._~, as in \"production\"".to_owned();
+        sheet.error(written.span, Code::BadValue, message, Some(hint));
+        return None;
+    }
+    Some(name.clone())
 }
 
 /// Notes a key that the type does not have.
@@ -205,7 +235,14 @@ fn not_reserved(name: &str, span: Span, sheet: &Sheet) -> bool {
 }
 
 /// Whether the project may have this secret, as far as that is known here.
-fn allowed(value: &SecretValue, span: Span, key: &str, project: &Name, options: &CheckOptions, sheet: &Sheet) -> bool {
+pub(super) fn allowed(
+    value: &SecretValue,
+    span: Span,
+    key: &str,
+    project: &Name,
+    options: &CheckOptions,
+    sheet: &Sheet,
+) -> bool {
     if let SecretValue::Age(armored) = value {
         return opens(armored, span, key, project, options, sheet);
     }
@@ -219,7 +256,11 @@ fn allowed(value: &SecretValue, span: Span, key: &str, project: &Name, options: 
     if rules.get(project).is_some_and(|rule| rule.allows(value)) {
         return true;
     }
-    let message = format!("the project {project} may not use `{written}` of the daemon's host in `{key}`");
+    let who = match project.as_str() {
+        WEBHOOK_SECRETS => "a webhook target".to_owned(),
+        project => format!("the project {project}"),
+    };
+    let message = format!("{who} may not use `{written}` of the daemon's host in `{key}`");
     let hint = format!("in forge.toml, below [secrets.allow.{project}], write `{list} = [\"{written}\"]`");
     sheet.error(span, Code::SecretNotAllowed, message, Some(hint));
     false
@@ -288,7 +329,7 @@ pub(super) fn key(sheet: &Sheet, written: &Key, project: &Name, options: &CheckO
         valid = false;
     }
     // One that is there and wrong is noted already, and looks absent here.
-    if !values.contains_key(needs) && !mentions(sheet, needs) {
+    if !values.contains_key(needs) && !mentions::<Key>(sheet, needs) {
         let message = format!("`{needs}` is missing, and `type = \"{}\"` needs it", type_word(kind));
         let hint = format!("write `{needs} = {{ file = \"...\" }}`, or env, credential or age in the place of file");
         sheet.error(Span::FILE, Code::MissingKey, message, Some(hint));
@@ -312,8 +353,8 @@ pub(super) fn key(sheet: &Sheet, written: &Key, project: &Name, options: &CheckO
 }
 
 /// Whether the file has the key at its top, however wrong its value or its spelling.
-fn mentions(sheet: &Sheet, key: &str) -> bool {
-    let keys: Vec<_> = Key::info().fields.iter().map(|field| field.key).collect();
+pub(super) fn mentions<T: Table>(sheet: &Sheet, key: &str) -> bool {
+    let keys: Vec<_> = T::info().fields.iter().map(|field| field.key).collect();
     toml::de::DeTable::parse(sheet.text()).is_ok_and(|table| {
         let table = table.get_ref();
         table.contains_key(key) || is_misspelled(table, key, &keys)

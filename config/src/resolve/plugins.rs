@@ -7,7 +7,7 @@ use crate::diagnostic::Code;
 use crate::meant;
 use crate::name::{Digest, Name};
 use crate::resolve::reference_path;
-use crate::schema;
+use crate::schema::{self, Compiled};
 use crate::suggest::{did_you_mean, list_of, nearest};
 use crate::tree::{Documents, Files};
 use crate::written::plugin::{Allow, Limits, Plugin};
@@ -30,6 +30,8 @@ const BUILTIN: &str = "builtin:";
 /// A plugin as far as it resolved: a template may be checked against a plugin whose own file has mistakes.
 pub(crate) struct ResolvedPlugin {
     pub(crate) facts: Option<PluginFacts>,
+    pub(crate) params_schema: Option<Compiled>,
+    pub(crate) config_schema: Option<Compiled>,
     pub(crate) meant: Option<meant::Plugin>,
 }
 
@@ -43,7 +45,7 @@ pub(super) fn plugins(
         .map(|(name, document)| {
             let resolved = match &document.written {
                 Some(plugin) => resolve(name, &document.sheet, plugin, files, catalog),
-                None => ResolvedPlugin { facts: None, meant: None },
+                None => ResolvedPlugin { facts: None, params_schema: None, config_schema: None, meant: None },
             };
             (name.clone(), resolved)
         })
@@ -56,17 +58,12 @@ fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog:
     let allow = written.allow.clone().unwrap_or_default().value;
     let grants = grants(&allow, sheet);
     let limits = limits(&written.limits.clone().unwrap_or_default().value, sheet);
-    let config = component.as_ref().and_then(|(_, facts)| {
-        let span = written.config.as_ref().or(None).map_or(Span::FILE, |config| config.span);
-        let at = schema::Subject {
-            name: "config",
-            owner: name.as_str(),
-            table: written.config.as_ref(),
-            span,
-            code: Code::PluginConfig,
-        };
-        schema::check(facts.config_schema.as_ref(), at, sheet)
-    });
+    let compiled = |schema: fn(&PluginFacts) -> Option<&serde_json::Value>| {
+        component.as_ref().and_then(|(_, facts)| schema(facts)).map(Compiled::new)
+    };
+    let params_schema = compiled(|facts| facts.params_schema.as_ref());
+    let config_schema = compiled(|facts| facts.config_schema.as_ref());
+    let config = config(name, written, component.is_some(), config_schema.as_ref(), sheet);
     let facts = component.as_ref().map(|(_, facts)| facts.clone());
     let meant = (|| {
         let (source, facts) = component?;
@@ -85,7 +82,37 @@ fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog:
             config: config?,
         })
     })();
-    ResolvedPlugin { facts, meant }
+    ResolvedPlugin { facts, params_schema, config_schema, meant }
+}
+
+/// What the plugin itself is told. Without its component there is no schema, and the mistake is noted where the component is named.
+fn config(
+    name: &Name,
+    written: &Plugin,
+    has_component: bool,
+    schema: Option<&Compiled>,
+    sheet: &Sheet,
+) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let config = written.config.as_ref();
+    let mut without_secrets = true;
+    for (field, secret) in config.iter().flat_map(|config| &config.value.secrets) {
+        let message = format!("`config.{field}` is a secret, and this version of Forge fills in none for a plugin");
+        let hint = "a job gets its secrets from an environment's [secrets]".to_owned();
+        sheet.error(secret.span, Code::NotActedUponYet, message, Some(hint));
+        without_secrets = false;
+    }
+    if !has_component {
+        return None;
+    }
+    let table = config.map(|config| At { value: config.value.table.clone(), span: config.span });
+    let subject = schema::Subject {
+        name: "config",
+        owner: name.as_str(),
+        table: table.as_ref(),
+        span: config.map_or(Span::FILE, |config| config.span),
+        code: Code::PluginConfig,
+    };
+    schema::check(schema, subject, sheet).filter(|_| without_secrets)
 }
 
 /// The component and what it says of itself.

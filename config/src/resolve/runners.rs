@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::diagnostic::Code;
 use crate::meant;
 use crate::name::{Digest, Name};
+use crate::resolve::webhooks::targets;
 use crate::resolve::{each, hash, or_default, reference, tags};
 use crate::suggest::nearest;
 use crate::tree::{Documents, WrittenTree};
@@ -21,6 +22,7 @@ pub(super) fn runners(tree: &WrittenTree) -> BTreeMap<Name, Option<meant::Runner
         let token = written.registration_token.as_ref();
         let registration_token = reference("registration token", token, tokens, "registration-tokens/NAME.toml", sheet);
         let tags = tags(written.tags.as_ref(), sheet);
+        let webhooks = targets(written.webhooks.as_ref(), &tree.webhooks, sheet);
         let run_untagged =
             or_default(written.run_untagged.clone(), written.tags.as_ref().is_none_or(|tags| tags.value.is_empty()));
         let tags = tags?;
@@ -36,6 +38,7 @@ pub(super) fn runners(tree: &WrittenTree) -> BTreeMap<Name, Option<meant::Runner
             run_untagged,
             enabled: or_default(written.enabled.clone(), true),
             registration_token: registration_token?,
+            webhooks: webhooks?,
         })
     });
     for (name, document) in &tree.runners {

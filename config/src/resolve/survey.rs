@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::Code;
 use crate::meant::{Question, QuestionKind};
+use crate::resolve::pattern;
 use crate::suggest::did_you_mean;
 use crate::written::reader::{Named, Number};
 use crate::written::sheet::{At, Sheet, Span};
@@ -14,9 +15,6 @@ const QUESTION_NAME_CHARS_MAX: usize = 64;
 
 /// How many questions a survey has at most.
 const QUESTIONS_MAX: usize = 100;
-
-/// How large a pattern's compiled form may be: it runs in the daemon.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn survey(
     written: Option<&At<Named<WrittenQuestion>>>,
@@ -78,18 +76,7 @@ fn question(name: &At<String>, written: &WrittenQuestion, sheet: &Sheet) -> Opti
         QuestionType::String => QuestionKind::String {
             pattern: match &written.pattern {
                 None => None,
-                Some(at) => match regex::RegexBuilder::new(&at.value).size_limit(PATTERN_BYTES_MAX).build() {
-                    Ok(pattern) => Some(pattern),
-                    Err(error) => {
-                        let reason = error.to_string();
-                        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                        let message = format!("`pattern` is no regular expression: {reason}");
-                        let hint =
-                            "write one such as '^v[0-9]+$'; in single quotes TOML leaves backslashes alone".to_owned();
-                        sheet.error(at.span, Code::Survey, message, Some(hint));
-                        return None;
-                    }
-                },
+                Some(at) => Some(pattern("pattern", at, Code::Survey, sheet)?),
             },
         },
         QuestionType::Integer => {

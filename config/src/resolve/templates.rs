@@ -10,7 +10,9 @@ use crate::name::Name;
 use crate::place::ProjectKind;
 use crate::resolve::parts;
 use crate::resolve::plugins::ResolvedPlugin;
-use crate::resolve::{duration_at_least, each, is_tag, or_default, project_reference, reference, survey, tag};
+use crate::resolve::{
+    duration_at_least, each, is_tag, or_default, project_reference, reference, survey, tag, webhooks,
+};
 use crate::schema;
 use crate::suggest::{list_of, nearest};
 use crate::tree::{WrittenProject, WrittenTree};
@@ -79,6 +81,7 @@ fn resolve(
     let runner_grace_ms = least("runner_grace", &written.runner_grace, RUNNER_GRACE_MS);
     let retry = written.retry.clone().unwrap_or_default().value;
     let survey = survey::survey(written.survey.as_ref(), sheet);
+    let webhooks = webhooks::targets(written.webhooks.as_ref(), &context.tree.webhooks, sheet);
     let params = executor.as_ref().and_then(|executor| params(written, executor, context, sheet));
     let branch = branch?.or_else(|| {
         let repository = project.repositories.get(written.repository.as_ref()?.value.as_str())?;
@@ -115,6 +118,7 @@ fn resolve(
         allow_arguments: or_default(written.allow_arguments.clone(), false),
         params: params?,
         survey: survey?,
+        webhooks: webhooks?,
     })
 }
 
@@ -181,7 +185,8 @@ fn params(
     sheet: &Sheet,
 ) -> Option<serde_json::Map<String, serde_json::Value>> {
     // Without the plugin's facts there is no schema, and the plugin's own file has the mistake.
-    let facts = context.plugins.get(executor)?.facts.as_ref()?;
+    let plugin = context.plugins.get(executor)?;
+    plugin.facts.as_ref()?;
     let table = written.params.as_ref();
     let span = table.map(|table| table.span).or(written.executor.as_ref().map(|executor| executor.span));
     let subject = schema::Subject {
@@ -191,16 +196,21 @@ fn params(
         span: span.unwrap_or(Span::FILE),
         code: Code::Params,
     };
-    schema::check(facts.params_schema.as_ref(), subject, sheet)
+    schema::check(plugin.params_schema.as_ref(), subject, sheet)
 }
 
 /// Whether an inventory that is a file lies in some repository: its own, or the template's.
 fn inventory_has_its_file(written: &Template, project: &WrittenProject, sheet: &Sheet) -> bool {
     let Some(at) = &written.inventory else { return true };
     let inventory = project.inventories.get(at.value.as_str()).and_then(|document| document.written.as_ref());
-    let needs = inventory.is_some_and(|inventory| {
-        inventory.kind.as_ref().is_some_and(|kind| kind.value == InventoryType::File) && inventory.repository.is_none()
-    });
+    let kind = inventory.and_then(|inventory| inventory.kind.as_ref()).map(|kind| kind.value);
+    if kind == Some(InventoryType::TerraformWorkspace) {
+        let message = format!("no executor of this version works on a terraform workspace, and `{}` is one", at.value);
+        let hint = "take `inventory` out until Forge has its executor for Terraform".to_owned();
+        sheet.error(at.span, Code::NotActedUponYet, message, Some(hint));
+        return false;
+    }
+    let needs = kind == Some(InventoryType::File) && inventory.is_some_and(|inventory| inventory.repository.is_none());
     if needs && written.repository.is_none() {
         let message = format!("the inventory `{}` is a file, and there is no repository that it could be in", at.value);
         let hint = "write `repository = \"...\"` here, or in the inventory when it has one of its own".to_owned();

@@ -108,6 +108,9 @@ const LOGS_DISK_RESERVE_BYTES: u64 = 1 << 30;
 /// The least that a log may have: room for Forge's own lines.
 const LOGS_MAX_BYTES_MIN: u64 = 1 << 10;
 
+/// A registration token with fewer characters is likely one that a person made up.
+const REGISTRATION_TOKEN_CHARS_MIN: usize = 20;
+
 written! {
     /// forge.toml: the daemon's own settings.
     hidden WrittenDaemon {
@@ -341,6 +344,13 @@ fn registration_token(
             if inline.value.0.reveal().trim().is_empty() {
                 sheet.error(inline.span, Code::BadValue, "`runner_registration_token` is empty", None);
                 return None;
+            }
+            if inline.value.0.reveal().trim().chars().count() < REGISTRATION_TOKEN_CHARS_MIN {
+                let message = format!(
+                    "`runner_registration_token` has less than {REGISTRATION_TOKEN_CHARS_MIN} characters: anyone who guesses it registers runners"
+                );
+                let hint = "make a random one with `forge token new --kind registration`".to_owned();
+                sheet.warning(inline.span, Code::Unprotected, message, Some(hint));
             }
             let hint =
                 "put it into a file of mode 0600 and write `runner_registration_token_file = \"...\"`".to_owned();

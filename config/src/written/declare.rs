@@ -14,16 +14,15 @@ pub(crate) trait Table: Default {
     fn info() -> TableInfo;
 }
 
-/// `written! { /// Docs. shown|hidden Name { /// Docs. required|optional field as "key": Type => env::VARIABLE, } later ["key"] }`.
+/// `written! { /// Docs. shown|hidden Name { /// Docs. required|optional field as "key": Type => env::VARIABLE, } }`.
 ///
-/// `hidden` means that unknown keys may have secrets as values. `later` names the keys that a later version reads.
+/// `hidden` means that unknown keys may have secrets as values.
 macro_rules! written {
     (
         $(#[doc = $doc:literal])+
         $strangers:ident $name:ident {
             $($(#[doc = $field_doc:literal])+ $need:ident $field:ident $(as $key:literal)?: $type:ty $(=> $variable:expr)?,)*
         }
-        $(later [$($later:literal),*])?
     ) => {
         $(#[doc = $doc])+
         #[derive(Clone, Debug, Default)]
@@ -64,9 +63,8 @@ macro_rules! written {
                 // The top of a file has no header of its own: what is missing there is missing in the first line.
                 let header = if place.key.is_empty() { $crate::written::sheet::Span::FILE } else { place.span(value) };
                 const KNOWN: &[&str] = &[$($crate::written::declare::key!($field $($key)?)),*];
-                const LATER: &[&str] = &[$($($later),*)?];
                 let strangers = <Self as $crate::written::declare::Table>::STRANGERS;
-                $crate::written::reader::refuse_unknown(table, KNOWN, LATER, strangers, place);
+                $crate::written::reader::refuse_unknown(table, KNOWN, strangers, place);
                 Some(Self {
                     $($field: $crate::written::reader::field(
                         table,
@@ -143,12 +141,11 @@ macro_rules! variable {
     };
 }
 
-/// `choice! { /// Docs. Name { "word" => Variant, } later ["word"] }`: a set of words as an enum.
+/// `choice! { /// Docs. Name { "word" => Variant, } }`: a set of words as an enum.
 macro_rules! choice {
     (
         $(#[doc = $doc:literal])+
         $name:ident { $($word:literal => $variant:ident,)+ }
-        $(later [$($later:literal),*])?
     ) => {
         $(#[doc = $doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,12 +163,11 @@ macro_rules! choice {
                 place: $crate::written::reader::Place<'_>,
             ) -> Option<Self> {
                 const WORDS: &[&str] = &[$($word),+];
-                const LATER: &[&str] = &[$($($later),*)?];
                 let word = <String as $crate::written::reader::Written>::read(value, place)?;
                 match word.as_str() {
                     $($word => Some(Self::$variant),)+
                     word => {
-                        $crate::written::declare::refuse_word(word, WORDS, LATER, place.span(value), place);
+                        $crate::written::declare::refuse_word(word, WORDS, place.span(value), place);
                         None
                     }
                 }
@@ -182,23 +178,12 @@ macro_rules! choice {
 
 pub(crate) use {choice, key, need, strangers, variable, written};
 
-use crate::diagnostic::Code;
 use crate::suggest::{did_you_mean, list_of};
 use crate::written::reader::Place;
 use crate::written::sheet::Span;
 
 /// Notes that a word is none of those that the key takes.
-pub(crate) fn refuse_word(word: &str, words: &[&str], later: &[&str], span: Span, place: Place<'_>) {
-    if later.contains(&word) {
-        let message = format!("this version of Forge does not read `{} = \"{word}\"`", place.key);
-        place.sheet.error(
-            span,
-            Code::NotReadYet,
-            message,
-            Some(format!("use one of {}", list_of(words.iter().copied()))),
-        );
-        return;
-    }
+pub(crate) fn refuse_word(word: &str, words: &[&str], span: Span, place: Place<'_>) {
     let hint = did_you_mean(word, words.iter().copied());
     place.bad_value(span, format_args!("must be one of {}, not `{word}`", list_of(words.iter().copied())), hint);
 }

@@ -7,7 +7,7 @@ written! {
     shown Inventory {
         /// Where it comes from.
         required kind as "type": InventoryType,
-        /// Its text, for `static` (INI) and `static-yaml`.
+        /// Its text, for `static` (INI) and `static-yaml`; the workspace's name, for `terraform-workspace`.
         optional content: String,
         /// Its file, for `file`: relative to the root of the repository.
         optional path: String,
@@ -24,6 +24,10 @@ written! {
 
 choice! {
     /// Where an inventory comes from.
-    InventoryType { "static" => Static, "static-yaml" => StaticYaml, "file" => File, }
-    later ["terraform-workspace"]
+    InventoryType {
+        "static" => Static,
+        "static-yaml" => StaticYaml,
+        "file" => File,
+        "terraform-workspace" => TerraformWorkspace,
+    }
 }

@@ -1,9 +1,9 @@
 //! `plugins/<plugin>.toml` as it is written.
 
 use crate::written::declare::written;
-use crate::written::raw::RawTable;
 use crate::written::reader::{Duration, Size};
 use crate::written::sheet::At;
+use crate::written::webhook::SecretConfig;
 
 written! {
     /// A plugin and what it may do.
@@ -17,7 +17,7 @@ written! {
         /// How much it may use.
         optional limits: Limits,
         /// What it is told, by its own schema.
-        optional config: RawTable,
+        optional config: SecretConfig,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::written::declare::written;
 use crate::written::reader::{Count, Duration};
+use crate::written::sheet::At;
 
 written! {
     /// A project: what its templates share.
@@ -16,8 +17,9 @@ written! {
         optional runner_tag: String,
         /// How much history each template keeps. Default: `{ tasks = 1000, age = "90d" }`.
         optional retention: Retention,
+        /// The webhook targets that are told of every task of this project.
+        optional webhooks: Vec<At<String>>,
     }
-    later ["webhooks"]
 }
 
 written! {

@@ -36,9 +36,29 @@ pub(crate) fn pointer_part(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
+impl RawTable {
+    /// Puts a value under a key of the top.
+    pub(crate) fn insert(&mut self, key: &str, key_span: Span, value_span: Span, value: Value) {
+        self.spans.insert(format!("/{}", pointer_part(key)), RawSpan { key: key_span, value: value_span });
+        self.value.insert(key.to_owned(), value);
+    }
+}
+
+/// Reads one value of a table's top into `table`; false when it is no JSON, with the mistake noted.
+pub(crate) fn raw_value(
+    key: &str,
+    key_span: Span,
+    value: &Spanned<DeValue<'_>>,
+    place: Place<'_>,
+    table: &mut RawTable,
+) -> bool {
+    let json = to_json(value, &format!("/{}", pointer_part(key)), place, &mut table.spans);
+    json.map(|json| table.insert(key, key_span, place.span(value), json)).is_some()
+}
+
 impl Written for RawTable {
     fn shape() -> Shape {
-        Shape::Anything
+        Shape::AnyTable
     }
 
     fn read(value: &Spanned<DeValue<'_>>, place: Place<'_>) -> Option<Self> {

@@ -20,16 +20,24 @@ pub(crate) type Environment = BTreeMap<String, String>;
 pub(crate) enum Shape {
     Text,
     Boolean,
-    Integer { least: i64, most: i64 },
+    Integer {
+        least: i64,
+        most: i64,
+    },
     Number,
     Duration,
     Size,
     Moment,
     Secret,
+    /// A secret with `as`.
+    PlacedSecret,
     Choice(&'static [&'static str]),
     List(Box<Shape>),
     Named(Box<Shape>),
     Table(TableInfo),
+    Either(Box<Shape>, Box<Shape>),
+    /// A table with any keys.
+    AnyTable,
     Anything,
 }
 
@@ -184,10 +192,11 @@ fn example(shape: &Shape) -> Option<String> {
         Shape::Integer { .. } | Shape::Number => Some("1".to_owned()),
         Shape::Duration => Some("\"30s\"".to_owned()),
         Shape::Size => Some("\"64MiB\"".to_owned()),
-        Shape::Secret => Some("{ file = \"/path/on/the/daemons/host\" }".to_owned()),
+        Shape::Secret | Shape::PlacedSecret => Some("{ file = \"/path/on/the/daemons/host\" }".to_owned()),
         Shape::Choice(choices) => choices.first().map(|choice| format!("\"{choice}\"")),
         Shape::List(_) => Some("[\"...\"]".to_owned()),
-        Shape::Named(_) | Shape::Table(_) | Shape::Anything => None,
+        Shape::Either(first, _) => example(first),
+        Shape::Named(_) | Shape::Table(_) | Shape::AnyTable | Shape::Anything => None,
     }
 }
 
@@ -201,13 +210,7 @@ pub(crate) enum Strangers {
 }
 
 /// Notes every key that the table does not have, with the nearest one that it has.
-pub(crate) fn refuse_unknown(
-    table: &DeTable<'_>,
-    known: &[&str],
-    later: &[&str],
-    strangers: Strangers,
-    place: Place<'_>,
-) {
+pub(crate) fn refuse_unknown(table: &DeTable<'_>, known: &[&str], strangers: Strangers, place: Place<'_>) {
     for (key, value) in table {
         let name: &str = key.get_ref();
         if known.contains(&name) {
@@ -217,11 +220,6 @@ pub(crate) fn refuse_unknown(
             hide_leaves(value, place);
         }
         let span = place.span(key);
-        if later.contains(&name) {
-            let message = format!("this version of Forge does not read `{name}`");
-            place.sheet.error(span, Code::NotReadYet, message, Some("take it out".to_owned()));
-            continue;
-        }
         let hint = did_you_mean(name, known.iter().copied())
             .unwrap_or_else(|| format!("the keys here are: {}", list_of(known.iter().copied())));
         let owner = if place.key.is_empty() { String::new() } else { format!(" in `{}`", place.key) };

@@ -17,8 +17,9 @@ written! {
         optional run_untagged: bool,
         /// Whether it takes tasks at all. Default: true.
         optional enabled: bool,
+        /// The webhook targets that are told `task.waiting` for tasks that it could take, and `runner.idle` after its last one.
+        optional webhooks: Vec<At<String>>,
         /// The only registration token that may register it.
         optional registration_token: String,
     }
-    later ["webhooks"]
 }

@@ -50,7 +50,7 @@ impl Written for Secret {
 
 impl Written for EnvironmentSecret {
     fn shape() -> Shape {
-        Shape::Secret
+        Shape::PlacedSecret
     }
 
     fn read(value: &Spanned<DeValue<'_>>, place: Place<'_>) -> Option<Self> {
@@ -68,6 +68,16 @@ impl Written for EnvironmentSecret {
             None => None,
         };
         value.map(|value| Self { value, destination })
+    }
+}
+
+/// Whether a value of a table that also takes other values is meant as a secret: a table with one key, and that is a kind of secret.
+pub(crate) fn looks_like_a_secret(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(table) => {
+            table.len() == 1 && table.iter().all(|(key, _)| KINDS.contains(&AsRef::<str>::as_ref(key.get_ref())))
+        }
+        _ => false,
     }
 }
 

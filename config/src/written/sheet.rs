@@ -107,6 +107,11 @@ impl Sheet {
         self.find(span, code, Severity::Warning, message.into(), hint);
     }
 
+    /// Notes what is worth knowing and no mistake.
+    pub(crate) fn note(&self, span: Span, code: Code, message: impl Into<String>, hint: Option<String>) {
+        self.find(span, code, Severity::Note, message.into(), hint);
+    }
+
     fn find(&self, span: Span, code: Code, severity: Severity, message: String, hint: Option<String>) {
         self.findings.borrow_mut().push(Finding { span, code, severity, message, hint });
     }
@@ -114,6 +119,13 @@ impl Sheet {
     /// Says that this range holds a secret: it is never shown, whatever else is wrong on its lines.
     pub(crate) fn hide(&self, span: Span) {
         self.secrets.borrow_mut().push(span);
+    }
+
+    /// Whether a secret is known to stand somewhere in this range.
+    pub(crate) fn is_hidden(&self, span: Span) -> bool {
+        let overlaps =
+            |secret: &Span| secret.source == span.source && secret.start < span.end && span.start < secret.end;
+        self.secrets.borrow().iter().any(overlaps)
     }
 
     /// Says that the text may hold secrets anywhere: of each line only a leading key out of `known` is shown.

@@ -41,6 +41,8 @@ written! {
         optional retry: Retry,
         /// -100 to 100, higher first within the project. Default: 0.
         optional priority: Whole<-100, 100>,
+        /// The webhook targets that are told of its tasks, in addition to the project's and the runner's.
+        optional webhooks: Vec<At<String>>,
         /// Whether a trigger may append arguments. Default: false.
         optional allow_arguments: bool,
         /// What the executor is told, by its own schema.
@@ -48,7 +50,6 @@ written! {
         /// What a trigger asks for, by the name of the variable that the answer becomes.
         optional survey: Named<Question>,
     }
-    later ["webhooks"]
 }
 
 choice! {

@@ -44,6 +44,14 @@ fn levels_params() -> Value {
     })
 }
 
+fn notify_config() -> Value {
+    json!({
+        "type": "object",
+        "properties": { "url": { "type": "string" }, "token": { "type": "string" } },
+        "additionalProperties": false
+    })
+}
+
 fn facts(byte: u8, kind: PluginKind, params_schema: Option<Value>, config_schema: Option<Value>) -> PluginFacts {
     PluginFacts { sha256: Digest([byte; 32]), kind, params_schema, config_schema }
 }
@@ -58,7 +66,7 @@ impl PluginCatalog for FakeCatalog {
         match name {
             "shell" => Some(Ok(facts(1, PluginKind::Executor, Some(shell_params()), None))),
             "levels" => Some(Ok(facts(2, PluginKind::Executor, Some(levels_params()), Some(endpoint)))),
-            "notify" => Some(Ok(facts(3, PluginKind::WebhookTarget, None, None))),
+            "notify" => Some(Ok(facts(3, PluginKind::WebhookTarget, None, Some(notify_config())))),
             "python" => Some(Err("it was built for another engine".to_owned())),
             _ => None,
         }

@@ -2,5 +2,7 @@
 
 mod answers;
 mod catalog;
+mod objects;
+mod reference;
 mod samples;
 mod settings;

@@ -6,18 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use forge_config::meant::{
-    Concurrency, InventorySource, Key, OnRunnerLost, PluginSource, QuestionKind, Retention, Role, SecretDestination,
+    Concurrency, Event, IntegrationAuth, InventorySource, Key, MatchTest, OnRunnerLost, Overlap, PluginSource,
+    QuestionKind, RequestPart, Retention, Role, SecretDestination,
 };
 use forge_config::{
     AgeCause, AgeRefusal, AgeValues, CheckOptions, Checked, Colour, Diagnostic, Files, Name, SecretValue, SecretsAllow,
-    Severity, check_tree,
+    Severity, WEBHOOK_SECRETS, check_tree,
 };
 use proptest::prelude::*;
 use serde_json::json;
 
 use crate::catalog::FakeCatalog;
 
-fn root(part: &str) -> PathBuf {
+pub(crate) fn root(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(part)
 }
 
@@ -32,7 +33,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 }
 
 /// The files of a tree, but for the expectation beside it.
-fn read_tree(root: &Path) -> Files {
+pub(crate) fn read_tree(root: &Path) -> Files {
     fn walk(folder: &Path, root: &Path, files: &mut Files) {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
@@ -49,53 +50,104 @@ fn read_tree(root: &Path) -> Files {
     files
 }
 
-/// Secrets of `shop` below /etc/forge/shop and nothing else.
-fn options() -> CheckOptions {
+/// Secrets of `shop` below /etc/forge/shop, of webhook targets below /etc/forge/webhooks, and nothing else.
+pub(crate) fn options() -> CheckOptions {
     let shop = SecretsAllow {
         files: vec!["/etc/forge/shop/*".into()],
         env: vec!["SHOP_*".into(), "TOKEN".into(), "TEXT".into()],
         credentials: vec!["shop-*".into()],
     };
-    CheckOptions { secrets_allow: Some([("shop".parse().expect("a name"), shop)].into()), age_values: None }
+    let webhooks = SecretsAllow {
+        files: vec!["/etc/forge/webhooks/*".into()],
+        env: vec!["WEBHOOK_*".into()],
+        ..SecretsAllow::default()
+    };
+    let allow = [("shop", shop), (WEBHOOK_SECRETS, webhooks)];
+    let allow = allow.map(|(project, allow)| (project.parse().expect("a name"), allow));
+    CheckOptions { secrets_allow: Some(allow.into()), age_values: None }
 }
 
+/// Checks a sample. The names of two say what their age values meet.
 fn check(path: &Path) -> Checked {
-    check_tree(&read_tree(path), &FakeCatalog, &options())
+    let cause = match path.file_name().and_then(|name| name.to_str()) {
+        Some("locked") => Some(AgeCause::Value),
+        Some("no-identity") => Some(AgeCause::Identity),
+        Some(_) | None => None,
+    };
+    let age_values = cause.map(|cause| std::sync::Arc::new(VaultOnly(cause)) as std::sync::Arc<dyn AgeValues>);
+    check_tree(&read_tree(path), &FakeCatalog, &CheckOptions { age_values, ..options() })
 }
 
 fn draw(diagnostics: &[Diagnostic]) -> String {
     diagnostics.iter().map(|diagnostic| diagnostic.draw(Colour::Never) + "\n\n").collect()
 }
 
+/// Compares what was drawn with the file, or writes the file anew. What differs is handed back.
+fn compare(file: &Path, drawn: &str) -> Option<String> {
+    assert!(!drawn.contains("hunter2"), "{} shows a secret:\n{drawn}", file.display());
+    let expected = fs::read_to_string(file).unwrap_or_default();
+    if expected == drawn {
+        return None;
+    }
+    if std::env::var_os("FORGE_TEST_REWRITE").is_some() {
+        fs::write(file, drawn).expect("the expectation is written");
+        return None;
+    }
+    Some(format!("{}\n{drawn}", file.display()))
+}
+
+fn all_as_expected(differing: Vec<String>) {
+    assert!(differing.is_empty(), "FORGE_TEST_REWRITE=1 accepts this:\n{}", differing.join("\n"));
+}
+
 #[test]
 fn every_invalid_tree_is_drawn_as_expected() {
-    let rewrite = std::env::var_os("FORGE_TEST_REWRITE").is_some();
     let mut differing = Vec::new();
     for sample in folders(&root("testdata/config/invalid")) {
         let checked = check(&sample);
         assert!(checked.tree.is_none(), "{} is invalid", sample.display());
         assert!(checked.diagnostics.iter().any(Diagnostic::is_error));
-        let drawn = draw(&checked.diagnostics);
-        assert!(!drawn.contains("hunter2"), "{} shows a secret:\n{drawn}", sample.display());
-        let file = sample.join("expected.txt");
-        if rewrite {
-            fs::write(&file, &drawn).expect("the expectation is written");
-        } else if fs::read_to_string(&file).unwrap_or_default() != drawn {
-            differing.push(format!("{}\n{drawn}", file.display()));
-        }
+        differing.extend(compare(&sample.join("expected.txt"), &draw(&checked.diagnostics)));
     }
-    assert!(differing.is_empty(), "FORGE_TEST_REWRITE=1 accepts this:\n{}", differing.join("\n"));
+    all_as_expected(differing);
 }
 
 #[test]
-fn every_valid_tree_and_the_quickstart_have_nothing_to_say() {
-    let mut samples = folders(&root("testdata/config/valid"));
-    samples.push(root("examples/quickstart"));
-    for sample in samples {
+fn every_valid_tree_is_taken_and_says_what_is_expected() {
+    let mut differing = Vec::new();
+    for sample in folders(&root("testdata/config/valid")) {
         let checked = check(&sample);
-        assert_eq!(draw(&checked.diagnostics), "", "{}", sample.display());
-        assert!(checked.tree.is_some(), "{}", sample.display());
+        assert!(checked.tree.is_some(), "{}\n{}", sample.display(), draw(&checked.diagnostics));
+        differing.extend(compare(&sample.join("expected.txt"), &draw(&checked.diagnostics)));
     }
+    all_as_expected(differing);
+}
+
+#[test]
+fn the_quickstart_has_nothing_to_say() {
+    let checked = check(&root("examples/quickstart"));
+    assert_eq!(draw(&checked.diagnostics), "");
+    assert!(checked.tree.is_some());
+}
+
+#[test]
+fn settings_are_drawn_as_expected() {
+    let mut differing = Vec::new();
+    let mut samples: Vec<_> = fs::read_dir(root("testdata/config/settings"))
+        .expect("the samples are there")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    samples.sort();
+    for sample in samples {
+        let text = fs::read_to_string(&sample).expect("a file");
+        let found = match forge_config::daemon_settings("forge.toml", Some(&text), &Default::default()) {
+            Ok((_, warnings)) => warnings,
+            Err(mistakes) => mistakes,
+        };
+        differing.extend(compare(&sample.with_extension("expected.txt"), &draw(&found)));
+    }
+    all_as_expected(differing);
 }
 
 #[test]
@@ -133,6 +185,38 @@ fn a_tree_means_what_it_says() {
     assert_eq!(tree.access["ops"].expires_unix_micros, Some(1_896_044_400_000_000));
     assert_eq!(tree.plugins["custom"].source, PluginSource::File("plugins/custom.wasm".into()));
     assert_eq!((tree.plugins["shell"].memory_bytes, tree.plugins["shell"].time_ms), (32 << 20, 500));
+    let workspace = InventorySource::TerraformWorkspace("production".into());
+    assert_eq!(shop.inventories["workspace"].source, workspace);
+}
+
+#[test]
+fn triggers_and_webhooks_mean_what_they_say() {
+    let tree = check(&root("testdata/config/valid/shop")).tree.expect("a tree");
+    let shop = &tree.projects["shop"];
+    let nightly = &shop.schedules["nightly"];
+    assert_eq!((nightly.cron.as_str(), nightly.timezone.as_str()), ("30 4 * * MON-FRI", "Europe/Berlin"));
+    assert_eq!((nightly.template.as_str(), nightly.enabled, nightly.overlap), ("deploy", true, Overlap::Queue));
+    assert_eq!(serde_json::Value::Object(nightly.answers.clone()), json!({ "version": "v42", "dry_run": true }));
+    let paused = &shop.schedules["paused"];
+    assert_eq!((paused.timezone.as_str(), paused.enabled, paused.overlap), ("UTC", false, Overlap::Skip));
+
+    let github = &shop.integrations["github"];
+    assert_eq!(github.auth, IntegrationAuth::Github(SecretValue::File("/etc/forge/shop/hook".into())));
+    assert_eq!(github.matches[0].part, RequestPart::Header("x-github-event".into()));
+    assert!(matches!(&github.matches[0].test, MatchTest::Equals(text) if text == "push"));
+    assert!(matches!(&github.matches[1].test, MatchTest::Pattern(pattern) if pattern.is_match("refs/tags/v1")));
+    assert_eq!(github.extract["region"].part, RequestPart::Json("repository.region".parse().expect("a path")));
+    assert!(github.extract["version"].pattern.is_some());
+
+    let ops = &tree.webhooks["ops"];
+    assert_eq!((ops.plugin.as_str(), ops.retry_attempts, ops.retry_delay_ms), ("notify", 3, 5_000));
+    assert_eq!(ops.events, [Event::TaskFinished, Event::ConfigFailed]);
+    assert_eq!(ops.config["token"], json!("{{secret:token}}"), "the plugin never sees a secret");
+    assert_eq!(ops.config_secrets["token"], SecretValue::Env("WEBHOOK_TOKEN".into()));
+    for named in [&shop.webhooks, &shop.templates["minimal"].webhooks, &tree.runners["spare"].webhooks] {
+        assert_eq!(named.iter().map(Name::as_str).collect::<Vec<_>>(), ["ops"]);
+    }
+    assert!(shop.templates["deploy"].webhooks.is_empty());
 }
 
 #[test]
@@ -164,7 +248,7 @@ fn host_secrets_pass_where_no_daemon_is_known() {
     let checked = check_tree(&files, &FakeCatalog, &nothing_allowed);
     assert!(checked.tree.is_none());
     let codes: Vec<_> = checked.diagnostics.iter().map(|diagnostic| diagnostic.code.as_str()).collect();
-    assert_eq!(codes, ["FORGE-C019"; 6], "every host secret and no age value");
+    assert_eq!(codes, ["FORGE-C019"; 9], "every host secret and no age value");
 }
 
 /// Opens every age value in the project `vault` alone.
@@ -239,6 +323,9 @@ const PATHS: &[&str] = &[
     "projects/shop/environments/a.toml",
     "projects/shop/repositories/a.toml",
     "projects/shop/keys/a.toml",
+    "projects/shop/schedules/a.toml",
+    "projects/shop/integrations/a.toml",
+    "webhooks/a.toml",
     "runners/a.toml",
     "registration-tokens/a.toml",
     "plugins/shell.toml",
@@ -263,7 +350,7 @@ proptest! {
 
     #[test]
     fn no_almost_toml_panics(index in 0..PATHS.len(), lines in proptest::collection::vec(
-        "(\\[)?(type|executor|params|survey\\.a|secrets|hash|tags|url|source|private_key|[a-z]{1,4})(\\])?( = (\"[^\"]{0,9}\"|[0-9]{1,22}|\\{ (file|a) = \"x\" \\}|\\[1, \"é\"\\]|nan|true))?", 0..8)) {
+        "(\\[)?(type|executor|params|cron|timezone|auth|match|extract|events|survey\\.a|secrets|hash|tags|url|source|private_key|[a-z]{1,4})(\\])?( = (\"[^\"]{0,9}\"|[0-9]{1,22}|\\{ (file|a) = \"x\" \\}|\\[1, \"é\"\\]|nan|true))?", 0..8)) {
         let text = lines.join("\n");
         let checked = check_tree(&one_file(PATHS[index], text.into_bytes()), &FakeCatalog, &options());
         let _ = draw(&checked.diagnostics);

@@ -57,11 +57,12 @@ const RUNNERS: &str = "runners";
 /// Everything that the guard counts, by kind.
 fn objects(tree: &Tree) -> Vec<(&'static str, BTreeSet<String>)> {
     // Taken apart whole: a kind that is added has to be thought of here.
-    let Tree { recipients: _, projects, runners, registration_tokens: _, plugins, access: _ } = tree;
+    let Tree { recipients: _, projects, runners, registration_tokens: _, plugins, webhooks, access: _ } = tree;
     let mut kinds = vec![
         ("projects", projects.keys().map(ToString::to_string).collect()),
         (RUNNERS, runners.keys().map(ToString::to_string).collect()),
         ("plugins", plugins.keys().map(ToString::to_string).collect()),
+        ("webhooks", webhooks.keys().map(ToString::to_string).collect()),
     ];
     let mut of_projects = [
         ("templates", BTreeSet::new()),
@@ -69,15 +70,19 @@ fn objects(tree: &Tree) -> Vec<(&'static str, BTreeSet<String>)> {
         ("environments", BTreeSet::new()),
         ("repositories", BTreeSet::new()),
         ("keys", BTreeSet::new()),
+        ("schedules", BTreeSet::new()),
+        ("integrations", BTreeSet::new()),
     ];
     for (name, project) in projects {
-        let [templates, inventories, environments, repositories, keys] = &mut of_projects;
+        let [templates, inventories, environments, repositories, keys, schedules, integrations] = &mut of_projects;
         let within = |object: &forge_config::Name| format!("{name}/{object}");
         templates.1.extend(project.templates.keys().map(within));
         inventories.1.extend(project.inventories.keys().map(within));
         environments.1.extend(project.environments.keys().map(within));
         repositories.1.extend(project.repositories.keys().map(within));
         keys.1.extend(project.keys.keys().map(within));
+        schedules.1.extend(project.schedules.keys().map(within));
+        integrations.1.extend(project.integrations.keys().map(within));
     }
     kinds.extend(of_projects);
     kinds

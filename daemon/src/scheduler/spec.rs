@@ -181,12 +181,16 @@ impl TaskSpec {
 
 impl Cut<'_> {
     fn found<'m, V>(&self, map: &'m BTreeMap<Name, V>, name: &Name, what: &'static str) -> Result<&'m V, DanglingName> {
-        map.get(name).ok_or_else(|| DanglingName {
+        map.get(name).ok_or_else(|| self.dangling(what, name))
+    }
+
+    fn dangling(&self, what: &'static str, name: &Name) -> DanglingName {
+        DanglingName {
             project: self.project.name.as_str().to_owned(),
             template: self.template.name.as_str().to_owned(),
             what,
             name: name.as_str().to_owned(),
-        })
+        }
     }
 
     fn key(&self, name: &Name) -> Result<KeySpec, DanglingName> {
@@ -220,6 +224,10 @@ impl Cut<'_> {
             meant::InventorySource::File { repository: None, path } => InventorySourceSpec::File(path),
             meant::InventorySource::File { repository: Some(repository), path } => {
                 InventorySourceSpec::RepositoryFile { repository: self.repository(&repository)?, path }
+            }
+            // The tree's check lets no template name one until an executor takes it.
+            meant::InventorySource::TerraformWorkspace(_) => {
+                return Err(self.dangling("inventory of a type that jobs take", name));
             }
         };
         let mut keys = Vec::new();

@@ -67,6 +67,7 @@ fn template(text: &str, concurrency: Concurrency) -> Template {
         allow_arguments: false,
         params: Default::default(),
         survey: BTreeMap::new(),
+        webhooks: Vec::new(),
     }
 }
 
@@ -78,6 +79,7 @@ fn rule(tags: &[&str], registration_token: Option<&str>) -> RunnerRule {
         run_untagged: true,
         enabled: true,
         registration_token: registration_token.map(name),
+        webhooks: Vec::new(),
     }
 }
 
@@ -119,6 +121,9 @@ pub(crate) fn tree_with(retention: Retention, token_expires: Option<Timestamp>) 
         environments: [(name("broken"), broken)].into(),
         repositories: BTreeMap::new(),
         keys: BTreeMap::new(),
+        schedules: BTreeMap::new(),
+        integrations: BTreeMap::new(),
+        webhooks: Vec::new(),
     };
     let plugin = Plugin {
         name: name("shell"),
@@ -147,6 +152,7 @@ pub(crate) fn tree_with(retention: Retention, token_expires: Option<Timestamp>) 
         runners: [(name("declared"), rule(&[], None)), (name("bound"), rule(&["bound"], Some("east")))].into(),
         registration_tokens: [(name("east"), east)].into(),
         plugins: [(name("shell"), Arc::new(plugin))].into(),
+        webhooks: BTreeMap::new(),
         access: BTreeMap::new(),
     }
 }
@@ -192,6 +198,13 @@ impl Daemon {
         self.time.advance_ms(away_ms);
         let (core, tasks) = self.second().await.expect("starts again");
         (self.core, self.tasks) = (core, Some(tasks));
+    }
+
+    /// Serves another tree from now on.
+    pub(crate) fn apply(&self, tree: Tree) {
+        let applied =
+            Applied { revision: "r2".to_owned(), tree: Arc::new(tree), applied_at: Some(START), commit: None };
+        self.config.send_replace(Arc::new(applied));
     }
 
     pub(crate) async fn create(&self, template: &str) -> CreatedTask {
