@@ -177,10 +177,10 @@ impl Reconciler {
         let mut tidied = Tidied::Whole;
         let applied = self.scheduler.applied();
         for (project, template) in self.store.templates_with_history().await? {
-            // A project that left the tree keeps its history.
-            let Some(retention) = applied.tree.projects.get(project.as_str()).map(|project| project.retention) else {
-                continue;
-            };
+            // A project or a template that left the tree keeps its history.
+            let declared = applied.tree.projects.get(project.as_str());
+            let declared = declared.filter(|project| project.templates.contains_key(template.as_str()));
+            let Some(retention) = declared.map(|project| project.retention) else { continue };
             let age_ms = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
             let since = (retention.age_ms > 0).then(|| now.plus_millis(age_ms.saturating_neg()));
             let forgotten = self.store.forget_tasks(Keep { project, template, tasks: retention.tasks, since }).await?;

@@ -60,6 +60,30 @@ async fn history_that_is_too_old_goes_and_what_is_open_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_left_the_tree_keeps_its_history() {
+    let retention = Retention { tasks: 1, age_ms: 0 };
+    let daemon = Daemon::start(tree_with(retention, None)).await;
+    let mut removed = Vec::new();
+    for _ in 0..3 {
+        removed.push(daemon.create("many").await.task.number);
+        let stays = daemon.create("elsewhere").await.task.number;
+        daemon.core.cancel(stays, "ann").await.expect("ends");
+    }
+    for number in &removed {
+        daemon.core.cancel(*number, "ann").await.expect("ends");
+    }
+    let mut without = tree_with(retention, None);
+    let shop = without.projects.values_mut().next().and_then(std::sync::Arc::get_mut).expect("the project");
+    shop.templates.remove("many").expect("it was there");
+    daemon.apply(without);
+    daemon.time.advance_ms(61_000);
+    daemon.until(|counters| counters.tasks.values().sum::<u64>() == 4).await;
+    for number in removed {
+        daemon.core.task(number).await.expect("stays");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_one_off_runner_ends_with_its_first_report_even_one_that_does_not_count() {
     let daemon = Daemon::start(tree()).await;
     let runner = TestRunner::register_with(&daemon.core, "once", true).await;
