@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use forge_api::{
-    API_PREFIX, ApplyConfig, ConfigStatus, CreateTask, Page, Problem, RevokeToken, RevokedToken, Runner, Task, Why,
+    API_PREFIX, ApplyConfig, ConfigStatus, CreateTask, Page, Problem, RevokeToken, RevokedToken, Runner, ServedConfig,
+    Task, Why,
 };
 use forge_runner::trust::{self, Trust};
 use futures_util::TryStreamExt as _;
@@ -199,6 +200,11 @@ impl Client {
     /// Has the source looked at now, letting pass what the request names.
     pub(crate) async fn apply_config(&self, request: &ApplyConfig) -> Result<ConfigStatus, CliError> {
         self.json(self.request(Method::POST, "/config/apply").json(request)).await
+    }
+
+    /// What the revision that serves holds.
+    pub(crate) async fn served_config(&self) -> Result<ServedConfig, CliError> {
+        self.get("/config/objects").await
     }
 
     /// What the daemon serves.

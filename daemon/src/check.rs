@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use forge_config::{CheckOptions, DaemonSecrets, DaemonSettings, Diagnostic};
+use forge_config::meant::Tree;
+use forge_config::{CheckOptions, DaemonSecrets, DaemonSettings, Diagnostic, Severity};
 use forge_plugin_host::{Host, HostError, HostOptions};
 
 use crate::gitops::check::{check, for_api};
@@ -20,6 +22,12 @@ pub struct CheckReport {
     pub files: usize,
     /// Everything that was found, by file and position.
     pub diagnostics: Vec<Diagnostic>,
+    /// The tree, when a daemon would serve it.
+    pub tree: Option<Tree>,
+    /// How long reading the files took.
+    pub reading: Duration,
+    /// How long checking them took, plugins that were compiled for it included.
+    pub checking: Duration,
 }
 
 impl CheckReport {
@@ -35,16 +43,20 @@ impl CheckReport {
 
     /// One line for people.
     pub fn summary(&self) -> String {
-        let errors = self.diagnostics.iter().filter(|found| found.is_error()).count();
-        let others = self.diagnostics.len() - errors;
         let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-        let files = count(self.files, "file");
-        match (errors, others) {
-            (0, 0) => format!("{files} checked, nothing to mend"),
-            (0, _) => format!("{files} checked, {}", count(others, "warning")),
-            (_, 0) => format!("{files} checked, {}", count(errors, "error")),
-            (_, _) => format!("{files} checked, {} and {}", count(errors, "error"), count(others, "warning")),
-        }
+        let of = |severity: Severity| self.diagnostics.iter().filter(|found| found.severity == severity).count();
+        let found: Vec<_> = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")]
+            .into_iter()
+            .map(|(severity, what)| (of(severity), what))
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, what)| count(number, what))
+            .collect();
+        let found = match found.split_last() {
+            None => "nothing to mend".to_owned(),
+            Some((only, [])) => only.clone(),
+            Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        };
+        format!("{} checked, {found}", count(self.files, "file"))
     }
 }
 
@@ -57,9 +69,19 @@ impl CheckReport {
 pub fn check_folder(folder: &Path, settings: Option<&DaemonSettings>) -> Result<CheckReport, HostError> {
     let catalog = Catalog::new(Host::new(HostOptions { cache_dir: None })?);
     let options = settings.map(|settings| check_options(&settings.secrets)).unwrap_or_default();
+    let begun = Instant::now();
     let read = read_once(folder);
+    let reading = begun.elapsed();
     let verdict = check(&read, &catalog, &options);
-    Ok(CheckReport { revision: read.revision, files: read.files.len(), diagnostics: verdict.diagnostics })
+    let checking = begun.elapsed().saturating_sub(reading);
+    Ok(CheckReport {
+        revision: read.revision,
+        files: read.files.len(),
+        diagnostics: verdict.diagnostics,
+        tree: verdict.tree,
+        reading,
+        checking,
+    })
 }
 
 /// What the daemon's settings let a check know of secrets.

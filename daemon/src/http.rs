@@ -29,6 +29,7 @@ mod problem;
 pub(crate) mod routes;
 mod runner_side;
 pub(crate) mod serve;
+mod served;
 mod stall;
 mod task_log;
 mod tokens;

@@ -14,6 +14,28 @@ pub(crate) enum OutputFormat {
     Json,
 }
 
+/// How mistakes of a tree are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckOutput {
+    /// Text for people, on stderr
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+    /// Annotations of a pull request, as GitHub Actions reads them
+    Github,
+}
+
+/// What a side of a comparison may be.
+const DIFF_HELP: &str = "A side is a folder; a revision of the git repository around the current folder (main, HEAD~1), of which the \
+                         part is taken that the current folder is, or another one with REVISION:FOLDER; or `live`, for what the daemon at \
+                         FORGE_URL serves.";
+
+/// The kinds of files that have a schema.
+fn kind_names() -> clap::builder::PossibleValuesParser {
+    forge_config::reference::kinds().map(|kind| kind.name).collect::<Vec<_>>().into()
+}
+
 /// Which daemon, and as whom.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Connection {
@@ -162,9 +184,39 @@ pub(crate) enum ConfigCommand {
         /// On the daemon's own host: its settings, to check secrets against what it may read and decrypt
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// How to write the mistakes: text to stderr, json to stdout
+        /// How to write the mistakes: text to stderr, json and github to stdout
         #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
-        output: OutputFormat,
+        output: CheckOutput,
+        /// Say how long reading and checking took
+        #[arg(long)]
+        timings: bool,
+    },
+    /// Compare two trees, object by object; exits 3 when they differ
+    #[command(after_help = DIFF_HELP)]
+    Diff {
+        /// The tree before: a folder, a git revision, or live
+        #[arg(value_name = "A")]
+        before: String,
+        /// The tree after
+        #[arg(value_name = "B")]
+        after: String,
+        /// On the daemon's own host: its settings, to check secrets against what it may read and decrypt
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        at: Ask,
+    },
+    /// Print the JSON Schema of a kind of file, for editors
+    Schema {
+        /// The kind, such as template, runner or forge.toml
+        #[arg(value_name = "KIND", value_parser = kind_names())]
+        kind: String,
+    },
+    /// Write a small tree with comments, and the schemas that editors read
+    Init {
+        /// A new or empty folder
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
     /// Have the newest revision applied now, and let it pass a guard where you name it
     Apply {

@@ -10,14 +10,14 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use bench::{BenchArguments, BenchOutput, Measurement};
 pub(crate) use client::{
-    Ask, ConfigCommand, Connection, ListTasks, OutputFormat, RunArguments, RunnersCommand, TaskCommand, TokenCommand,
-    TokenFor, Variable,
+    Ask, CheckOutput, ConfigCommand, Connection, ListTasks, OutputFormat, RunArguments, RunnersCommand, TaskCommand,
+    TokenCommand, TokenFor, Variable,
 };
 pub(crate) use host::{DaemonArguments, DemoArguments, LogFormat, RegistrationToken, RunnerArguments, RunnerCommand};
 pub(crate) use living::{
     BackupArguments, CompletionsArguments, DoctorArguments, ManArguments, RestoreArguments, SetupArguments,
 };
-pub(crate) use secret::{Decrypt, Encrypt, Keygen, SecretCommand};
+pub(crate) use secret::{Decrypt, Encrypt, Keygen, Rekey, SecretCommand};
 
 /// Run a company's operations from git, on runners in any network
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// List, show, drain, resume and remove runners
     #[command(subcommand)]
     Runners(RunnersCommand),
-    /// Check a tree of configuration, and show what the daemon serves
+    /// Make, check and compare trees of configuration, and show what the daemon serves
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Encrypt secrets for a tree, and decrypt them

@@ -13,6 +13,8 @@ pub(crate) enum SecretCommand {
     Encrypt(Encrypt),
     /// Decrypt a value from stdin, as text or as the TOML that it stands in
     Decrypt(Decrypt),
+    /// Encrypt every value of a tree anew, to the recipients that its secrets.toml lists now
+    Rekey(Rekey),
 }
 
 #[derive(Debug, Args)]
@@ -43,4 +45,14 @@ pub(crate) struct Decrypt {
     /// The project that the value was encrypted for
     #[arg(long, value_name = "PROJECT")]
     pub(crate) project: Name,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rekey {
+    /// The tree's root
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// An age identity that opens the values as they are
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: PathBuf,
 }

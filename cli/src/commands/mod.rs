@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod follow;
 mod man;
+mod rekey;
 mod run;
 mod runner;
 mod runners;

@@ -26,6 +26,7 @@ pub(crate) fn run(command: SecretCommand, printer: &Printer) -> Result<ExitCode,
         SecretCommand::Keygen(arguments) => keygen(&arguments, printer),
         SecretCommand::Encrypt(arguments) => encrypt(arguments, printer),
         SecretCommand::Decrypt(arguments) => decrypt(&arguments, printer),
+        SecretCommand::Rekey(arguments) => super::rekey::run(&arguments, printer),
     }
 }
 
@@ -84,7 +85,7 @@ fn encrypt(arguments: Encrypt, printer: &Printer) -> Result<ExitCode, CliError> 
 }
 
 /// The recipients that a tree lists.
-fn recipients_of(directory: &Path, printer: &Printer) -> Result<Vec<String>, CliError> {
+pub(super) fn recipients_of(directory: &Path, printer: &Printer) -> Result<Vec<String>, CliError> {
     let path = directory.join(SECRETS_FILE);
     let text = std::fs::read_to_string(&path).map_err(|error| {
         file_error("read", &path, &error).hint(

@@ -9,6 +9,8 @@ mod bench;
 mod cancel;
 mod client;
 mod config;
+mod config_diff;
+mod config_files;
 mod crash;
 mod daemon;
 mod demo;

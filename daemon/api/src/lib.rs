@@ -10,6 +10,7 @@ mod job;
 mod problem;
 mod runner;
 mod secret;
+mod served;
 mod task;
 mod time;
 mod token;
@@ -30,6 +31,7 @@ pub use runner::{
     Runner, RunnerStatus,
 };
 pub use secret::Secret;
+pub use served::ServedConfig;
 pub use task::{
     CreateTask, CreatedTask, Page, ProjectSummary, SurveyQuestion, Task, TaskState, TaskStateError, TemplateSummary,
     Trigger, TriggerKind, UnmetReason, Why,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::FailedAuthentications;
 use super::problem::Refusal;
-use super::{config, hooks, runner_side, task_log, tokens, user_side};
+use super::{config, hooks, runner_side, served, task_log, tokens, user_side};
 use crate::clock::Clock;
 use crate::core::{Applied, Core};
 use crate::gitops::{ConfigView, GitOpsHandle};
@@ -83,6 +83,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/runners/{name}/resume", post(user_side::resume_runner))
         .route("/config", get(config::status))
         .route("/config/apply", post(config::apply))
+        .route("/config/objects", get(served::objects))
         .route("/tokens/revoke", post(tokens::revoke));
     Router::new()
         .nest(forge_api::API_PREFIX, routes)
