@@ -19,6 +19,7 @@ use crate::attend::{self, Inboxes, last_words};
 use crate::begin::{Started, Supervisor, begin, brief_of, record_of};
 use crate::client::Client;
 use crate::launch::Launcher;
+use crate::procfs::{self, Seen};
 use crate::session::EndWhy;
 use crate::settings::Settings;
 use crate::spool::{self, Record};
@@ -239,12 +240,22 @@ async fn see_through(
 /// Waits until the supervisor is dead, which it usually is at once.
 async fn death(record: &Record) {
     let mut nap = LOOK_AGAIN_MIN;
-    while record.is_alive() {
+    while record.is_alive() || !is_buried(record) {
         tokio::time::sleep(nap).await;
         nap = LOOK_AGAIN_MAX.min(nap * 2);
     }
-    // It is this process's child when its launcher died before it.
-    let _ = Pid::from_raw(record.supervisor_pid).map(|pid| rustix::process::waitpid(Some(pid), WaitOptions::NOHANG));
+}
+
+/// Lets go of a dead supervisor that is this process's child, which it is when its launcher died before it. Until its last
+/// thread has ended, that must be tried again.
+fn is_buried(record: &Record) -> bool {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let is_child = |seen: &Seen| seen.parent == me && seen.start_ticks == record.supervisor_start_ticks;
+    if !procfs::read_stat(record.supervisor_pid).is_some_and(|seen| is_child(&seen)) {
+        return true;
+    }
+    let pid = Pid::from_raw(record.supervisor_pid);
+    !matches!(rustix::process::waitpid(pid, WaitOptions::NOHANG), Ok(None))
 }
 
 /// Has a result that the daemon does not take at once survive a power cut.
