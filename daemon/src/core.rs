@@ -9,6 +9,7 @@ mod error;
 mod options;
 mod registration;
 mod runners;
+mod stepper;
 mod tasks;
 mod tokens;
 
@@ -31,6 +32,7 @@ pub use forge_config::SecretsAllow;
 pub use options::{
     Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, LogLimits, RunnerIdentity, TaskFilter,
 };
+pub use stepper::Stepper;
 pub use tokens::revoke_token_on_host;
 
 /// The handle.
@@ -78,6 +80,15 @@ impl CoreTasks {
 impl Core {
     /// Opens the store, reconciles every open row, and starts the scheduler.
     pub async fn start(options: CoreOptions) -> Result<(Self, CoreTasks), CoreStartError> {
+        let (core, mut tasks, reconciler) = Self::open(options).await?;
+        let Inner { logs, shutdown, .. } = &*core.inner;
+        tasks.tasks.spawn(reconciler.run(shutdown.clone()));
+        tasks.tasks.spawn(sync_logs(Arc::clone(logs), shutdown.clone()));
+        Ok((core, tasks))
+    }
+
+    /// All but what acts by itself.
+    async fn open(options: CoreOptions) -> Result<(Self, CoreTasks, Reconciler), CoreStartError> {
         let CoreOptions {
             data_dir,
             plugin_dir,
@@ -102,16 +113,12 @@ impl Core {
         let live = store.boot(clock.now()).await?;
         let (registrations, _live) = store.runners().await?;
         scheduler.boot(registrations, live);
-        let shutdown = CancellationToken::new();
-        let mut tasks = JoinSet::new();
         let reconciler = Reconciler {
             scheduler: Arc::clone(&scheduler),
             store: store.clone(),
             logs: Arc::clone(&logs),
             disk_reserve_bytes: log_limits.disk_reserve_bytes,
         };
-        tasks.spawn(reconciler.run(shutdown.clone()));
-        tasks.spawn(sync_logs(Arc::clone(&logs), shutdown.clone()));
         let resolver = Arc::new(Resolver { identity_file, allow: secrets_allow });
         let inner = Inner {
             clock,
@@ -123,9 +130,9 @@ impl Core {
             plugin_dir,
             registration_token,
             log_limits,
-            shutdown,
+            shutdown: CancellationToken::new(),
         };
-        Ok((Self { inner: Arc::new(inner) }, CoreTasks { tasks, writer }))
+        Ok((Self { inner: Arc::new(inner) }, CoreTasks { tasks: JoinSet::new(), writer }, reconciler))
     }
 
     /// Answers every parked claim and takes no new work; requests under way are finished.

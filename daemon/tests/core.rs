@@ -38,7 +38,14 @@ async fn a_task_walks_from_creation_to_success() {
         Err(CoreError::Unauthorized)
     ));
     let commit = Some("a".repeat(40));
-    assert!(!daemon.core.start_attempt(&access, StartRequest { commit: commit.clone() }).await.expect("starts").cancel);
+    assert!(
+        !daemon
+            .core
+            .start_attempt(&access, StartRequest { commit: commit.clone(), session: None })
+            .await
+            .expect("starts")
+            .cancel
+    );
 
     let mut reader = daemon.core.log(created.task.number, None).await.expect("a log");
     let following = tokio::spawn(async move {

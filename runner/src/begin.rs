@@ -15,7 +15,9 @@ use crate::client::CallError;
 use crate::job::Context;
 use crate::launch::Newborn;
 use crate::spool::{self, Record};
+use crate::state::boottime_ms;
 use crate::user::JobUser;
+use crate::warden::is_fresh;
 use crate::wire::Brief;
 use crate::{files, orphans};
 
@@ -70,8 +72,8 @@ pub(crate) struct Supervisor {
 
 /// The daemon's word on an attempt that starts.
 pub(crate) enum Started {
-    /// It is this runner's.
-    Live,
+    /// It is this runner's, and its lease was renewed by a request that was sent at this moment.
+    Live(u64),
     /// It was canceled meanwhile.
     Canceled,
     /// It is not this runner's any more.
@@ -89,7 +91,7 @@ pub(crate) async fn begin(
     let (started, plugin, supervisor) =
         tokio::join!(start(context, job), ensure_plugin(context, job), start_supervisor(context, job, user, folder));
     match started {
-        Started::Live => plugin.and_then(|()| Ok((started, supervisor?))),
+        Started::Live(_) => plugin.and_then(|()| Ok((started, supervisor?))),
         Started::Canceled | Started::Gone => Ok((started, supervisor?)),
     }
 }
@@ -97,9 +99,15 @@ pub(crate) async fn begin(
 /// Says that the attempt starts, until the daemon answers.
 async fn start(context: &Context, job: &Job) -> Started {
     let mut backoff = Backoff::new(job.attempt.task);
+    let request = StartRequest { commit: None, session: Some(context.session.clone()) };
     loop {
-        match context.client.start(&job.token, job.attempt, &StartRequest { commit: None }).await {
-            Ok(StartResponse { cancel: false }) => return Started::Live,
+        let sent_ms = boottime_ms();
+        match context.client.start(&job.token, job.attempt, &request).await {
+            Ok(StartResponse { cancel: false }) if is_fresh(sent_ms, job.runner_grace_ms, boottime_ms()) => {
+                return Started::Live(sent_ms);
+            }
+            // This process stood still meanwhile: the daemon may have given the task away since.
+            Ok(StartResponse { cancel: false }) => {}
             Ok(StartResponse { cancel: true }) => return Started::Canceled,
             Err(error) if error.is_passing() => {
                 tracing::debug!(attempt = %job.attempt, %error, "the start could not be told");

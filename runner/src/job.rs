@@ -73,7 +73,7 @@ pub(crate) enum News {
 
 impl EndWhy {
     /// What a supervisor is told.
-    pub(crate) fn order(self) -> Order {
+    pub fn order(self) -> Order {
         let (outcome, reason) = match self {
             Self::Canceled => (AttemptOutcome::Canceled, "canceled"),
             Self::Lost => (AttemptOutcome::Lost, "the daemon gave this attempt up: its runner had been out of reach"),
@@ -123,7 +123,7 @@ async fn run_as(
         }
         Ok((started, prepared)) => (started, prepared),
     };
-    match started {
+    let leased_ms = match started {
         // Given to another runner, or closed, before it began here. The supervisor leaves when its connection closes.
         Started::Gone => {
             drop(prepared);
@@ -137,8 +137,9 @@ async fn run_as(
             fail_early(context, folder, record, EndWhy::Canceled.order(), orders).await;
             return;
         }
-        Started::Live => {}
-    }
+        // The claim that brought it may have waited for long before there was something to bring.
+        Started::Live(renewed_ms) => leased_ms.max(renewed_ms),
+    };
     let Supervisor { mut stream, record } = prepared;
     let brief = brief_of(context, &job, folder, &record, boottime_ms().saturating_sub(leased_ms));
     let handed = async {

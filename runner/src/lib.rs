@@ -55,6 +55,16 @@ mod warden;
 mod wire;
 mod workspace;
 
+/// The rules of a runner that do no I/O, for a simulation of the whole protocol: the same functions that `link` and the
+/// supervisor go by.
+#[doc(hidden)]
+pub mod rules {
+    pub use crate::open::{OpenError, Opener};
+    pub use crate::session::{Action, Ask, EndWhy, Failure, Input, Session};
+    pub use crate::warden::{Contact, Terms, Verdict, alive_interval_ms, is_fresh, verdict};
+    pub use crate::wire::Order;
+}
+
 use std::process::ExitCode;
 
 use forge_api::{AttemptId, AttemptOutcome, Secret};

@@ -14,7 +14,7 @@ const CLOCK_SKEW_MS_MAX: i64 = 5 * 60 * 1_000;
 
 /// Why a sealed job is not believed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum OpenError {
+pub enum OpenError {
     /// Not base64.
     #[error("its {0} is no base64")]
     Encoding(&'static str),
@@ -49,18 +49,18 @@ pub(crate) enum OpenError {
 }
 
 /// What opens jobs: kept for the life of a runner.
-pub(crate) struct Opener {
+pub struct Opener {
     /// This runner's name.
-    pub(crate) runner: String,
+    pub runner: String,
     /// This runner's private key.
-    pub(crate) identity: Identity,
+    pub identity: Identity,
     /// The daemon's pinned public key.
-    pub(crate) signing_key: Vec<u8>,
+    pub signing_key: Vec<u8>,
 }
 
 impl Opener {
     /// Opens `sealed` at the moment `now`.
-    pub(crate) fn open(&self, sealed: &SealedJob, now: Timestamp) -> Result<Job, OpenError> {
+    pub fn open(&self, sealed: &SealedJob, now: Timestamp) -> Result<Job, OpenError> {
         let bytes = STANDARD.decode(&sealed.sealed).map_err(|_| OpenError::Encoding("sealed part"))?;
         let signature = STANDARD.decode(&sealed.signature).map_err(|_| OpenError::Encoding("signature"))?;
         let json = unseal(&self.identity, &bytes)?;

@@ -12,7 +12,7 @@ use crate::{Ended, Event};
 
 /// How a call to the daemon failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// It may work later.
     Passing(String),
     /// The token is not valid any more.
@@ -28,9 +28,16 @@ pub(crate) enum Failure {
 
 /// What happened.
 #[derive(Clone, Debug)]
-pub(crate) enum Input {
-    /// A claim sent at `sent_ms` was answered at `now_ms`.
-    Claimed { sent_ms: u64, now_ms: u64, response: ClaimResponse },
+pub enum Input {
+    /// A claim was answered.
+    Claimed {
+        /// When it was sent, by this machine's clock since boot.
+        sent_ms: u64,
+        /// When its answer came.
+        now_ms: u64,
+        /// The answer.
+        response: ClaimResponse,
+    },
     /// A heartbeat was answered.
     Beaten(HeartbeatResponse),
     /// A claim or a heartbeat failed.
@@ -38,7 +45,12 @@ pub(crate) enum Input {
     /// A predecessor's attempt is in the spool.
     Found(AttemptId),
     /// A job could not be believed.
-    JobRefused { attempt: AttemptId, reason: String },
+    JobRefused {
+        /// Which one.
+        attempt: AttemptId,
+        /// Why.
+        reason: String,
+    },
     /// An attempt's end is acknowledged.
     Acknowledged(AttemptId),
     /// An attempt is not this runner's any more, and nothing of it is left to hand in.
@@ -51,7 +63,7 @@ pub(crate) enum Input {
 
 /// Why an attempt is to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndWhy {
+pub enum EndWhy {
     /// Someone canceled its task.
     Canceled,
     /// The daemon gave it up.
@@ -62,7 +74,7 @@ pub(crate) enum EndWhy {
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Open and run this job.
     Start(SealedJob),
     /// End an attempt.
@@ -92,16 +104,16 @@ enum Link {
 
 /// What the next claim asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ask {
+pub struct Ask {
     /// How many tasks it takes now.
-    pub(crate) slots: u32,
+    pub slots: u32,
     /// The attempts that it holds.
-    pub(crate) held: Vec<AttemptId>,
+    pub held: Vec<AttemptId>,
 }
 
 /// The link's state.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     web_host: String,
     max_parallel_tasks: u32,
     one_off: bool,
@@ -116,7 +128,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A runner that holds nothing yet.
-    pub(crate) fn new(web_host: &str, max_parallel_tasks: u32, one_off: bool) -> Self {
+    pub fn new(web_host: &str, max_parallel_tasks: u32, one_off: bool) -> Self {
         Self {
             web_host: web_host.to_owned(),
             max_parallel_tasks,
@@ -132,7 +144,7 @@ impl Session {
     }
 
     /// What to ask for now.
-    pub(crate) fn ask(&self) -> Ask {
+    pub fn ask(&self) -> Ask {
         let running = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
         let free = match self.max_parallel_tasks {
             0 => CLAIM_JOBS_MAX,
@@ -147,17 +159,17 @@ impl Session {
     }
 
     /// Whether the last try to reach the daemon failed.
-    pub(crate) fn is_down(&self) -> bool {
+    pub fn is_down(&self) -> bool {
         matches!(self.link, Link::Down(_))
     }
 
     /// Whether a job was refused since this was last asked.
-    pub(crate) fn take_just_refused(&mut self) -> bool {
+    pub fn take_just_refused(&mut self) -> bool {
         std::mem::take(&mut self.just_refused)
     }
 
     /// Takes what happened and answers what to do.
-    pub(crate) fn step(&mut self, input: Input) -> Vec<Action> {
+    pub fn step(&mut self, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
         match input {
             Input::Claimed { sent_ms, now_ms, response } => self.claimed(sent_ms, now_ms, response, &mut actions),

@@ -157,7 +157,7 @@ impl<'a> Upload<'a> {
 
     /// The commit is worth one good try; the result carries it again.
     async fn tell_commit(&mut self, commit: String) {
-        let request = StartRequest { commit: Some(commit) };
+        let request = StartRequest { commit: Some(commit), session: None };
         match self.client.start(self.token, self.attempt, &request).await {
             Err(error) if error.is_passing() => self.wait(&error).await,
             Ok(_) | Err(_) => self.commit_told = true,

@@ -13,29 +13,29 @@ const LEASE_MARGIN_MS: u64 = 15_000;
 
 /// What the job allows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
+pub struct Terms {
     /// How long the attempt may take.
-    pub(crate) timeout_ms: u64,
+    pub timeout_ms: u64,
     /// How long its runner may be gone.
-    pub(crate) runner_grace_ms: u64,
+    pub runner_grace_ms: u64,
     /// What the daemon does then.
-    pub(crate) on_runner_lost: OnRunnerLost,
+    pub on_runner_lost: OnRunnerLost,
 }
 
 /// What is known of the world outside.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Contact {
+pub struct Contact {
     /// When the attempt began.
-    pub(crate) started_ms: u64,
+    pub started_ms: u64,
     /// When the runner was last heard of.
-    pub(crate) heard_ms: u64,
+    pub heard_ms: u64,
     /// When the heartbeat was sent that the daemon last acknowledged.
-    pub(crate) leased_ms: u64,
+    pub leased_ms: u64,
 }
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Nothing before this moment, unless something is heard.
     WaitUntil(u64),
     /// End the job.
@@ -43,7 +43,7 @@ pub(crate) enum Verdict {
 }
 
 /// Decides at `now_ms`.
-pub(crate) fn verdict(terms: Terms, contact: Contact, now_ms: u64) -> Verdict {
+pub fn verdict(terms: Terms, contact: Contact, now_ms: u64) -> Verdict {
     let timeout_at = contact.started_ms.saturating_add(terms.timeout_ms);
     let gone_at = contact.heard_ms.saturating_add(terms.runner_grace_ms);
     let lease_ms = lease_ms(terms.runner_grace_ms);
@@ -75,8 +75,14 @@ fn lease_ms(runner_grace_ms: u64) -> u64 {
     runner_grace_ms.saturating_sub(LEASE_MARGIN_MS).max(runner_grace_ms / 2)
 }
 
+/// Whether the daemon's word that an attempt may begin still holds, given when it was asked for: where nothing was heard for as
+/// long as a lease lasts, the task may be another runner's by now.
+pub fn is_fresh(asked_ms: u64, runner_grace_ms: u64, now_ms: u64) -> bool {
+    now_ms.saturating_sub(asked_ms) < lease_ms(runner_grace_ms)
+}
+
 /// How often a runner says that it lives, so that even a short grace hears several of them, in milliseconds.
-pub(crate) fn alive_interval_ms(runner_grace_ms: u64) -> u64 {
+pub fn alive_interval_ms(runner_grace_ms: u64) -> u64 {
     (runner_grace_ms / 4).clamp(50, forge_api::HEARTBEAT_INTERVAL_MS)
 }
 
@@ -94,6 +100,15 @@ mod tests {
         match verdict {
             Verdict::WaitUntil(_) => None,
             Verdict::End(order) => Some(order.outcome),
+        }
+    }
+
+    #[test]
+    fn a_word_holds_for_as_long_as_a_lease() {
+        for (grace_ms, now_ms, expected) in
+            [(120_000, 105_999, true), (120_000, 106_000, false), (10_000, 5_999, true), (10_000, 6_000, false)]
+        {
+            assert_eq!(is_fresh(1_000, grace_ms, now_ms), expected, "{grace_ms} {now_ms}");
         }
     }
 

@@ -81,11 +81,11 @@ pub(crate) enum ToSupervisor {
 
 /// An order to end a job, and what that makes of the attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Order {
+pub struct Order {
     /// How the attempt counts as ended.
-    pub(crate) outcome: AttemptOutcome,
+    pub outcome: AttemptOutcome,
     /// Why.
-    pub(crate) reason: String,
+    pub reason: String,
 }
 
 /// What a supervisor tells its runner; what comes often is told once for all that happened meanwhile.

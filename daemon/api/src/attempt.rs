@@ -15,6 +15,10 @@ pub struct StartRequest {
     /// The repository's commit, once it is resolved.
     #[serde(default)]
     pub commit: Option<String>,
+    /// The session of the runner process that is about to run it: the first one to say so is the only one that may. Absent
+    /// when nothing new begins.
+    #[serde(default)]
+    pub session: Option<String>,
 }
 
 /// The answer to a start: the attempt is live and its process may run.

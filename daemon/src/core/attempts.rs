@@ -6,6 +6,7 @@ use forge_api::{
     StartResponse,
 };
 
+use super::runners::check_said;
 use super::{AttemptAccess, Core, CoreError, internal, log_error, refused};
 use crate::logs::Verdict;
 use crate::secrets::{digest_of, same_digest};
@@ -44,7 +45,8 @@ impl Core {
         request: StartRequest,
     ) -> Result<StartResponse, CoreError> {
         check_commit(request.commit.as_deref())?;
-        let started = self.inner.store.start(access.attempt, request.commit, self.now()).await;
+        check_said(request.session.as_deref().as_slice(), 0)?;
+        let started = self.inner.store.start(access.attempt, request, self.now()).await;
         let cancel = started.map_err(|error| self.fenced(error, access))?;
         self.inner.scheduler.heard_of_attempt(access.attempt, &access.runner);
         Ok(StartResponse { cancel })

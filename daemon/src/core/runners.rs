@@ -295,7 +295,7 @@ fn gone_runner(error: StoreError) -> CoreError {
     }
 }
 
-fn check_said(texts: &[&str], held: usize) -> Result<(), CoreError> {
+pub(super) fn check_said(texts: &[&str], held: usize) -> Result<(), CoreError> {
     if texts.iter().any(|text| text.len() > SAID_BYTES_MAX) || held > HELD_ATTEMPTS_MAX {
         return Err(CoreError::Invalid {
             detail: format!(

@@ -135,7 +135,7 @@ impl Reconciler {
     }
 
     /// Acts on what is due; answers how long there is nothing more to do.
-    async fn reconcile(&self, now: Timestamp) -> Result<u64, StoreError> {
+    pub(crate) async fn reconcile(&self, now: Timestamp) -> Result<u64, StoreError> {
         for (attempt, reason) in self.scheduler.lost_leases() {
             match self.store.happen_to_attempt(attempt, Happening::RunnerLost { reason }, now).await {
                 Ok(fate) => {

@@ -21,7 +21,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forge_api::{AttemptId, AttemptResult, Task, TaskState, Timestamp};
+use forge_api::{AttemptId, AttemptResult, StartRequest, Task, TaskState, Timestamp};
 
 use crate::scheduler::task::Happening;
 
@@ -265,13 +265,8 @@ impl Store {
     }
 
     /// The attempt's process is about to run; answers whether a cancel is pending.
-    pub(crate) async fn start(
-        &self,
-        id: AttemptId,
-        commit: Option<String>,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.writer.execute(move |connection, _marks| work::start(connection, id, commit.as_deref(), now)).await
+    pub(crate) async fn start(&self, id: AttemptId, request: StartRequest, now: Timestamp) -> Result<bool, StoreError> {
+        self.writer.execute(move |connection, _marks| work::start(connection, id, &request, now)).await
     }
 
     /// Takes an attempt's report; `log` is what is known of its log already.

@@ -18,12 +18,13 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x464f_5247;
 
 /// Numbered changes of the schema, oldest first; a database's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema/0001_initial.sql"),
     include_str!("schema/0002_grants_and_counts.sql"),
     include_str!("schema/0003_revoked_tokens.sql"),
     include_str!("schema/0004_revisions_and_events.sql"),
     include_str!("schema/0005_tasks_by_state_and_project.sql"),
+    include_str!("schema/0006_attempt_sessions.sql"),
 ];
 
 /// How long a connection waits for another one's lock: only checkpoints and readers ever hold one.
@@ -155,13 +156,13 @@ mod tests {
         let path = database_path(folder.path());
         drop(open_writer(&path).expect("a new database"));
         let connection = Connection::open(&path).expect("opens");
-        connection.pragma_update(None, "user_version", 7).expect("set");
+        connection.pragma_update(None, "user_version", 1_000).expect("set");
         connection.pragma_update(None, "journal_mode", "delete").expect("one file");
         drop(connection);
         let before = std::fs::read(&path).expect("read");
         let error = open_writer(&path).expect_err("newer");
         let text = error.to_string();
-        assert!(text.contains("version 7") && text.contains(&format!("version {}", MIGRATIONS.len())), "{text}");
+        assert!(text.contains("version 1000") && text.contains(&format!("version {}", MIGRATIONS.len())), "{text}");
         assert_eq!(std::fs::read(&path).expect("read"), before);
     }
 

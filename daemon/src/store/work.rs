@@ -1,6 +1,6 @@
 //! What happens to tasks and attempts: each operation loads where a task stands, asks the pure step, and writes down what follows.
 
-use forge_api::{AttemptId, AttemptResult, OnRunnerLost, TaskState, Timestamp, TriggerKind};
+use forge_api::{AttemptId, AttemptResult, OnRunnerLost, StartRequest, TaskState, Timestamp, TriggerKind};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::queries::LogState;
@@ -238,16 +238,33 @@ fn requeue(
 pub(super) fn start(
     connection: &Connection,
     id: AttemptId,
-    commit: Option<&str>,
+    request: &StartRequest,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     live_attempt(connection, id)?;
+    if let Some(session) = &request.session {
+        bind_to_session(connection, id, session)?;
+    }
     happen(connection, id.task, &Happening::Start, now)?;
-    pin(connection, id.task, commit)?;
+    pin(connection, id.task, request.commit.as_deref())?;
     let cancel = connection
         .prepare_cached("SELECT cancel_by IS NOT NULL FROM tasks WHERE number = ?1")?
         .query_row([id.task], |row| row.get(0))?;
     Ok(cancel)
+}
+
+/// The first process that says it begins the attempt is the only one that may: a copy of its runner was given the same job.
+fn bind_to_session(connection: &Connection, id: AttemptId, session: &str) -> Result<(), StoreError> {
+    let bound = connection
+        .prepare_cached(
+            "UPDATE attempts SET session = ?3 WHERE task = ?1 AND attempt = ?2 AND coalesce(session, ?3) = ?3",
+        )?
+        .execute(params![id.task, id.attempt, session])?;
+    if bound == 1 {
+        return Ok(());
+    }
+    let reason = "another process with its runner's token began it: each runner needs a token and a key of its own";
+    Err(StoreError::Refused(Refused::Gone { reason: reason.to_owned() }))
 }
 
 /// Keeps the commit that the first attempt resolved; later ones change nothing.

@@ -1,6 +1,6 @@
 //! What a template and forge.toml say of tasks: concurrency, retries, lost runners, limits, and what people are told of it.
 
-use forge_api::{AttemptOutcome, ContentRange, CreateTask, Secret, TaskState};
+use forge_api::{AttemptOutcome, ContentRange, CreateTask, Secret, StartRequest, TaskState};
 use forge_daemon::core::CoreError;
 
 use super::harness::{Daemon, TestRunner, result, tree, trigger};
@@ -48,6 +48,25 @@ async fn a_lost_runner_costs_an_attempt_where_the_template_says_retry() {
     assert_eq!((late.state, late.counted), (TaskState::Running, false));
     let ended = daemon.core.finish_attempt(&second, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
     assert_eq!(ended.state, TaskState::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_begins_in_one_process_however_many_have_its_token() {
+    let daemon = Daemon::start(tree()).await;
+    daemon.create("many").await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let job = runner.open_job(&runner.claim(&daemon.core, 0).await.expect("a claim").jobs[0]);
+    let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
+    let begin = |session: &str| StartRequest { commit: None, session: Some(session.to_owned()) };
+    daemon.core.start_attempt(&access, begin("original")).await.expect("the first may");
+    daemon.core.start_attempt(&access, begin("original")).await.expect("its answer was lost");
+    let error = daemon.core.start_attempt(&access, begin("copy")).await.expect_err("a copy of the runner");
+    assert!(matches!(error, CoreError::Gone { .. }) && error.to_string().contains("another process"), "{error}");
+    assert_eq!(daemon.core.counters().await.expect("counts").fenced_writes, 1);
+    // A commit that becomes known later begins nothing.
+    let commit = StartRequest { commit: Some("0123abcd".to_owned()), session: None };
+    daemon.core.start_attempt(&access, commit).await.expect("taken");
+    assert_eq!(daemon.core.task(job.attempt.task).await.expect("there").commit.as_deref(), Some("0123abcd"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

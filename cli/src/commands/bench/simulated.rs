@@ -86,7 +86,7 @@ impl Simulated {
     /// Says that an attempt's process is about to run.
     pub(super) async fn start(&mut self, held: &Held) -> Result<(), CliError> {
         let path = format!("/attempts/{}/start", held.attempt);
-        let body = Body::json(&StartRequest { commit: None })?;
+        let body = Body::json(&StartRequest::default())?;
         let _answer: StartResponse = self.connection.json(Method::POST, &path, held.token.reveal(), body).await?;
         Ok(())
     }

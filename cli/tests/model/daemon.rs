@@ -1,0 +1,365 @@
+//! The daemon's side: the shipped core on a real store, driven step by step, that can be killed and lose power.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forge_api::{
+    AttemptId, ClaimRequest, ContentRange, CreateTask, HeartbeatRequest, RegisterRequest, Secret, StartRequest,
+    StartResponse, Timestamp, Trigger, TriggerKind,
+};
+use forge_config::meant::{PluginKind, Tree};
+use forge_config::{CheckOptions, Digest, Files, PluginCatalog, PluginFacts, check_tree};
+use forge_daemon::clock::{Clock, TestClock};
+use forge_daemon::core::{Applied, Core, CoreError, CoreOptions, CoreTasks, LogLimits, RunnerIdentity, Stepper};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::Guard;
+use crate::message::{Answer, Bearer, Failed, Identity, Request, Sender};
+use crate::random::Random;
+
+/// When the simulation's clock begins.
+const START: Timestamp = Timestamp::from_unix_micros(1_700_000_000_000_000);
+
+/// The token that registers any name.
+const REGISTRATION_TOKEN: &str = "the-single-token";
+
+/// How long a claim may be parked, in milliseconds.
+const CLAIM_WAIT_MS: u64 = 30_000;
+
+/// A claim that the daemon has not answered yet.
+struct Waiting {
+    sender: Sender,
+    ticket: u64,
+    answer: JoinHandle<Result<forge_api::ClaimResponse, CoreError>>,
+}
+
+struct Serving {
+    core: Core,
+    tasks: CoreTasks,
+    stepper: Stepper,
+}
+
+/// The daemon's machine.
+pub(crate) struct DaemonSide {
+    folder: tempfile::TempDir,
+    clock: Clock,
+    pub(crate) time: Arc<TestClock>,
+    config: watch::Sender<Arc<Applied>>,
+    serving: Option<Serving>,
+    waiting: Vec<Waiting>,
+    /// What it said to be on disk for good.
+    pub(crate) synced: BTreeMap<AttemptId, u64>,
+    guard: Option<Guard>,
+}
+
+/// Knows the one plugin that the tree names, which nothing here runs.
+struct Catalog;
+
+impl PluginCatalog for Catalog {
+    fn builtin_names(&self) -> Vec<String> {
+        vec!["shell".to_owned()]
+    }
+
+    fn builtin(&self, _name: &str) -> Option<Result<PluginFacts, String>> {
+        let sha256 = Digest([7; 32]);
+        Some(Ok(PluginFacts { sha256, kind: PluginKind::Executor, params_schema: None, config_schema: None }))
+    }
+
+    fn inspect(&self, _bytes: &[u8]) -> Result<PluginFacts, String> {
+        Err("there is none".to_owned())
+    }
+}
+
+/// The tree of the simulation; `enabled` says whether the tagged runner takes work.
+fn tree(enabled: bool) -> Tree {
+    let template = |rest: &str| {
+        format!("executor = \"shell\"\ntimeout = \"100s\"\nqueue_timeout = \"10m\"\nrunner_grace = \"40s\"\n{rest}")
+    };
+    let mut files: BTreeMap<&str, String> = BTreeMap::new();
+    files.insert("plugins/shell.toml", "source = \"builtin:shell\"\n".to_owned());
+    files.insert("projects/shop/project.toml", "max_parallel_tasks = 6\n".to_owned());
+    files.insert("projects/shop/templates/once.toml", template("concurrency = \"parallel\"\n"));
+    files.insert(
+        "projects/shop/templates/again.toml",
+        template("concurrency = \"parallel\"\non_runner_lost = \"retry\"\n"),
+    );
+    files.insert("projects/shop/templates/line.toml", template("on_runner_lost = \"retry\"\n"));
+    files.insert(
+        "projects/shop/templates/flaky.toml",
+        template("concurrency = \"parallel\"\nretry = { attempts = 2, delay = \"5s\" }\n"),
+    );
+    files
+        .insert("projects/shop/templates/tagged.toml", template("concurrency = \"parallel\"\nrunner_tag = \"east\"\n"));
+    let tagged = format!("tags = [\"east\"]\nrun_untagged = true\nmax_parallel_tasks = 2\nenabled = {enabled}\n");
+    files.insert("runners/r0.toml", tagged);
+    let files: Files = files.into_iter().map(|(path, text)| (path.to_owned(), text.into_bytes())).collect();
+    let checked = check_tree(&files, &Catalog, &CheckOptions::default());
+    checked.tree.unwrap_or_else(|| panic!("{:?}", checked.diagnostics))
+}
+
+fn applied(enabled: bool) -> Arc<Applied> {
+    let revision = format!("enabled-{enabled}");
+    Arc::new(Applied { revision, tree: Arc::new(tree(enabled)), applied_at: Some(START), commit: None })
+}
+
+impl DaemonSide {
+    pub(crate) async fn start(guard: Option<Guard>) -> Self {
+        // In memory: a seed takes thousands of commits, and what a power cut takes is simulated.
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let (clock, time) = Clock::test(START);
+        let config = watch::Sender::new(applied(true));
+        let mut daemon = Self {
+            folder: folder.expect("a folder"),
+            clock,
+            time,
+            config,
+            serving: None,
+            waiting: Vec::new(),
+            synced: BTreeMap::new(),
+            guard,
+        };
+        daemon.boot().await;
+        daemon
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.elapsed_ms()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.serving.is_some()
+    }
+
+    pub(crate) fn core(&self) -> Option<&Core> {
+        self.serving.as_ref().map(|serving| &serving.core)
+    }
+
+    pub(crate) async fn boot(&mut self) {
+        let options = CoreOptions {
+            data_dir: self.folder.path().to_owned(),
+            plugin_dir: self.folder.path().join("plugins"),
+            config: self.config.subscribe(),
+            registration_token: Some(Secret::new(REGISTRATION_TOKEN)),
+            identity_file: None,
+            secrets_allow: BTreeMap::new(),
+            clock: self.clock.clone(),
+            log_limits: LogLimits { attempt_bytes_max: 1 << 20, disk_reserve_bytes: 0 },
+        };
+        let (core, tasks, stepper) = Core::start_stepwise(options).await.expect("it starts");
+        self.serving = Some(Serving { core, tasks, stepper });
+    }
+
+    /// Ends it between two transactions, without a word to anyone; answers whose claims were cut off.
+    pub(crate) async fn kill(&mut self) -> Vec<(Sender, u64)> {
+        let mut cut_off = Vec::new();
+        for waiting in std::mem::take(&mut self.waiting) {
+            waiting.answer.abort();
+            cut_off.push((waiting.sender, waiting.ticket));
+            // It was cut off, or had ended: nobody hears it either way.
+            let _ = waiting.answer.await;
+        }
+        if let Some(Serving { core, tasks, stepper }) = self.serving.take() {
+            drop((core, stepper));
+            tasks.join().await;
+        }
+        cut_off
+    }
+
+    /// Takes from its logs what was never said to be on disk for good. What was committed stays: that is `synchronous=FULL`.
+    pub(crate) fn lose_power(&mut self, random: &mut Random) {
+        let Ok(folders) = std::fs::read_dir(self.folder.path().join("logs")) else { return };
+        let files = folders.flatten().filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten().flatten();
+        for file in files {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let id: Option<AttemptId> = name.strip_suffix(".log").and_then(|id| id.parse().ok());
+            let (Some(id), Ok(metadata)) = (id, file.metadata()) else { continue };
+            let safe = self.synced.get(&id).copied().unwrap_or_default().min(metadata.len());
+            let left = random.between(safe, metadata.len());
+            let opened = std::fs::File::options().write(true).open(file.path()).expect("opens");
+            opened.set_len(left).expect("cut");
+        }
+    }
+
+    pub(crate) fn set_enabled(&self, enabled: bool) {
+        self.config.send_replace(applied(enabled));
+    }
+
+    pub(crate) async fn register(&self, name: &str, public_key: String, limit: u32) -> forge_api::RegisterResponse {
+        let request = RegisterRequest {
+            name: name.to_owned(),
+            public_key,
+            version: "1".to_owned(),
+            max_parallel_tasks: limit,
+            one_off: false,
+        };
+        let core = self.core().expect("it serves");
+        core.register(&Secret::new(REGISTRATION_TOKEN), request).await.expect("registered")
+    }
+
+    pub(crate) async fn create(&self, template: &str) -> Option<u64> {
+        let trigger = Trigger { kind: TriggerKind::User, by: "ann".to_owned() };
+        let made = self.core()?.create_task("shop", template, CreateTask::default(), trigger, None).await;
+        Some(made.expect("made").task.number)
+    }
+
+    pub(crate) async fn reconcile(&self) {
+        if let Some(serving) = &self.serving {
+            serving.stepper.reconcile().await.expect("reconciles");
+        }
+    }
+
+    pub(crate) async fn sync_logs(&self) {
+        if let Some(serving) = &self.serving {
+            serving.stepper.sync_logs().await.expect("syncs");
+        }
+    }
+
+    /// Takes a request; a claim is answered later, by [`Self::settle`].
+    pub(crate) async fn take(
+        &mut self,
+        sender: Sender,
+        ticket: u64,
+        token: &Secret,
+        request: Request,
+    ) -> Option<Answer> {
+        let Some(core) = self.core().cloned() else { return Some(request.unanswered()) };
+        Some(match request {
+            Request::Claim(identity, ask) => {
+                let runner = match self.runner(&core, token).await {
+                    Ok(runner) => runner,
+                    Err(error) => return Some(Answer::Claim(Err(error))),
+                };
+                let request = ClaimRequest {
+                    session: identity.session,
+                    previous_sessions: identity.previous_sessions,
+                    wait_ms: CLAIM_WAIT_MS,
+                    slots: ask.slots,
+                    max_parallel_tasks: 0,
+                    held: ask.held,
+                    version: "1".to_owned(),
+                    health: None,
+                };
+                let answer = tokio::spawn(async move { core.claim(&runner, request).await });
+                self.waiting.push(Waiting { sender, ticket, answer });
+                return None;
+            }
+            Request::Beat(identity, held) => {
+                let runner = match self.runner(&core, token).await {
+                    Ok(runner) => runner,
+                    Err(error) => return Some(Answer::Beat(Err(error))),
+                };
+                let Identity { session, previous_sessions } = identity;
+                let request = HeartbeatRequest { session, previous_sessions, held, health: None };
+                Answer::Beat(core.heartbeat(&runner, request).await.map_err(problem))
+            }
+            Request::Start(bearer, session) => {
+                let started = self.start_attempt(&core, &bearer, session).await;
+                // The fence taken out: an attempt that is closed starts all the same.
+                let unfenced = self.guard == Some(Guard::Fence);
+                let started = match started {
+                    Err(_refused) if unfenced => Ok(StartResponse { cancel: false }),
+                    other => other,
+                };
+                Answer::Start(bearer.attempt, started)
+            }
+            Request::Log(bearer, first, bytes) => {
+                let appended = self.append(&core, &bearer, first, bytes).await;
+                if let Ok(accepted) = &appended {
+                    self.keep_synced(bearer.attempt, accepted.synced);
+                }
+                Answer::Log(bearer.attempt, appended)
+            }
+            Request::Finish(bearer, result) => {
+                let length = result.log_length;
+                let finished = match self.attempt(&core, &bearer).await {
+                    Ok(access) => core.finish_attempt(&access, result).await.map_err(problem),
+                    Err(error) => Err(error),
+                };
+                if finished.as_ref().is_ok_and(|answer| answer.log_whole) {
+                    self.keep_synced(bearer.attempt, length);
+                }
+                Answer::Finish(bearer.attempt, finished)
+            }
+        })
+    }
+
+    fn keep_synced(&mut self, attempt: AttemptId, synced: u64) {
+        let known = self.synced.entry(attempt).or_default();
+        *known = synced.max(*known);
+    }
+
+    async fn runner(&self, core: &Core, token: &Secret) -> Result<RunnerIdentity, Failed> {
+        core.authenticate_runner(token).await.map_err(problem)
+    }
+
+    async fn attempt(&self, core: &Core, bearer: &Bearer) -> Result<forge_daemon::core::AttemptAccess, Failed> {
+        core.authenticate_attempt(bearer.attempt, &bearer.token).await.map_err(problem)
+    }
+
+    async fn start_attempt(
+        &self,
+        core: &Core,
+        bearer: &Bearer,
+        session: Option<String>,
+    ) -> Result<StartResponse, Failed> {
+        let access = self.attempt(core, bearer).await?;
+        core.start_attempt(&access, StartRequest { commit: None, session }).await.map_err(problem)
+    }
+
+    async fn append(
+        &self,
+        core: &Core,
+        bearer: &Bearer,
+        first: u64,
+        bytes: Vec<u8>,
+    ) -> Result<forge_api::LogAccepted, Failed> {
+        let access = self.attempt(core, bearer).await?;
+        let range = ContentRange::of(first, bytes.len() as u64).expect("never empty");
+        core.append_log(&access, range, Bytes::from(bytes)).await.map_err(problem)
+    }
+
+    /// Gives up what a process that is gone was waiting for.
+    pub(crate) async fn hang_up(&mut self, sender: Sender) {
+        let (gone, kept) = std::mem::take(&mut self.waiting).into_iter().partition(|claim| claim.sender == sender);
+        self.waiting = kept;
+        let gone: Vec<Waiting> = gone;
+        for claim in gone {
+            claim.answer.abort();
+            // As above.
+            let _ = claim.answer.await;
+        }
+    }
+
+    /// Waits until every claim is answered or parked; answers what was answered.
+    pub(crate) async fn settle(&mut self) -> Vec<(Sender, u64, Answer)> {
+        let mut answers = Vec::new();
+        loop {
+            // Whoever was woken has its turn before this goes on.
+            tokio::task::yield_now().await;
+            let (ended, waiting): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.waiting).into_iter().partition(|claim| claim.answer.is_finished());
+            self.waiting = waiting;
+            for claim in ended {
+                let answer = claim.answer.await.expect("it does not panic").map_err(problem);
+                answers.push((claim.sender, claim.ticket, Answer::Claim(answer)));
+            }
+            let parked = self.serving.as_ref().map_or(0, |serving| serving.stepper.parked_claims());
+            if parked == self.waiting.len() as u64 {
+                return answers;
+            }
+        }
+    }
+}
+
+fn problem(error: CoreError) -> Failed {
+    assert!(!matches!(error, CoreError::Internal(_)), "{error}");
+    Failed::Problem(Box::new(error.problem()))
+}

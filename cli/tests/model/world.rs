@@ -1,0 +1,545 @@
+//! The simulated world: one clock, one network, one daemon, some machines, people, and everything that goes wrong.
+//!
+//! Events lie in a queue by their time; nothing happens beside it. Randomness comes from the seed alone, so that a seed that
+//! finds a fault finds it again.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+
+use forge_api::{AttemptId, TaskState};
+
+use crate::Guard;
+use crate::daemon::DaemonSide;
+use crate::machine::{Effect, Machine};
+use crate::message::{Answer, Failed, Request, Sender};
+use crate::random::Random;
+
+/// How long things go wrong, in milliseconds.
+const TROUBLE_MS: u64 = 300_000;
+
+/// By then every task must have ended, in milliseconds: later than any deadline of a task made at the end of the trouble.
+const END_MS: u64 = 3_600_000;
+
+/// The runners beside their clone.
+const RUNNERS: usize = 3;
+
+/// The templates of the tree.
+const TEMPLATES: [&str; 5] = ["once", "again", "line", "flaky", "tagged"];
+
+/// How many of the latest events a report shows.
+const TRACE_EVENTS_MAX: usize = 60;
+
+/// What was promised and not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// Two processes of one task at a time.
+    TwoAtATime,
+    /// One attempt's process began twice.
+    BeganTwice,
+    /// A runner ran more than it may.
+    OverLimit,
+    /// A runner ran what it must not.
+    WrongRunner,
+    /// Two tasks of a template that takes turns.
+    OutOfTurn,
+    /// A task did not end, or a runner did not get rid of what it had.
+    Stuck,
+    /// A log is not what the process wrote.
+    LogLost,
+    /// A task whose cancel was accepted ended otherwise.
+    CancelUndone,
+    /// An ended task stood up again by itself.
+    EndUndone,
+}
+
+/// A promise that was not kept, and how it came to that.
+#[derive(Debug)]
+pub(crate) struct Violation {
+    pub(crate) broken: Broken,
+    pub(crate) words: String,
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrive(Sender, u64, Request),
+    Answered(Sender, u64, Answer),
+    Tick(usize),
+    Reconcile,
+    SyncLogs,
+    People,
+    Trouble,
+    DaemonUp,
+    MachineUp(usize),
+    Continue(usize),
+    Heal(usize),
+    Enable,
+    CloneGone,
+}
+
+/// What a run amounted to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) tasks: u64,
+    pub(crate) attempts: u64,
+    pub(crate) troubles: u64,
+    pub(crate) events: u64,
+}
+
+/// The world.
+pub(crate) struct World {
+    daemon: DaemonSide,
+    machines: Vec<Machine>,
+    random: Random,
+    events: BinaryHeap<Reverse<(u64, u64)>>,
+    payloads: BTreeMap<u64, Event>,
+    sequence: u64,
+    tasks: BTreeMap<u64, &'static str>,
+    canceled: BTreeSet<u64>,
+    ended: BTreeMap<u64, TaskState>,
+    began: BTreeMap<AttemptId, String>,
+    trace: VecDeque<String>,
+    tally: Tally,
+}
+
+/// Runs one seed to its end.
+pub(crate) async fn run(seed: u64, guard: Option<Guard>) -> Result<Tally, Violation> {
+    let mut random = Random::new(seed);
+    let daemon = DaemonSide::start(guard).await;
+    let mut machines = Vec::new();
+    for index in 0..RUNNERS {
+        let name = format!("r{index}");
+        let key = age::x25519::Identity::generate();
+        let limit = if index == 0 { 0 } else { 2 };
+        let registered = daemon.register(&name, key.to_public().to_string(), limit).await;
+        let limit = if index == 0 { 2 } else { limit };
+        machines.push(Machine::new(&name, limit, key, &registered, Random::new(random.next()), guard));
+    }
+    let mut world = World {
+        daemon,
+        machines,
+        random,
+        events: BinaryHeap::new(),
+        payloads: BTreeMap::new(),
+        sequence: 0,
+        tasks: BTreeMap::new(),
+        canceled: BTreeSet::new(),
+        ended: BTreeMap::new(),
+        began: BTreeMap::new(),
+        trace: VecDeque::new(),
+        tally: Tally::default(),
+    };
+    let outcome = world.live().await;
+    world.daemon.kill().await;
+    outcome.map(|()| world.tally)
+}
+
+impl World {
+    fn after(&mut self, delay_ms: u64, event: Event) {
+        self.sequence += 1;
+        self.payloads.insert(self.sequence, event);
+        self.events.push(Reverse((self.daemon.now_ms() + delay_ms, self.sequence)));
+    }
+
+    fn note(&mut self, words: String) {
+        let now_ms = self.daemon.now_ms();
+        if self.trace.len() >= TRACE_EVENTS_MAX {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:>8.3} s  {words}", std::time::Duration::from_millis(now_ms).as_secs_f64()));
+    }
+
+    fn violation(&self, broken: Broken, words: impl Into<String>) -> Violation {
+        let trace: Vec<&str> = self.trace.iter().map(String::as_str).collect();
+        Violation { broken, words: format!("{}\n{}", words.into(), trace.join("\n")) }
+    }
+
+    async fn live(&mut self) -> Result<(), Violation> {
+        for index in 0..RUNNERS {
+            self.after(0, Event::MachineUp(index));
+            self.after(1, Event::Tick(index));
+        }
+        for event in [Event::Reconcile, Event::SyncLogs, Event::People, Event::Trouble] {
+            self.after(10, event);
+        }
+        while let Some(Reverse((at_ms, number))) = self.events.pop() {
+            let event = self.payloads.remove(&number).expect("each number once");
+            let now_ms = self.daemon.now_ms();
+            if at_ms > now_ms {
+                self.daemon.time.advance_ms(at_ms - now_ms);
+            }
+            if at_ms > END_MS {
+                return Err(self.stuck().await);
+            }
+            self.tally.events += 1;
+            self.happen(event).await?;
+            for (sender, ticket, answer) in self.daemon.settle().await {
+                self.answer(sender, ticket, answer);
+            }
+            if at_ms > TROUBLE_MS && number % 16 == 0 && self.is_over().await {
+                return self.compare().await;
+            }
+        }
+        Err(self.violation(Broken::Stuck, "nothing happens any more"))
+    }
+
+    async fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Tick(index) => {
+                let (now_ms, now) = (self.daemon.now_ms(), self.daemon.now());
+                if let Some(machine) = self.machines.get_mut(index) {
+                    let effects = machine.tick(now_ms, now);
+                    let delay_ms = self.random.between(100, 900);
+                    self.after(delay_ms, Event::Tick(index));
+                    self.follow(index, effects)?;
+                }
+            }
+            Event::Arrive(sender, ticket, request) => {
+                let Some(machine) = self.machines.get(sender.machine) else { return Ok(()) };
+                let token = machine.token.clone();
+                let is_start = matches!(request, Request::Start(..));
+                if let Some(answer) = self.daemon.take(sender, ticket, &token, request).await {
+                    if is_start {
+                        self.note(format!("machine {}: {answer:?}", sender.machine));
+                    }
+                    self.answer(sender, ticket, answer);
+                }
+            }
+            Event::Answered(sender, ticket, answer) => {
+                let (now_ms, now) = (self.daemon.now_ms(), self.daemon.now());
+                let Some(machine) = self.machines.get_mut(sender.machine) else { return Ok(()) };
+                if machine.is_cut && !answer.is_local() {
+                    let wait_ms = self.random.between(1_000, 20_000);
+                    self.after(wait_ms, Event::Answered(sender, ticket, answer.lost()));
+                } else if machine.incarnation == sender.incarnation {
+                    let effects = machine.hear(ticket, answer, now_ms, now);
+                    self.follow(sender.machine, effects)?;
+                }
+            }
+            Event::Reconcile => {
+                self.daemon.reconcile().await;
+                self.look_at_tasks().await?;
+                let delay_ms = self.random.between(500, 2_500);
+                self.after(delay_ms, Event::Reconcile);
+            }
+            Event::SyncLogs => {
+                self.daemon.sync_logs().await;
+                let delay_ms = self.random.between(250, 4_000);
+                self.after(delay_ms, Event::SyncLogs);
+            }
+            Event::People => self.people().await,
+            Event::Trouble => self.trouble().await,
+            Event::DaemonUp => {
+                if !self.daemon.is_up() {
+                    self.note("the daemon starts".to_owned());
+                    self.daemon.boot().await;
+                }
+            }
+            Event::MachineUp(index) => {
+                let now_ms = self.daemon.now_ms();
+                if let Some(machine) = self.machines.get_mut(index).filter(|machine| !machine.is_up()) {
+                    machine.boot(now_ms);
+                    let words = format!("machine {index} starts runner process {}", machine.incarnation);
+                    self.note(words);
+                }
+            }
+            Event::Continue(index) => {
+                self.note(format!("machine {index}: the runner goes on"));
+                if let Some(machine) = self.machines.get_mut(index) {
+                    machine.set_stopped(false);
+                }
+            }
+            Event::Heal(index) => {
+                self.note(format!("machine {index}: the network is back"));
+                if let Some(machine) = self.machines.get_mut(index) {
+                    machine.is_cut = false;
+                }
+            }
+            Event::Enable => self.daemon.set_enabled(true),
+            Event::CloneGone => {
+                self.note("the clone loses its network and its power for good".to_owned());
+                if let Some(clone) = self.machines.get_mut(RUNNERS) {
+                    clone.lose_power();
+                    clone.is_cut = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// People trigger and cancel.
+    async fn people(&mut self) {
+        if self.daemon.now_ms() > TROUBLE_MS {
+            return;
+        }
+        let delay_ms = self.random.between(1_000, 20_000);
+        self.after(delay_ms, Event::People);
+        if self.random.chance(75) {
+            let template = self.random.pick(&TEMPLATES).copied().unwrap_or("once");
+            if let Some(number) = self.daemon.create(template).await {
+                self.note(format!("task {number} of {template} is made"));
+                self.tasks.insert(number, template);
+                self.tally.tasks += 1;
+            }
+        } else {
+            let numbers: Vec<u64> = self.tasks.keys().copied().collect();
+            let (Some(number), Some(core)) = (self.random.pick(&numbers).copied(), self.daemon.core()) else { return };
+            if core.cancel(number, "ann").await.is_ok() {
+                self.note(format!("task {number}: a cancel is accepted"));
+                self.canceled.insert(number);
+            }
+        }
+    }
+
+    /// Something goes wrong.
+    async fn trouble(&mut self) {
+        if self.daemon.now_ms() > TROUBLE_MS {
+            return;
+        }
+        let delay_ms = self.random.between(500, 25_000);
+        self.after(delay_ms, Event::Trouble);
+        self.tally.troubles += 1;
+        let index = usize::try_from(self.random.between(0, RUNNERS as u64 - 1)).unwrap_or_default();
+        // Mostly short; sometimes longer than any grace.
+        let lasts_ms = if self.random.chance(70) { self.random.between(500, 15_000) } else { 90_000 };
+        match self.random.between(0, 8) {
+            0 | 1 => {
+                let power = self.random.chance(50);
+                self.note(format!("the daemon is killed{}", if power { ", and its machine loses power" } else { "" }));
+                for (sender, ticket) in self.daemon.kill().await {
+                    self.answer(sender, ticket, Answer::Claim(Err(Failed::Unreachable)));
+                }
+                if power {
+                    self.daemon.lose_power(&mut self.random);
+                }
+                self.after(lasts_ms, Event::DaemonUp);
+            }
+            2 => {
+                self.note(format!("machine {index}: the runner is killed"));
+                self.gone(index).await;
+                if let Some(machine) = self.machines.get_mut(index) {
+                    machine.kill();
+                }
+                self.after(lasts_ms, Event::MachineUp(index));
+            }
+            3 => {
+                self.note(format!("machine {index} loses power"));
+                self.gone(index).await;
+                if let Some(machine) = self.machines.get_mut(index) {
+                    machine.lose_power();
+                }
+                self.after(lasts_ms, Event::MachineUp(index));
+            }
+            4 => {
+                self.note(format!("machine {index}: the runner is stopped"));
+                if let Some(machine) = self.machines.get_mut(index) {
+                    machine.set_stopped(true);
+                }
+                self.after(lasts_ms, Event::Continue(index));
+            }
+            5 | 6 => {
+                self.note(format!("machine {index} is cut off"));
+                if let Some(machine) = self.machines.get_mut(index) {
+                    machine.is_cut = true;
+                }
+                self.after(lasts_ms, Event::Heal(index));
+            }
+            7 if self.random.chance(50) => {
+                self.note("r0 is disabled".to_owned());
+                self.daemon.set_enabled(false);
+                self.after(lasts_ms, Event::Enable);
+            }
+            7 => {
+                self.note(format!("machine {index} drains"));
+                let (now_ms, now) = (self.daemon.now_ms(), self.daemon.now());
+                let effects = self.machines.get_mut(index).map(|machine| machine.drain(now_ms, now));
+                // What it sends is sent at its next tick; that it ended is all that can come of this.
+                if effects.is_some_and(|effects| !effects.is_empty()) {
+                    self.after(lasts_ms, Event::MachineUp(index));
+                }
+            }
+            _ => self.clone_one(lasts_ms),
+        }
+    }
+
+    /// A copy of the first runner appears, with its token and its key.
+    fn clone_one(&mut self, lasts_ms: u64) {
+        let seed = self.random.next();
+        if let (None, Some(original)) = (self.machines.get(RUNNERS), self.machines.first()) {
+            let clone = Machine::cloned(original, Random::new(seed));
+            self.note("r0 is cloned".to_owned());
+            self.machines.push(clone);
+            self.after(0, Event::MachineUp(RUNNERS));
+            self.after(1, Event::Tick(RUNNERS));
+            self.after(lasts_ms, Event::CloneGone);
+        }
+    }
+
+    /// The daemon hears that a process is gone: its connections close.
+    async fn gone(&mut self, index: usize) {
+        let incarnation = self.machines.get(index).map_or(0, |machine| machine.incarnation);
+        if self.random.chance(80) {
+            self.daemon.hang_up(Sender { machine: index, incarnation }).await;
+        }
+    }
+
+    /// What a machine's step leads to.
+    fn follow(&mut self, index: usize, effects: Vec<Effect>) -> Result<(), Violation> {
+        for effect in effects {
+            match effect {
+                Effect::Send(ticket, request) => self.send(index, ticket, request),
+                Effect::Began(attempt) => self.begin(index, attempt)?,
+                Effect::Exited => {
+                    self.note(format!("machine {index}: the runner left"));
+                    // The clone stays away once it was told off.
+                    if index < RUNNERS {
+                        let delay_ms = self.random.between(500, 5_000);
+                        self.after(delay_ms, Event::MachineUp(index));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, index: usize, ticket: u64, request: Request) {
+        let Some(machine) = self.machines.get(index) else { return };
+        let sender = Sender { machine: index, incarnation: machine.incarnation };
+        let (is_cut, in_trouble) = (machine.is_cut, self.daemon.now_ms() <= TROUBLE_MS);
+        let lost = is_cut || (in_trouble && self.random.chance(5));
+        if lost {
+            let wait_ms = self.random.between(1_000, 20_000);
+            self.after(wait_ms, Event::Answered(sender, ticket, request.unanswered()));
+            return;
+        }
+        let delay_ms = self.delay(in_trouble);
+        if in_trouble && self.random.chance(3) {
+            let again_ms = self.delay(in_trouble);
+            self.after(again_ms, Event::Arrive(sender, ticket, request.clone()));
+        }
+        self.after(delay_ms, Event::Arrive(sender, ticket, request));
+    }
+
+    fn answer(&mut self, sender: Sender, ticket: u64, answer: Answer) {
+        let in_trouble = self.daemon.now_ms() <= TROUBLE_MS;
+        let delay_ms = self.delay(in_trouble);
+        if in_trouble && self.random.chance(3) {
+            // Lost on its way back: its runner hears nothing and gives up.
+            let wait_ms = self.random.between(1_000, 60_000);
+            let nothing = answer.lost();
+            self.after(wait_ms, Event::Answered(sender, ticket, nothing));
+            return;
+        }
+        self.after(delay_ms, Event::Answered(sender, ticket, answer));
+    }
+
+    fn delay(&mut self, in_trouble: bool) -> u64 {
+        if in_trouble && self.random.chance(3) {
+            self.random.between(1_000, 90_000)
+        } else {
+            self.random.between(1, 80)
+        }
+    }
+
+    /// A job's process begins: may it?
+    fn begin(&mut self, index: usize, attempt: AttemptId) -> Result<(), Violation> {
+        self.note(format!("machine {index}: the process of {attempt} begins"));
+        self.tally.attempts += 1;
+        if let Some(before) = self.began.insert(attempt, format!("machine {index}")) {
+            return Err(self.violation(Broken::BeganTwice, format!("{attempt} began on {before} and on {index}")));
+        }
+        for (other, machine) in self.machines.iter().enumerate() {
+            let beside = machine.running().find(|running| running.task == attempt.task && *running != attempt);
+            if let Some(beside) = beside {
+                let words = format!("{attempt} begins on machine {index} while {beside} runs on machine {other}");
+                return Err(self.violation(Broken::TwoAtATime, words));
+            }
+        }
+        if let Some(machine) = self.machines.get(index) {
+            let count = machine.running().count();
+            if count > usize::try_from(machine.limit).unwrap_or(usize::MAX) {
+                return Err(self.violation(Broken::OverLimit, format!("machine {index} runs {count}")));
+            }
+            let needs_east = self.tasks.get(&attempt.task) == Some(&"tagged");
+            if needs_east && machine.name != "r0" {
+                return Err(self.violation(Broken::WrongRunner, format!("{attempt} needs the tag east")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at what the daemon says of all tasks.
+    async fn look_at_tasks(&mut self) -> Result<(), Violation> {
+        let Some(core) = self.daemon.core().cloned() else { return Ok(()) };
+        let tasks = core.tasks(Default::default(), None, 500).await.expect("listed").items;
+        let in_line = tasks
+            .iter()
+            .filter(|task| task.template == "line" && matches!(task.state, TaskState::Assigned | TaskState::Running));
+        if in_line.count() > 1 {
+            return Err(self.violation(Broken::OutOfTurn, "two tasks of `line` run"));
+        }
+        for task in tasks {
+            let before = self.ended.get(&task.number).copied();
+            match before {
+                Some(before) if before != task.state => {
+                    let words = format!("task {} was {before} and is {}", task.number, task.state);
+                    return Err(self.violation(Broken::EndUndone, words));
+                }
+                _ if task.state.is_final() => {
+                    if self.canceled.contains(&task.number) && task.state != TaskState::Canceled {
+                        let words = format!("task {} was to be canceled and is {}", task.number, task.state);
+                        return Err(self.violation(Broken::CancelUndone, words));
+                    }
+                    if before.is_none() {
+                        self.note(format!("task {} ended: {} ({:?})", task.number, task.state, task.reason));
+                    }
+                    self.ended.insert(task.number, task.state);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_over(&mut self) -> bool {
+        let clean = self.machines.iter().enumerate().all(|(index, machine)| index == RUNNERS || machine.is_clean());
+        clean && self.daemon.is_up() && self.ended.len() == self.tasks.len()
+    }
+
+    async fn stuck(&self) -> Violation {
+        let open: Vec<u64> = self.tasks.keys().filter(|number| !self.ended.contains_key(number)).copied().collect();
+        let mut words = vec![format!("open tasks {open:?}")];
+        if let Some(core) = self.daemon.core() {
+            for number in open {
+                words.push(core.why(number).await.map_or_else(|error| error.to_string(), |why| why.message));
+            }
+        }
+        for (index, machine) in self.machines.iter().enumerate().filter(|(_, machine)| !machine.is_clean()) {
+            words.push(format!("machine {index} has not handed everything in; up: {}", machine.is_up()));
+        }
+        self.violation(Broken::Stuck, words.join("\n"))
+    }
+
+    /// At the end: is every log what its process wrote?
+    async fn compare(&self) -> Result<(), Violation> {
+        let core = self.daemon.core().expect("it serves");
+        // What the clone never handed in before it was gone for good is lost with its disk.
+        for machine in self.machines.iter().take(RUNNERS) {
+            for (attempt, written) in &machine.written {
+                let log = core.log(attempt.task, Some(attempt.attempt)).await.expect("a log");
+                let mut held = Vec::new();
+                loop {
+                    let piece = log.read(held.len() as u64, 1 << 20).await.expect("read");
+                    if piece.is_empty() {
+                        break;
+                    }
+                    held.extend_from_slice(&piece);
+                }
+                if held != *written {
+                    let words = format!("{attempt}: {} bytes written, {} held", written.len(), held.len());
+                    return Err(self.violation(Broken::LogLost, words));
+                }
+            }
+        }
+        Ok(())
+    }
+}

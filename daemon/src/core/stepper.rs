@@ -1,0 +1,48 @@
+//! A core that does nothing by itself: whoever drives it says when deadlines are looked at and logs are brought to disk.
+//!
+//! For a simulation of the whole protocol, in which the same seed makes the same run. What is done is what the daemon does.
+
+use std::sync::Arc;
+
+use super::{Core, CoreError, CoreOptions, CoreStartError, CoreTasks, internal};
+use crate::scheduler::reconcile::Reconciler;
+
+/// What the core's own tasks would do.
+#[doc(hidden)]
+pub struct Stepper {
+    core: Core,
+    reconciler: Reconciler,
+}
+
+impl std::fmt::Debug for Stepper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stepper")
+    }
+}
+
+impl Core {
+    /// Like [`Core::start`], without anything that acts by itself.
+    #[doc(hidden)]
+    pub async fn start_stepwise(options: CoreOptions) -> Result<(Self, CoreTasks, Stepper), CoreStartError> {
+        let (core, tasks, reconciler) = Self::open(options).await?;
+        let stepper = Stepper { core: core.clone(), reconciler };
+        Ok((core, tasks, stepper))
+    }
+}
+
+impl Stepper {
+    /// Acts on what is due; answers how long there is nothing more to do, in milliseconds.
+    pub async fn reconcile(&self) -> Result<u64, CoreError> {
+        self.reconciler.reconcile(self.core.now()).await.map_err(internal)
+    }
+
+    /// Brings logs to disk for good.
+    pub async fn sync_logs(&self) -> Result<(), CoreError> {
+        self.core.inner.logs.sync().await.map_err(internal)
+    }
+
+    /// How many claims wait.
+    pub fn parked_claims(&self) -> u64 {
+        Arc::clone(&self.core.inner.scheduler).parked_claims()
+    }
+}
