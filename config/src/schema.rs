@@ -32,6 +32,8 @@ struct Finding {
     message: String,
     hint: Option<String>,
     kind: FindingKind,
+    /// The key that the schema does not have, where it is about one.
+    stranger: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,8 +84,9 @@ pub(crate) fn check(compiled: Option<&Compiled>, subject: Subject<'_>, sheet: &S
         findings.extend(in_words(&error, schema, subject));
     }
     let whole = findings.is_empty();
-    for finding in distinct(findings) {
-        sheet.error(finding.span, subject.code, finding.message, finding.hint);
+    for Finding { span, message, hint, stranger, .. } in distinct(findings) {
+        let misplaced = stranger.and_then(|key| sheet.misplaced(&key));
+        sheet.error(span, subject.code, message, misplaced.or(hint));
     }
     match instance {
         Value::Object(json) if whole => Some(json),
@@ -119,6 +122,7 @@ fn in_words(error: &ValidationError<'_>, schema: &Value, subject: Subject<'_>) -
         message,
         hint,
         kind,
+        stranger: None,
     };
     let one = |message: String| vec![at(message, None, FindingKind::Other)];
     let actual = error.instance();
@@ -193,7 +197,7 @@ fn unexpected_key(
     if known.iter().any(|known| known == key) {
         let message = format!("`{key}` does not go with what else stands in `{name}`");
         let hint = Some("keep the one or the other".to_owned());
-        return Finding { span, pointer: pointer.to_owned(), message, hint, kind: FindingKind::Other };
+        return Finding { span, pointer: pointer.to_owned(), message, hint, kind: FindingKind::Other, stranger: None };
     }
     let near = nearest(key, known.iter().map(String::as_str));
     let kind = if near.is_some() { FindingKind::Misspelled } else { FindingKind::Other };
@@ -201,7 +205,7 @@ fn unexpected_key(
         .map(|near| format!("did you mean `{near}`?"))
         .unwrap_or_else(|| format!("the keys here are: {}", list_of(known.iter().map(String::as_str))));
     let message = format!("unknown key `{key}` in `{name}`, says the plugin `{}`", subject.owner);
-    Finding { span, pointer: pointer.to_owned(), message, hint: Some(hint), kind }
+    Finding { span, pointer: pointer.to_owned(), message, hint: Some(hint), kind, stranger: Some(key.to_owned()) }
 }
 
 /// The keys that the schema knows at this place: those of the part that refused, and those of the whole schema when it is about its top.

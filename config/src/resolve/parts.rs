@@ -20,6 +20,9 @@ use crate::written::repository::Repository;
 use crate::written::secret::{Destination, is_variable_name};
 use crate::written::sheet::{At, Sheet, Span};
 
+/// The fewest characters of a value that could be a secret.
+const SECRET_CHARS_MIN: usize = 6;
+
 /// What only Forge sets in a job's environment.
 const RESERVED_PREFIX: &str = "FORGE_";
 
@@ -178,6 +181,9 @@ pub(super) fn environment(
         for name in variables.value.value.keys() {
             let span = variables.value.spans.get(&format!("/{}", crate::written::raw::pointer_part(name)));
             valid &= variable_name("variables", name, span.map_or(variables.span, |span| span.key), sheet);
+            if let (Some(text), Some(span)) = (variables.value.value.get(name).and_then(|value| value.as_str()), span) {
+                warn_of_secret(name, text, ", as = \"var\"", span.value, sheet);
+            }
         }
         environment.variables = variables.value.value.clone();
     }
@@ -187,6 +193,7 @@ pub(super) fn environment(
             sheet.error(value.span, Code::BadValue, format!("`env.{}` holds a NUL", name.value), None);
             valid = false;
         }
+        warn_of_secret(&name.value, &value.value, "", value.span, sheet);
         environment.env.insert(name.value.clone(), value.value.clone());
     }
     for (name, secret) in written.secrets.iter().flat_map(|secrets| &secrets.value.0) {
@@ -213,6 +220,29 @@ pub(super) fn environment(
         environment.secrets.insert(name.value.clone(), meant::EnvironmentSecret { destination, value });
     }
     valid.then_some(environment)
+}
+
+/// How the names of secrets end, whatever program wants them.
+const SECRET_NAMES: &[&str] =
+    &["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "API_KEY", "APIKEY", "ACCESS_KEY", "PRIVATE_KEY"];
+
+/// Warns of a variable whose name says that it is a secret. It is only a name, so the tree is applied; the value is not shown.
+/// `also` is what its place under [secrets] needs beside where it comes from.
+fn warn_of_secret(name: &str, value: &str, also: &str, span: Span, sheet: &Sheet) {
+    let upper = name.to_uppercase().replace('-', "_");
+    // A path or an address says where the secret is, and is none.
+    let is_a_place = value.contains('/') && (value.starts_with(['/', '.', '~']) || value.contains("://"));
+    let is_one = SECRET_NAMES.iter().any(|end| upper.ends_with(end));
+    if !is_one || value.chars().count() < SECRET_CHARS_MIN || is_a_place || sheet.is_hidden(span) {
+        return;
+    }
+    sheet.hide(span);
+    let message = format!("`{name}` sounds like a secret, and its value stands here in clear");
+    let hint = format!(
+        "if it is one, write it under [secrets] as `{name} = {{ file = \"...\"{also} }}`, or env, credential or age, and replace it: this value is in git's \
+         history now"
+    );
+    sheet.warning(span, Code::PlainSecret, message, Some(hint));
 }
 
 fn variable_name(table: &str, name: &str, span: Span, sheet: &Sheet) -> bool {

@@ -210,7 +210,15 @@ pub(crate) enum Strangers {
 }
 
 /// Notes every key that the table does not have, with the nearest one that it has.
-pub(crate) fn refuse_unknown(table: &DeTable<'_>, known: &[&str], strangers: Strangers, place: Place<'_>) {
+pub(crate) fn refuse_unknown(
+    table: &DeTable<'_>,
+    known: &'static [&'static str],
+    strangers: Strangers,
+    place: Place<'_>,
+) {
+    if place.key.is_empty() {
+        place.sheet.set_top(known);
+    }
     for (key, value) in table {
         let name: &str = key.get_ref();
         if known.contains(&name) {
@@ -220,7 +228,9 @@ pub(crate) fn refuse_unknown(table: &DeTable<'_>, known: &[&str], strangers: Str
             hide_leaves(value, place);
         }
         let span = place.span(key);
-        let hint = did_you_mean(name, known.iter().copied())
+        let misplaced = || if place.key.is_empty() { None } else { place.sheet.misplaced(name) };
+        let hint = misplaced()
+            .or_else(|| did_you_mean(name, known.iter().copied()))
             .unwrap_or_else(|| format!("the keys here are: {}", list_of(known.iter().copied())));
         let owner = if place.key.is_empty() { String::new() } else { format!(" in `{}`", place.key) };
         place.sheet.error(span, Code::UnknownKey, format!("unknown key `{name}`{owner}"), Some(hint));

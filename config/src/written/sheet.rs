@@ -2,7 +2,7 @@
 //!
 //! Checks note byte ranges; only [`Sheet::finish`] turns them into lines and columns, and blanks secrets while it does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use crate::diagnostic::{Code, Diagnostic, Severity};
@@ -68,6 +68,8 @@ pub(crate) struct Sheet {
     secrets: RefCell<Vec<Span>>,
     /// Set when the text is no TOML and may hold secrets: then nobody knows where they are.
     blank_unknown: RefCell<Option<Vec<String>>>,
+    /// The keys that stand at the top of such a file, before any `[table]`.
+    top: Cell<&'static [&'static str]>,
 }
 
 impl Sheet {
@@ -79,6 +81,7 @@ impl Sheet {
             findings: RefCell::default(),
             secrets: RefCell::default(),
             blank_unknown: RefCell::default(),
+            top: Cell::default(),
         }
     }
 
@@ -95,6 +98,18 @@ impl Sheet {
         let mut overrides = self.overrides.borrow_mut();
         overrides.push((name.to_owned(), text.to_owned()));
         overrides.len()
+    }
+
+    /// Says which keys stand at the top of such a file.
+    pub(crate) fn set_top(&self, keys: &'static [&'static str]) {
+        self.top.set(keys);
+    }
+
+    /// What to do with a key that a `[table]` does not have and the top of the file does: TOML takes whatever follows a header for the
+    /// table's own.
+    pub(crate) fn misplaced(&self, key: &str) -> Option<String> {
+        let is_of_the_top = self.top.get().contains(&key);
+        is_of_the_top.then(|| format!("`{key}` belongs to the top of the file: write it above the first `[table]`"))
     }
 
     /// Notes an error.
