@@ -73,7 +73,7 @@ pub(crate) fn table(tasks: &[Task]) -> String {
     for task in tasks {
         table.row([
             task.number.to_string(),
-            format!("{}/{}", task.project, task.template),
+            template(task),
             task.state.to_string(),
             task.runner.clone().unwrap_or_else(|| "-".to_owned()),
             took(task),
@@ -82,6 +82,12 @@ pub(crate) fn table(tasks: &[Task]) -> String {
         ]);
     }
     table.draw()
+}
+
+/// Which template a task is of, and whether that is gone.
+fn template(task: &Task) -> String {
+    let removed = if task.template_removed { " (removed)" } else { "" };
+    format!("{}/{}{removed}", task.project, task.template)
 }
 
 /// How long the newest attempt ran, or `-` before its end.
@@ -103,7 +109,7 @@ pub(crate) fn show(task: &Task, output: OutputFormat, printer: &Printer) {
     let mut table = Table::new(&["task", &task.number.to_string()]);
     let mut row =
         |name: &str, value: Option<String>| table.row([name.to_owned(), value.unwrap_or_else(|| "-".to_owned())]);
-    row("template", Some(format!("{}/{}", task.project, task.template)));
+    row("template", Some(template(task)));
     row("state", Some(task.state.to_string()));
     row("reason", task.reason.clone());
     row("attempt", Some(task.attempt.to_string()));

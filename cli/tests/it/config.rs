@@ -109,6 +109,29 @@ fn a_task_keeps_the_revision_that_it_was_created_from() {
 }
 
 #[test]
+fn a_template_that_left_the_tree_keeps_its_history_and_says_so() {
+    let world = World::new();
+    world.template("hello", "", "echo one");
+    world.template("stays", "", "echo two");
+    let daemon = world.daemon();
+    let (gone, stays) = (world.start_task(&daemon, "hello"), world.start_task(&daemon, "stays"));
+    assert_eq!(world.task(&daemon, gone).get("template_removed"), None);
+    std::fs::remove_file(world.path("tree/projects/shop/templates/hello.toml")).expect("removed");
+    wait_for("the task's template is gone", || (world.task(&daemon, gone)["template_removed"] == true).then_some(()));
+    let shown = world.ask(&daemon, &["task", "show", &gone.to_string()]).expect_code(0);
+    assert!(shown.text().contains("shop/hello (removed)"), "{}", shown.text());
+    let listed = world.ask(&daemon, &["task", "list"]).expect_code(0);
+    assert!(listed.text().contains("shop/hello (removed)") && !listed.text().contains("shop/stays (removed)"));
+    assert_eq!(world.task(&daemon, stays).get("template_removed"), None);
+    // What was asked for before runs all the same, as it was meant then.
+    let _runner = world.runner(&daemon, "any", "");
+    world.wait_state(&daemon, gone, "succeeded");
+    assert_eq!(world.log(&daemon, gone), b"one\n");
+    let refused = world.ask(&daemon, &["run", "shop/hello"]).expect_code(1);
+    assert!(refused.stderr.contains("there is no template"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_daemon_with_a_broken_first_tree_serves_an_empty_one_and_the_error() {
     let world = World::new();
     world.write("projects/shop/templates/hello.toml", "executor = 5\n");

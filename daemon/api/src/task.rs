@@ -140,6 +140,9 @@ pub struct Task {
     pub project: String,
     /// The template's name.
     pub template: String,
+    /// Whether the configuration that serves has no such template any more; absent where it has. Its history stays.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub template_removed: bool,
     /// Where it stands.
     pub state: TaskState,
     /// Why, for every end but `succeeded`; null otherwise.
@@ -178,6 +181,11 @@ pub struct Task {
     pub log_bytes: u64,
     /// What the executor plugin reported.
     pub summary: Option<Value>,
+}
+
+/// What an answer leaves out.
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What `POST /projects/{p}/templates/{t}/tasks` takes.

@@ -109,6 +109,7 @@ impl Core {
         let mut task = task.ok_or_else(|| no_task(number))?;
         // One system call at most: no other thread has to be woken for that.
         task.log_bytes = self.log_bytes(&task);
+        task.template_removed = is_removed(&self.inner.scheduler.applied(), &task);
         Ok(task)
     }
 
@@ -120,8 +121,10 @@ impl Core {
     async fn with_log_bytes(&self, mut tasks: Vec<Task>) -> Result<Vec<Task>, CoreError> {
         let core = self.clone();
         let work = move || {
+            let applied = core.inner.scheduler.applied();
             for task in &mut tasks {
                 task.log_bytes = core.log_bytes(task);
+                task.template_removed = is_removed(&applied, task);
             }
             tasks
         };
@@ -234,6 +237,13 @@ impl Attempts for Core {
 
 pub(super) fn no_task(number: u64) -> CoreError {
     CoreError::NotFound { what: "task", name: number.to_string(), nearest: None }
+}
+
+/// Whether the configuration has lost a task's template. An empty tree that serves for want of a good one has lost nothing.
+fn is_removed(applied: &Applied, task: &Task) -> bool {
+    let project = applied.tree.projects.get(task.project.as_str());
+    let is_there = project.is_some_and(|project| project.templates.contains_key(task.template.as_str()));
+    applied.applied_at.is_some() && !is_there
 }
 
 fn find_template(applied: &Applied, project: &str, template: &str) -> Result<(Arc<Project>, Arc<Template>), CoreError> {

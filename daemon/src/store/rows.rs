@@ -61,12 +61,13 @@ pub(super) const TASK_COLUMNS: &str = "t.number, t.project, t.template, t.state,
      t.created_at, t.assigned_at, t.started_at, t.finished_at, t.summary, \
      t.revision_author, t.revision_subject";
 
-/// A task as the API shows it; the log's length is known elsewhere.
+/// A task as the API shows it; the log's length, and whether its template is still there, are known elsewhere.
 pub(super) fn task(row: &Row<'_>) -> Result<Task, rusqlite::Error> {
     Ok(Task {
         number: row.get(0)?,
         project: row.get(1)?,
         template: row.get(2)?,
+        template_removed: false,
         state: named(row, 3)?,
         reason: row.get(4)?,
         attempt: row.get(5)?,
