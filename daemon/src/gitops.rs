@@ -9,13 +9,17 @@
 //! | `check` | the verdict: a tree, or every mistake at once |
 //! | `prune` | what a revision removes too much of |
 //! | `last_good` | the last good revision's files on disk, for a restart on a broken tree |
+//! | `accepted` | another history that an admin accepted and that does not serve yet, over a restart |
 //! | `apply` | swaps the revision that serves |
 //! | `view`, `events`, `failure` | what is known of it, what happened to it, and what keeps a newer one away |
 //!
 //! It never serves half of a tree, and never lets go of a good one for a broken one.
 
+mod accepted;
 mod apply;
 pub(crate) mod check;
+#[cfg(test)]
+mod clone_tests;
 mod events;
 mod failure;
 mod git;
@@ -23,6 +27,8 @@ mod last_good;
 mod poll;
 mod prune;
 pub(crate) mod read;
+#[cfg(test)]
+mod reference_tests;
 #[cfg(test)]
 mod sequence_tests;
 mod view;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::git::git;
-use crate::harness::{Daemon, Finished, World, wait_for};
+use crate::harness::{Daemon, Finished, World, is_alive, wait_for};
 
 /// A poll that no story lives to see: what is fetched was asked for.
 const NEVER: &str = "poll_interval = \"24h\"\n";
@@ -131,6 +131,38 @@ fn a_push_is_found_by_polling_and_a_broken_one_changes_nothing_over_a_restart() 
     std::fs::remove_file(tree.join("projects/shop/templates/hello.toml")).expect("removed");
     let mended = commit(&tree, "Mend it");
     wait_for("the mended push serves", || (status(&world, &daemon)["revision"] == mended.as_str()).then_some(()));
+    assert!(status(&world, &daemon)["last_error"].is_null());
+}
+
+/// The processes that fetch for the daemon of this world.
+fn fetching(world: &World) -> Vec<u32> {
+    let marked = format!("FORGE_SOURCE_FOLDER={}", world.path("data/source").display());
+    let is_marked = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == marked.as_bytes())
+    };
+    let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_marked).collect()
+}
+
+#[test]
+fn a_fetch_that_outlives_its_killed_daemon_is_ended_by_the_next_one() {
+    let world = World::new();
+    let first = repository(&world, "");
+    assert_eq!(world.daemon().stop().code(), Some(0));
+    // A server that takes the connection and never says a word.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("an address").port();
+    source_settings(&world, &format!("git = \"https://127.0.0.1:{port}/ops.git\"\n{NEVER}"));
+    let mut daemon = world.daemon();
+    assert_eq!(status(&world, &daemon)["revision"], first.as_str(), "what served serves");
+    let left = wait_for("the fetch hangs", || Some(fetching(&world)).filter(|found| found.len() >= 2));
+    daemon.process.kill_hard();
+    assert!(left.iter().any(|pid| is_alive(*pid)), "else there is nothing to end");
+    source_settings(&world, &format!("git = \"file://{}\"\n{NEVER}", world.path("tree").display()));
+    let daemon = world.daemon();
+    wait_for("the branch is fetched", || status(&world, &daemon).get("fetched_at").map(drop));
+    assert_eq!(left.iter().filter(|pid| is_alive(**pid)).count(), 0, "a git of the killed daemon lives");
     assert!(status(&world, &daemon)["last_error"].is_null());
 }
 

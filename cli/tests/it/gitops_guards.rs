@@ -111,6 +111,8 @@ fn only_commits_signed_by_an_allowed_key_serve() {
     assert!(refused.stderr.contains("FORGE-S006") && refused.stderr.contains(&foreign), "{}", refused.stderr);
     let unsigned = commit(&tree, "Not signed");
     let refused = apply(&world, &daemon, &[]).expect_code(1);
+    let who = "(\"Not signed\" by Ada Lovelace <ada@example.com>) was refused at";
+    assert!(refused.text().contains(who), "{}", refused.text());
     assert!(refused.stderr.contains("FORGE-S005") && refused.stderr.contains(&unsigned), "{}", refused.stderr);
     // An admin's word lets a history pass, and never a signature.
     apply(&world, &daemon, &["--accept-rewrite", &unsigned]).expect_code(1);
@@ -165,6 +167,8 @@ fn a_commit_that_removes_most_templates_waits_for_an_admin() {
     let waits = apply(&world, &daemon, &[]).expect_code(1);
     let said = "it removes 3 of 5 templates: shop/t0, shop/t1, shop/t2";
     assert!(waits.stderr.contains(said) && waits.stderr.contains(&format!("--prune {few}")), "{}", waits.stderr);
+    let who = "(\"Tidy up\" by Ada Lovelace <ada@example.com>) waits for an admin since";
+    assert!(waits.text().contains(who), "{}", waits.text());
     let shown = status(&world, &daemon);
     assert_eq!((shown["revision"].as_str(), code(&shown)), (Some(all.as_str()), "FORGE-S007"));
     let wrong = apply(&world, &daemon, &["--prune", &all]).expect_code(1);

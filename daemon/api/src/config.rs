@@ -45,6 +45,9 @@ pub struct Diagnostic {
 pub struct ConfigFailure {
     /// Which revision.
     pub revision: String,
+    /// Its commit; absent for a folder, and where the source gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<ConfigCommit>,
     /// When it was refused.
     pub at: Timestamp,
     /// Every mistake in it.

@@ -12,6 +12,7 @@ use forge_config::meant::Tree;
 use forge_config::{CheckOptions, Code, Colour, Diagnostic, Severity};
 use tokio::sync::watch;
 
+use super::accepted::{self, Accepted};
 use super::check::{Verdict, check, for_api};
 use super::events::{ConfigEvent, Happened};
 use super::failure::{SourceCode, SourceFailure};
@@ -161,6 +162,12 @@ impl Applier {
             .as_ref()
             .filter(|kept| !identity.is_empty() && kept.facts.source == identity)
             .map(|kept| kept.read.revision.clone());
+        if let Some(accepted) = accepted::load(&self.accepted_at())
+            && accepted.source == identity
+            && progress.anchor.as_ref() == Some(&accepted.serving)
+        {
+            progress.anchor = Some(accepted.commit);
+        }
         // A server that is away does not keep a daemon from starting: what served before serves, and the first poll comes at once.
         let waits_for_source = match &progress.source {
             Source::Folder(_) => true,
@@ -231,7 +238,20 @@ impl Applier {
                     Ok(Found::Nothing)
                 }
             },
-            Source::Git(_) => self.find_commit(progress, identity, look),
+            Source::Git(_) => {
+                let found = self.find_commit(progress, identity.clone(), look);
+                let Err(failure) = &found else { return found };
+                // A clone is a copy: one that is spoiled is no reason to serve nothing new.
+                let recovers = match &mut progress.source {
+                    Source::Git(git) => git.recover(failure),
+                    Source::Folder(_) => false,
+                };
+                let found = if recovers { self.find_commit(progress, identity, look) } else { found };
+                found.map_err(|failure| match &progress.source {
+                    Source::Git(git) => failure.by(|revision| git.describe(revision, None).ok()),
+                    Source::Folder(_) => failure,
+                })
+            }
         }
     }
 
@@ -261,6 +281,11 @@ impl Applier {
             tracing::warn!(revision = head, before = anchor, "another history of the configuration is accepted");
             // Also should it be broken: what mends it stands on top of it.
             *anchor = Some(head.clone());
+            let serving = self.applied.borrow().revision.clone();
+            let accepted = Accepted { source: git.identity(), serving, commit: head.clone() };
+            if let Err(error) = accepted::save(&self.accepted_at(), &accepted) {
+                tracing::warn!(%error, "the accepted history could not be kept: a restart before it serves asks again");
+            }
         }
         let commit = git.describe(&head, signed_by)?;
         let read = git.read(&head)?;
@@ -354,11 +379,17 @@ impl Applier {
         if !progress.owns_data {
             return;
         }
-        if let Some((read, facts)) = progress.unkept.take()
-            && let Err(error) = last_good::save(&self.kept_at(), &read, &facts)
-        {
-            tracing::error!(%error, "the revision serves, and could not be kept for a restart on a broken tree");
+        let Some((read, facts)) = progress.unkept.take() else { return };
+        match last_good::save(&self.kept_at(), &read, &facts) {
+            Ok(()) => accepted::forget(&self.accepted_at()),
+            Err(error) => {
+                tracing::error!(%error, "the revision serves, and could not be kept for a restart on a broken tree");
+            }
         }
+    }
+
+    fn accepted_at(&self) -> PathBuf {
+        accepted::path_in(&self.options.data_dir)
     }
 
     fn kept_at(&self) -> PathBuf {
@@ -424,18 +455,24 @@ impl Applier {
         at: Timestamp,
         progress: &mut Progress,
     ) {
-        progress.add(ConfigEvent::new(Happened::Failed, revision, commit, diagnostics.clone(), at));
-        self.view.refused(ConfigFailure { revision: revision.to_owned(), at, diagnostics });
+        progress.add(ConfigEvent::new(Happened::Failed, revision, commit.clone(), diagnostics.clone(), at));
+        self.view.refused(ConfigFailure { revision: revision.to_owned(), commit, at, diagnostics });
     }
 
     fn source_failed(&self, failure: &SourceFailure, progress: &mut Progress) {
         let at = self.options.clock.now();
         let diagnostics = vec![failure.for_api()];
-        let shown = ConfigFailure { revision: failure.revision.clone(), at, diagnostics: diagnostics.clone() };
+        let commit = failure.commit.clone();
+        let shown = ConfigFailure {
+            revision: failure.revision.clone(),
+            commit: commit.clone(),
+            at,
+            diagnostics: diagnostics.clone(),
+        };
         if self.view.source_failed(shown) {
             let (code, message, hint) = (failure.code.as_str(), &failure.message, &failure.hint);
             tracing::error!(code, revision = failure.revision, hint, "{message}");
-            progress.add(ConfigEvent::new(Happened::Failed, &failure.revision, None, diagnostics, at));
+            progress.add(ConfigEvent::new(Happened::Failed, &failure.revision, commit, diagnostics, at));
         }
     }
 

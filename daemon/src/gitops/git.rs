@@ -5,6 +5,7 @@
 //! reads no configuration but its own, and nothing that it meets ends in an empty tree.
 
 mod access;
+mod clone;
 mod program;
 mod tree;
 
@@ -13,14 +14,14 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forge_api::{ConfigCommit, Timestamp};
 use forge_config::{SourceAccess, repository_url};
-use rustix::fs::{FlockOperation, flock};
 use tokio_util::sync::CancellationToken;
 
 use self::access::Ground;
+use self::clone::Filters;
 use self::program::{Bounds, Ended, Program, ProgramError};
 use super::failure::{SourceCode, SourceFailure};
 use super::read::ReadTree;
@@ -41,6 +42,9 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// The longest name and subject of a commit that are kept.
 const COMMIT_TEXT_CHARS_MAX: usize = 200;
 
+/// The clone, in the source's folder.
+const REPOSITORY: &str = "repository.git";
+
 /// The branch's head, as it was fetched.
 const HEAD: &str = "refs/forge/head";
 
@@ -49,9 +53,6 @@ const BLOBLESS: [&str; 4] = ["-c", "remote.origin.promisor=true", "-c", "remote.
 
 /// How many packs the clone may hold before they are made one: each fetch that finds something adds one or two.
 pub(super) const PACKS_MAX: usize = 32;
-
-/// How deep the folders of the clone's references lie.
-const REFERENCE_DEPTH_MAX: u32 = 8;
 
 /// What a git source is made from.
 #[derive(Debug)]
@@ -79,6 +80,10 @@ pub(crate) struct Git {
     program: Program,
     /// Held for as long as this lives: two daemons must not fetch into one clone.
     lock: Option<File>,
+    /// The failure that the clone is not to blame for, which was looked into.
+    not_the_clones: Option<SourceFailure>,
+    /// When the clone was thrown away last.
+    thrown_away: Option<Instant>,
 }
 
 /// How a commit stands to the one before.
@@ -125,10 +130,10 @@ impl Git {
     pub(crate) fn new(options: GitOptions) -> Self {
         let program = Program {
             environment: BTreeMap::new(),
-            repository: options.folder.join("repository.git"),
+            repository: options.folder.join(REPOSITORY),
             stopping: options.stopping.clone(),
         };
-        Self { options, program, lock: None }
+        Self { options, program, lock: None, not_the_clones: None, thrown_away: None }
     }
 
     /// The source in words.
@@ -154,8 +159,11 @@ impl Git {
     pub(crate) fn fetch(&mut self, time_max: Duration) -> Result<String, SourceFailure> {
         self.prepare()?;
         let refspec = format!("+refs/heads/{}:{HEAD}", self.options.branch);
-        let fetch = ["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head", "--filter=blob:none"];
-        let args = [&BLOBLESS[..], &fetch[..], &["origin", &refspec]].concat();
+        let fetch = ["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head"];
+        let args = match self.filters() {
+            Filters::Asked => [&BLOBLESS[..], &fetch[..], &["--filter=blob:none", "origin", &refspec]].concat(),
+            Filters::Refused => [&fetch[..], &["origin", &refspec]].concat(),
+        };
         let ended = self.run(&args, b"", Bounds { time_max, bytes_max: ANSWER_BYTES_MAX })?;
         if ended.code != Some(0) {
             return Err(self.not_fetched(&ended));
@@ -238,11 +246,17 @@ impl Git {
         }
         let raw = self.succeed(&["cat-file", "commit", commit], b"", local())?;
         let head = raw.answer.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
-        if !head.into_iter().any(|line| line.starts_with(b"gpgsig")) {
+        let signature = head.into_iter().find(|line| line.starts_with(b"gpgsig"));
+        let Some(signature) = signature else {
             let message = format!("the commit {commit} is not signed, and `source.allowed_signers_file` asks for it");
             let hint =
                 "sign it with an ssh key: `git commit --amend -S` with gpg.format=ssh, or a signed commit on top";
             return Err(SourceFailure::new(SourceCode::Unsigned, message, hint).about(commit));
+        };
+        if !signature.ends_with(b"-----BEGIN SSH SIGNATURE-----") {
+            let message = format!("the signature of commit {commit} is no ssh signature, and only those are taken");
+            let hint = "sign with an ssh key; a git server's merge button signs with a key of its own, so merge on a machine that signs, or fast-forward";
+            return Err(SourceFailure::new(SourceCode::Foreign, message, hint).about(commit));
         }
         let ended = self.run(&["verify-commit", commit], b"", local())?;
         let signer = ended.words.lines().find_map(|line| {
@@ -293,9 +307,7 @@ impl Git {
         })?;
         files::make_private_folder(&self.options.folder).map_err(|error| host_failure(error.to_string()))?;
         if self.lock.is_none() {
-            self.lock = Some(take(&self.options.folder)?);
-            let stale = remove_stale_locks(&self.program.repository, 0);
-            stale.map_err(|error| host_failure(format!("a lock of git's cannot be removed: {error}")))?;
+            self.lock = Some(self.take_folder()?);
         }
         let ground = Ground {
             folder: &self.options.folder,
@@ -306,11 +318,7 @@ impl Git {
         };
         self.program.environment = ground.prepare().map_err(|error| host_failure(error.to_string()))?;
         if !self.program.repository.join("HEAD").is_file() {
-            let removed = match fs::remove_dir_all(&self.program.repository) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-            removed.map_err(|error| host_failure(format!("the spoiled clone cannot be removed: {error}")))?;
+            self.remove_clone()?;
             self.succeed(&["init", "--quiet", "--bare", "--template="], b"", local())?;
         }
         Ok(())
@@ -337,36 +345,6 @@ fn readable(key: &str, path: &Path) -> Result<(), SourceFailure> {
         SourceFailure::new(SourceCode::Host, message, "let the daemon's user read that file, or correct forge.toml")
     };
     File::open(path).map(drop).map_err(unreadable)
-}
-
-/// Takes the folder for this process.
-fn take(folder: &Path) -> Result<File, SourceFailure> {
-    let path = folder.join("lock");
-    let failed = |error: io::Error| host_failure(format!("{} cannot be locked: {error}", path.display()));
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed(error.into()))?;
-    Ok(file)
-}
-
-/// Removes the lock files that a git left behind which was killed: we hold the folder, so nobody else's are among them.
-fn remove_stale_locks(folder: &Path, depth: u32) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        let path = entry.path();
-        if !entry.file_type()?.is_dir() {
-            if path.extension().is_some_and(|end| end == "lock") {
-                fs::remove_file(&path)?;
-            }
-        } else if depth < REFERENCE_DEPTH_MAX && entry.file_name() != "objects" {
-            remove_stale_locks(&path, depth + 1)?;
-        }
-    }
-    Ok(())
 }
 
 /// A commit's text without what drives a terminal, and not longer than a line.

@@ -15,6 +15,9 @@ use crate::{runtime, settings};
 /// Where failures of the source are, which are in no file.
 const SOURCE: &str = "source";
 
+/// What waits for an admin's word and is no mistake: a revision that removes much.
+const PRUNES: &str = "FORGE-S007";
+
 /// Shows what serves.
 pub(super) fn status(config: Option<&Path>, at: &Ask, printer: &Printer) -> Result<ExitCode, CliError> {
     let status = runtime::run(CLIENT_THREADS, async {
@@ -88,7 +91,10 @@ fn newest(failure: &ConfigFailure) -> String {
     if failure.revision.is_empty() {
         format!("unknown since {}: the source gives none", failure.at)
     } else {
-        format!("{} was refused at {}", failure.revision, failure.at)
+        let by = failure.commit.as_ref().map(|commit| format!(" ({:?} by {})", commit.subject, commit.author));
+        let waits = failure.diagnostics.iter().all(|found| found.code == PRUNES);
+        let what = if waits { "waits for an admin since" } else { "was refused at" };
+        format!("{}{} {what} {}", failure.revision, by.unwrap_or_default(), failure.at)
     }
 }
 

@@ -73,6 +73,7 @@ impl Ground<'_> {
         let mut set = |name: &str, value: OsString| environment.insert(name.into(), value);
         set("LC_ALL", "C".into());
         set("HOME", home.into());
+        set(super::clone::MARK, self.folder.into());
         set("GIT_CONFIG_NOSYSTEM", "1".into());
         set("GIT_CONFIG_GLOBAL", config.into());
         set("GIT_TERMINAL_PROMPT", "0".into());
