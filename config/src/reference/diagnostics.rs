@@ -64,5 +64,8 @@ pub fn diagnostics_index() -> String {
     for code in Code::ALL {
         page.push_str(&format!("| [{code}]({code}.md) | {} |\n", code.meaning()));
     }
+    page.push_str(
+        "\nWhat is wrong with the repository that a tree comes from has [codes of its own](source/README.md).\n",
+    );
     page
 }
