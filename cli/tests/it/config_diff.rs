@@ -1,11 +1,11 @@
 //! `forge config diff`: folders, git revisions and what a daemon serves, with exit codes that a pipeline can use.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Finished, World, wait_for};
+use crate::harness::{Finished, World, utf8, wait_for};
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
@@ -183,37 +183,70 @@ fn steps(workflow: &str) -> Vec<String> {
     steps
 }
 
+/// A repository with one commit on `main`, and the environment that a pipeline's steps get.
+struct Pipeline {
+    world: World,
+    tree: PathBuf,
+}
+
+impl Pipeline {
+    fn new() -> Self {
+        let world = World::new();
+        world.template("deploy", "timeout = \"30m\"", "echo one");
+        let tree = world.path("tree");
+        git(&tree, &["init", "--quiet", "--initial-branch=main"]);
+        git(&tree, &["remote", "add", "origin", utf8(&tree)]);
+        git(&tree, &["add", "."]);
+        git(&tree, &["commit", "--quiet", "-m", "One"]);
+        Self { world, tree }
+    }
+
+    fn step(&self, script: &str) -> Finished {
+        let forge = Path::new(env!("CARGO_BIN_EXE_forge")).parent().expect("a folder").to_owned();
+        let others = std::env::var_os("PATH").expect("PATH is set");
+        let path = std::env::join_paths(std::iter::once(forge).chain(std::env::split_paths(&others)));
+        let mut command = Command::new("bash");
+        command.args(["-e", "-c", script]).current_dir(&self.tree).env_clear();
+        command.env("PATH", path.expect("a PATH")).env("HOME", self.world.path("")).env("BASE", "main");
+        command.env("GITHUB_STEP_SUMMARY", self.world.path("summary.md"));
+        command.env("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "main");
+        Finished::of(command, b"")
+    }
+}
+
+fn example(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
+    std::fs::read_to_string(path).expect("the pipeline")
+}
+
 #[test]
 fn the_pipeline_of_the_example_shows_mistakes_and_changes() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart");
-    let workflow = std::fs::read_to_string(examples.join(".github/workflows/forge.yml")).expect("the workflow");
-    let steps = steps(&workflow);
+    let steps = steps(&example("quickstart/.github/workflows/forge.yml"));
     assert_eq!(steps.len(), 2, "{steps:?}");
-    let world = World::new();
-    world.template("deploy", "timeout = \"30m\"", "echo one");
-    let tree = world.path("tree");
-    git(&tree, &["init", "--quiet", "--initial-branch=main"]);
-    git(&tree, &["add", "."]);
-    git(&tree, &["commit", "--quiet", "-m", "One"]);
-    let summary = world.path("summary.md");
-    let forge = Path::new(env!("CARGO_BIN_EXE_forge")).parent().expect("a folder").to_owned();
-    let step = |script: &str| {
-        let path = std::env::join_paths(
-            std::iter::once(forge.clone())
-                .chain(std::env::split_paths(&std::env::var_os("PATH").expect("PATH is set"))),
-        );
-        let mut command = Command::new("bash");
-        command.args(["-e", "-c", script]).current_dir(&tree).env_clear();
-        command.env("PATH", path.expect("a PATH")).env("HOME", world.path("")).env("BASE", "main");
-        command.env("GITHUB_STEP_SUMMARY", &summary);
-        Finished::of(command, b"")
-    };
-    world.template("deploy", "timeout = \"1h\"", "echo one");
-    step(&steps[0]).expect_code(0);
-    step(&steps[1]).expect_code(0);
-    let told = std::fs::read_to_string(&summary).expect("a summary");
+    let pipeline = Pipeline::new();
+    pipeline.world.template("deploy", "timeout = \"1h\"", "echo one");
+    pipeline.step(&steps[0]).expect_code(0);
+    pipeline.step(&steps[1]).expect_code(0);
+    let told = std::fs::read_to_string(pipeline.world.path("summary.md")).expect("a summary");
     assert!(told.starts_with("```diff\n") && told.contains("~ timeout: \"30m\" -> \"1h\""), "{told}");
-    world.write("projects/shop/templates/deploy.toml", "executor = \"shel\"\n");
-    assert!(step(&steps[0]).expect_code(1).text().starts_with("::error file=projects/shop/templates/deploy.toml"));
-    step(&steps[1]).expect_code(1);
+    pipeline.world.write("projects/shop/templates/deploy.toml", "executor = \"shel\"\n");
+    let annotated = pipeline.step(&steps[0]).expect_code(1);
+    assert!(annotated.text().starts_with("::error file=projects/shop/templates/deploy.toml"));
+    pipeline.step(&steps[1]).expect_code(1);
+}
+
+#[test]
+fn the_pipeline_for_gitlab_shows_mistakes_and_changes_too() {
+    let text = example("ansible-fleet/.gitlab-ci.yml");
+    let script = text.lines().skip_while(|line| line.trim() != "script:").skip(1);
+    let script: Vec<&str> = script.map_while(|line| line.strip_prefix("    - ")).collect();
+    assert_eq!(script.len(), 5, "{script:?}");
+    let pipeline = Pipeline::new();
+    assert!(pipeline.step(&script.join("\n")).expect_code(0).text().ends_with("no changes\n"));
+    pipeline.world.template("deploy", "timeout = \"1h\"", "echo one");
+    let told = pipeline.step(&script.join("\n")).expect_code(0);
+    assert!(told.text().contains("~ timeout: \"30m\" -> \"1h\""), "{}", told.text());
+    pipeline.world.write("projects/shop/templates/deploy.toml", "executor = \"shel\"\n");
+    let refused = pipeline.step(&script.join("\n")).expect_code(1);
+    assert!(refused.stderr.contains("projects/shop/templates/deploy.toml:1:12"), "{}", refused.stderr);
 }
