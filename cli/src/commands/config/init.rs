@@ -41,7 +41,9 @@ pub(crate) fn run(directory: &Path, printer: &Printer) -> Result<ExitCode, CliEr
         let schema = serde_json::to_string_pretty(&kind.json_schema()).map_err(CliError::failed)?;
         write_new(directory, &format!("{SCHEMAS}/{}.json", kind.name), &format!("{schema}\n"))?;
     }
-    printer.done(&format!("a tree of {} files is in {}", SKELETON.len(), directory.display()));
+    // As `config check` counts: the README is beside the tree.
+    let files = SKELETON.iter().filter(|(path, _)| path.ends_with(".toml")).count();
+    printer.done(&format!("a tree of {files} files is in {}", directory.display()));
     printer.hint(&format!("check it with `forge config check {}`, and commit it", directory.display()));
     Ok(ExitCode::SUCCESS)
 }
