@@ -7,6 +7,7 @@ mod ansible_core;
 mod arrows;
 mod bench;
 mod cancel;
+mod chaos;
 mod client;
 mod config;
 mod config_diff;

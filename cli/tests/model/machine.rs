@@ -512,7 +512,7 @@ impl Machine {
             _ => job.runner_grace_ms,
         };
         let terms = Terms { timeout_ms: job.timeout_ms, runner_grace_ms, on_runner_lost };
-        let outcome = if self.random.chance(70) { AttemptOutcome::Succeeded } else { AttemptOutcome::Failed };
+        let outcome = if self.random.between(0, 99) < 70 { AttemptOutcome::Succeeded } else { AttemptOutcome::Failed };
         let running = Running {
             terms,
             contact: Contact { started_ms: now_ms, heard_ms: now_ms, leased_ms: leased_ms.max(process.leased_ms) },

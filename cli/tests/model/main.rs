@@ -7,6 +7,7 @@
 mod daemon;
 mod machine;
 mod message;
+#[path = "../it/harness/random.rs"]
 mod random;
 mod world;
 

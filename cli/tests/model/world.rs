@@ -140,6 +140,11 @@ impl World {
         self.events.push(Reverse((self.daemon.now_ms() + delay_ms, self.sequence)));
     }
 
+    /// True in so many of a hundred cases.
+    fn chance(&mut self, percent: u64) -> bool {
+        self.random.between(0, 99) < percent
+    }
+
     fn note(&mut self, words: String) {
         let now_ms = self.daemon.now_ms();
         if self.trace.len() >= TRACE_EVENTS_MAX {
@@ -273,7 +278,7 @@ impl World {
         }
         let delay_ms = self.random.between(1_000, 20_000);
         self.after(delay_ms, Event::People);
-        if self.random.chance(75) {
+        if self.chance(75) {
             let template = self.random.pick(&TEMPLATES).copied().unwrap_or("once");
             if let Some(number) = self.daemon.create(template).await {
                 self.note(format!("task {number} of {template} is made"));
@@ -300,10 +305,10 @@ impl World {
         self.tally.troubles += 1;
         let index = usize::try_from(self.random.between(0, RUNNERS as u64 - 1)).unwrap_or_default();
         // Mostly short; sometimes longer than any grace.
-        let lasts_ms = if self.random.chance(70) { self.random.between(500, 15_000) } else { 90_000 };
+        let lasts_ms = if self.chance(70) { self.random.between(500, 15_000) } else { 90_000 };
         match self.random.between(0, 8) {
             0 | 1 => {
-                let power = self.random.chance(50);
+                let power = self.chance(50);
                 self.note(format!("the daemon is killed{}", if power { ", and its machine loses power" } else { "" }));
                 for (sender, ticket) in self.daemon.kill().await {
                     self.answer(sender, ticket, Answer::Claim(Err(Failed::Unreachable)));
@@ -343,7 +348,7 @@ impl World {
                 }
                 self.after(lasts_ms, Event::Heal(index));
             }
-            7 if self.random.chance(50) => {
+            7 if self.chance(50) => {
                 self.note("r0 is disabled".to_owned());
                 self.daemon.set_enabled(false);
                 self.after(lasts_ms, Event::Enable);
@@ -377,7 +382,7 @@ impl World {
     /// The daemon hears that a process is gone: its connections close.
     async fn gone(&mut self, index: usize) {
         let incarnation = self.machines.get(index).map_or(0, |machine| machine.incarnation);
-        if self.random.chance(80) {
+        if self.chance(80) {
             self.daemon.hang_up(Sender { machine: index, incarnation }).await;
         }
     }
@@ -405,14 +410,14 @@ impl World {
         let Some(machine) = self.machines.get(index) else { return };
         let sender = Sender { machine: index, incarnation: machine.incarnation };
         let (is_cut, in_trouble) = (machine.is_cut, self.daemon.now_ms() <= TROUBLE_MS);
-        let lost = is_cut || (in_trouble && self.random.chance(5));
+        let lost = is_cut || (in_trouble && self.chance(5));
         if lost {
             let wait_ms = self.random.between(1_000, 20_000);
             self.after(wait_ms, Event::Answered(sender, ticket, request.unanswered()));
             return;
         }
         let delay_ms = self.delay(in_trouble);
-        if in_trouble && self.random.chance(3) {
+        if in_trouble && self.chance(3) {
             let again_ms = self.delay(in_trouble);
             self.after(again_ms, Event::Arrive(sender, ticket, request.clone()));
         }
@@ -422,7 +427,7 @@ impl World {
     fn answer(&mut self, sender: Sender, ticket: u64, answer: Answer) {
         let in_trouble = self.daemon.now_ms() <= TROUBLE_MS;
         let delay_ms = self.delay(in_trouble);
-        if in_trouble && self.random.chance(3) {
+        if in_trouble && self.chance(3) {
             // Lost on its way back: its runner hears nothing and gives up.
             let wait_ms = self.random.between(1_000, 60_000);
             let nothing = answer.lost();
@@ -433,11 +438,7 @@ impl World {
     }
 
     fn delay(&mut self, in_trouble: bool) -> u64 {
-        if in_trouble && self.random.chance(3) {
-            self.random.between(1_000, 90_000)
-        } else {
-            self.random.between(1, 80)
-        }
+        if in_trouble && self.chance(3) { self.random.between(1_000, 90_000) } else { self.random.between(1, 80) }
     }
 
     /// A job's process begins: may it?

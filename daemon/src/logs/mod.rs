@@ -212,6 +212,13 @@ impl Logs {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
+    /// Closes what was opened again, as for a runner that wants to know what is on disk: all that nobody holds, that has nothing to
+    /// bring to disk, and whose attempt `is_over`.
+    pub(crate) fn close_idle(&self, is_over: impl Fn(AttemptId) -> bool) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.retain(|id, file| Arc::strong_count(file) > 1 || file.is_dirty() || !is_over(*id));
+    }
+
     fn new_file(&self, id: AttemptId) -> LogFile {
         LogFile::new(self.path(id), self.limits.attempt_bytes_max)
     }

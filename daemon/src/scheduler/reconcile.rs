@@ -175,6 +175,7 @@ impl Reconciler {
     /// Forgets what is beyond retention, and runners that are gone for good.
     async fn tidy(&self, now: Timestamp, all_could_return: bool) -> Result<Tidied, StoreError> {
         let mut tidied = Tidied::Whole;
+        self.logs.close_idle(|id| self.scheduler.live_attempt(id).is_none());
         let applied = self.scheduler.applied();
         for (project, template) in self.store.templates_with_history().await? {
             // A project or a template that left the tree keeps its history.

@@ -2,12 +2,43 @@
 
 use forge_api::{AttemptOutcome, ContentRange, RunnerStatus, Secret, TaskState};
 use forge_config::meant::Retention;
-use forge_daemon::core::CoreError;
+use forge_daemon::core::{AttemptAccess, CoreError};
 
 use super::harness::{Daemon, START, TestRunner, result, tree, tree_with, trigger};
 
 /// More than one transaction of the housekeeping forgets, twice.
 const MANY: usize = 1_100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_asked_about_is_closed_again_and_one_that_grows_is_not() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let mut begun = Vec::new();
+    for _ in 0..2 {
+        daemon.create("many").await;
+        let access = runner.begin(&daemon.core).await;
+        let range = ContentRange::of(0, 3).expect("a range");
+        daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("taken");
+        begun.push(access);
+    }
+    let is_open = |access: &AttemptAccess| {
+        let name = format!("{}.log", access.attempt());
+        let open = std::fs::read_dir("/proc/self/fd").expect("listed").flatten();
+        let mut open = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        open.any(|path| path.starts_with(daemon.folder.path()) && path.ends_with(&name))
+    };
+    daemon.core.finish_attempt(&begun[0], result(AttemptOutcome::Succeeded, b"abc")).await.expect("counts");
+    assert!(!is_open(&begun[0]) && is_open(&begun[1]));
+    // Its runner wants to know how much of it is on disk.
+    let range = ContentRange::of(2, 1).expect("a range");
+    daemon.core.append_log(&begun[0], range, b"c".to_vec().into()).await.expect("the same once more");
+    assert!(is_open(&begun[0]));
+    daemon.time.advance_ms(61_000);
+    while is_open(&begun[0]) {
+        tokio::task::yield_now().await;
+    }
+    assert!(is_open(&begun[1]), "its attempt goes on");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn history_beyond_retention_goes_in_one_round_and_its_logs_with_it() {

@@ -3,10 +3,14 @@
 
 mod process;
 mod programs;
+mod proxy;
+mod random;
 mod world;
 
 pub(crate) use process::{Finished, Process};
 pub(crate) use programs::{SSHD, need};
+pub(crate) use proxy::Proxy;
+pub(crate) use random::Random;
 pub(crate) use world::{Daemon, World, utf8};
 
 use std::time::{Duration, Instant};

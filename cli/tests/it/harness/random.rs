@@ -22,11 +22,6 @@ impl Random {
         low + self.next() % (high - low + 1)
     }
 
-    /// True in so many of a hundred cases.
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-
     /// One of them; `None` of nothing.
     pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         let length = u64::try_from(of.len()).ok().filter(|length| *length > 0)?;

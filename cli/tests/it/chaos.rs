@@ -1,0 +1,215 @@
+//! Everything dies, again and again, with a bad network between: afterwards every task has ended, no log byte is missing or
+//! doubled, no process and no descriptor is left.
+//!
+//! `FORGE_CHAOS_TASKS`, `FORGE_CHAOS_KILLS` and `FORGE_CHAOS_SEED` make it longer or another one; a failure says its seed.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::harness::{Daemon, Proxy, Random, World, free_port, wait_for};
+
+/// The runners.
+const RUNNERS: [&str; 3] = ["ny-1", "ny-2", "ny-3"];
+
+/// The states in which a task has ended.
+const ENDS: [&str; 7] = ["succeeded", "failed", "canceled", "timed_out", "lost", "expired", "skipped"];
+
+/// A descriptor more or less is a connection under way; a leak is one for each task or kill.
+const DESCRIPTORS_MORE_MAX: u32 = 24;
+
+fn number(variable: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(variable) else { return default };
+    text.parse().unwrap_or_else(|error| panic!("{variable} = {text:?}: {error}"))
+}
+
+/// Processes by what `is_one` says of their folder in /proc.
+fn processes(is_one: impl Fn(&std::path::Path) -> bool) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("listed").flatten();
+    let numbered = entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+    numbered.filter(|(_, path)| is_one(path)).map(|(pid, _)| pid).collect()
+}
+
+/// Supervisors of this world's runners: they work in their attempt's folder.
+fn supervisors(world: &World) -> Vec<u32> {
+    let attempts: Vec<PathBuf> = RUNNERS.iter().map(|name| world.path(name).join("tmp")).collect();
+    processes(|proc| {
+        let Ok(folder) = std::fs::read_link(proc.join("cwd")) else { return false };
+        let is_forge = std::fs::read_link(proc.join("exe")).is_ok_and(|exe| exe.ends_with("forge"));
+        is_forge && attempts.iter().any(|attempts| folder.starts_with(attempts))
+    })
+}
+
+/// Processes of this world's jobs.
+fn jobs(world: &World) -> Vec<u32> {
+    let mark = format!("FORGE_WORKSPACE={}", world.path("").display());
+    processes(|proc| {
+        let environment = std::fs::read(proc.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes()))
+    })
+}
+
+/// How many descriptors a process has, without logs that were asked about a moment ago: those are closed within a minute.
+fn descriptors(pid: u32) -> u32 {
+    open_files(pid).iter().filter(|(target, _)| !target.ends_with(".log")).map(|(_, count)| count).sum()
+}
+
+/// What its descriptors are, and how many of each.
+fn open_files(pid: u32) -> BTreeMap<String, u32> {
+    let mut open: BTreeMap<String, u32> = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default().to_string_lossy().into_owned();
+        let kind = target.split(":[").next().unwrap_or_default().to_owned();
+        *open.entry(kind).or_default() += 1;
+    }
+    open
+}
+
+/// Prints numbered lines, and tells of another process of the same task that runs at the same time.
+fn script(world: &World) -> String {
+    let folder = world.path("at-work");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    format!(
+        "cd {folder}\n\
+         for other in $FORGE_TASK.*; do\n\
+         \x20 pid=${{other##*.}}\n\
+         \x20 if [ -e \"$other\" ] && tr '\\0' '\\n' 2>/dev/null < /proc/$pid/environ | grep -qx FORGE_TASK=$FORGE_TASK; then\n\
+         \x20   echo \"task $FORGE_TASK: $$ beside $pid\" >> twice\n\
+         \x20 fi\n\
+         done\n\
+         : > $FORGE_TASK.$$\n\
+         for i in $(seq 1 60); do echo \"line $i\"; sleep 0.01; done\n\
+         rm -f $FORGE_TASK.$$; echo last",
+        folder = folder.display()
+    )
+}
+
+/// The lines of a log are the script's, each once and in order; a log that was cut short is so at its end.
+fn check_log(state: &str, log: &[u8]) -> Result<(), String> {
+    let text = String::from_utf8_lossy(log);
+    let own = text.lines().filter(|line| !line.starts_with("[forge] "));
+    let lines: Vec<&str> = own.collect();
+    let expected: Vec<String> = (1..=60).map(|i| format!("line {i}")).chain(["last".to_owned()]).collect();
+    let is_whole = lines.len() == expected.len();
+    let (last, before) = match lines.split_last() {
+        Some((last, before)) => (*last, before),
+        None => ("", &[][..]),
+    };
+    // A process that is killed may leave half a line.
+    let fits = before.iter().zip(&expected).all(|(line, expected)| line == expected)
+        && expected.get(before.len()).is_some_and(|expected| expected.starts_with(last));
+    if fits && (is_whole || state != "succeeded") { Ok(()) } else { Err(format!("{state}: {text}")) }
+}
+
+#[test]
+fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
+    let seed = number("FORGE_CHAOS_SEED", 20_261_121);
+    let (tasks, kills) = (number("FORGE_CHAOS_TASKS", 60), number("FORGE_CHAOS_KILLS", 15));
+    let mut random = Random::new(seed);
+    let world = World::new();
+    let script = script(&world);
+    let rest = "runner_grace = \"10s\"\ntimeout = \"60s\"\nqueue_timeout = \"1h\"\nconcurrency = \"parallel\"";
+    world.template("once", rest, &script);
+    world.template(
+        "again",
+        &format!("{rest}\non_runner_lost = \"retry\"\nretry = {{ attempts = 1, delay = \"1s\" }}"),
+        &script,
+    );
+    let port = free_port();
+    world.daemon_settings_on(port);
+    let mut daemon = world.daemon();
+    let proxy = Proxy::start(port, random.next());
+    let through = Daemon {
+        api: format!("https://127.0.0.1:{}", proxy.port()),
+        ca_file: daemon.ca_file.clone(),
+        process: crate::harness::Process::start(std::process::Command::new("true"), &world.path("out"), "nothing"),
+    };
+    let mut runners: BTreeMap<&str, _> = BTreeMap::new();
+    for name in RUNNERS {
+        let settings = world.runner_settings(&daemon, name, "max_parallel_tasks = 4");
+        world.register(&settings).expect_code(0);
+        world.runner_settings(&through, name, "max_parallel_tasks = 4");
+        runners.insert(name, world.start_runner(name));
+    }
+    for name in RUNNERS {
+        world.wait_runner(&daemon, name, "online");
+    }
+    let before = descriptors(daemon.process.pid());
+
+    let mut numbers = Vec::new();
+    let mut killed: BTreeMap<&str, u32> = BTreeMap::new();
+    for round in 0..kills {
+        let due = tasks * (round + 1) / kills;
+        while (numbers.len() as u64) < due {
+            let template = if random.between(0, 1) == 0 { "once" } else { "again" };
+            numbers.push(world.start_task(&daemon, template));
+        }
+        std::thread::sleep(Duration::from_millis(random.between(50, 500)));
+        let what = match random.between(0, 3) {
+            0 => {
+                daemon.process.kill_hard();
+                daemon = world.daemon();
+                "daemon"
+            }
+            1 => {
+                let name = *random.pick(&RUNNERS).expect("some");
+                runners.get_mut(name).expect("known").process.kill_hard();
+                std::thread::sleep(Duration::from_millis(random.between(0, 1_500)));
+                runners.insert(name, world.start_runner(name));
+                "runner"
+            }
+            _ => {
+                let living = supervisors(&world);
+                let Some(pid) = random.pick(&living) else { continue };
+                let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).expect("a pid")).expect("a pid");
+                // It may have ended by itself just now.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                "supervisor"
+            }
+        };
+        *killed.entry(what).or_default() += 1;
+    }
+    proxy.calm_down();
+
+    let mut states: BTreeMap<String, u32> = BTreeMap::new();
+    for task in &numbers {
+        let ended = wait_for(&format!("task {task} ends (seed {seed})"), || {
+            let task = world.task(&daemon, *task);
+            ENDS.contains(&task["state"].as_str()?).then_some(task)
+        });
+        let state = ended["state"].as_str().expect("a state").to_owned();
+        *states.entry(state).or_default() += 1;
+    }
+    wait_for(&format!("no process of a job or a supervisor is left (seed {seed})"), || {
+        (jobs(&world).is_empty() && supervisors(&world).is_empty()).then_some(())
+    });
+    let spooled = |name: &&str| {
+        let entries = std::fs::read_dir(world.path(name).join("tmp/attempts")).expect("listed").flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().contains('-')).count()
+    };
+    wait_for(&format!("everything is handed in (seed {seed})"), || {
+        (RUNNERS.iter().map(spooled).sum::<usize>() == 0).then_some(())
+    });
+    for task in &numbers {
+        let shown = world.task(&daemon, *task);
+        let state = shown["state"].as_str().expect("a state");
+        let log = world.log(&daemon, *task);
+        assert_eq!(shown["log_bytes"].as_u64(), Some(log.len() as u64), "seed {seed}: {shown}");
+        check_log(state, &log).unwrap_or_else(|words| panic!("seed {seed}: task {task}: {words}\n{shown}"));
+    }
+    let twice = std::fs::read_to_string(world.path("at-work/twice")).unwrap_or_default();
+    assert_eq!(twice, "", "seed {seed}: a task ran twice at a time");
+    let pid = daemon.process.pid();
+    wait_for(&format!("the daemon has the descriptors that it had (seed {seed}): {:#?}", open_files(pid)), || {
+        (descriptors(pid) <= before + DESCRIPTORS_MORE_MAX).then_some(())
+    });
+    assert!(states.contains_key("succeeded"), "seed {seed}: {states:?}");
+    assert!(proxy.faults() > 0, "seed {seed}: the network was never bad");
+    let faults = proxy.faults();
+    let said = writeln!(
+        std::io::stdout(),
+        "seed {seed}: {tasks} tasks {states:?}, killed {killed:?}, {faults} network faults"
+    );
+    said.expect("stdout is there");
+}
