@@ -67,7 +67,7 @@ impl CheckReport {
 /// # Errors
 /// The plugin host does not start.
 pub fn check_folder(folder: &Path, settings: Option<&DaemonSettings>) -> Result<CheckReport, HostError> {
-    let catalog = Catalog::new(Host::new(HostOptions { cache_dir: None })?);
+    let catalog = Catalog::new(Host::new(HostOptions::default())?);
     let options = settings.map(|settings| check_options(&settings.secrets)).unwrap_or_default();
     let begun = Instant::now();
     let read = read_once(folder);

@@ -163,7 +163,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
 
     let plugin_dir = plan.data_dir.join("plugins");
     files::make_private_folder(&plugin_dir)?;
-    let host = Host::new(HostOptions { cache_dir: Some(plugin_dir.join("compiled")) })?;
+    let host = Host::new(HostOptions { cache_dir: Some(plugin_dir.join("compiled")), ..HostOptions::default() })?;
     let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
     let options = ApplyOptions {
         data_dir: plan.data_dir.clone(),

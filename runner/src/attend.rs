@@ -11,11 +11,12 @@ use forge_api::{AttemptOutcome, AttemptResult};
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::job::Context;
+use crate::launch::LastWords;
 use crate::session::EndWhy;
 use crate::spool::{self, Record};
 use crate::state::boottime_ms;
@@ -23,12 +24,6 @@ use crate::upload::Available;
 use crate::warden::alive_interval_ms;
 use crate::wire::{self, FromSupervisor, LINE_BYTES_MAX, Order, ToSupervisor};
 use crate::{files, orphans, process, procfs};
-
-/// How much of a dead supervisor's last words is shown, in bytes.
-const LAST_WORDS_BYTES_MAX: usize = 512;
-
-/// Where a supervisor's own errors go, inside the attempt's folder.
-pub(crate) const LAST_WORDS: &str = "supervisor.err";
 
 /// How long to wait before looking again at a supervisor that cannot be talked with.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -68,12 +63,20 @@ struct Given {
     overdue_at: Instant,
 }
 
+/// The way to a supervisor, as far as there is one.
+#[derive(Default)]
+pub(crate) struct Line {
+    pub(crate) stream: Option<UnixStream>,
+    /// What it says when it dies; only the runner that started it has it.
+    pub(crate) words: Option<LastWords>,
+}
+
 /// Passes orders on until there is a result, and makes it available. `early` is how an attempt ended that no supervisor had.
 pub(crate) async fn attend(
     context: &Context,
     folder: &Path,
     record: &Record,
-    mut stream: Option<UnixStream>,
+    line: &mut Line,
     early: Option<Order>,
     mut inboxes: Inboxes<'_>,
     available: &watch::Sender<Available>,
@@ -81,9 +84,12 @@ pub(crate) async fn attend(
     let stop_grace_ms = context.settings.stop_grace_ms;
     let patience = Duration::from_millis(stop_grace_ms) + OBEY_MARGIN;
     let mut given = early.map(|order| Given { order, overdue_at: Instant::now() + patience });
+    // Only who started it talks with it from the beginning.
+    let mut has_brief = line.words.is_some();
     let result = loop {
-        if let Some(stream) = stream.take() {
-            talk(context, record, stream, &mut given, patience, &mut inboxes, available).await;
+        if let Some(stream) = &mut line.stream {
+            talk(context, record, (stream, has_brief), &mut given, patience, &mut inboxes, available).await;
+            has_brief = false;
         }
         if given.as_ref().is_some_and(|given| Instant::now() >= given.overdue_at)
             && let Some(handle) = procfs::open_same(record.supervisor_pid, record.supervisor_start_ticks)
@@ -91,14 +97,17 @@ pub(crate) async fn attend(
             tracing::error!(attempt = %record.attempt, "the supervisor does not end its job: killing it");
             process::signal(&handle, Signal::KILL);
         }
-        // In this order: a supervisor leaves its result before it dies.
-        let is_alive = record.is_alive();
-        match spool::read_result(folder) {
+        // Most often it is there; else in this order, since a supervisor leaves its result before it dies.
+        let (is_alive, found) = match spool::read_result(folder, record.attempt) {
+            Ok(Some(result)) => break result,
+            _ => (record.is_alive(), spool::read_result(folder, record.attempt)),
+        };
+        match found {
             Ok(Some(result)) => break result,
             Ok(None) if is_alive => {}
             Err(error) if is_alive => tracing::warn!(attempt = %record.attempt, %error, "the result cannot be read"),
             Ok(None) => {
-                let died = || format!("its supervisor died without a result{}", last_words(folder));
+                let died = || format!("its supervisor died without a result{}", words_of(line));
                 let unexplained = || Order { outcome: AttemptOutcome::Failed, reason: died() };
                 break bury(folder, record, given.map_or_else(unexplained, |given| given.order), stop_grace_ms).await;
             }
@@ -114,7 +123,7 @@ pub(crate) async fn attend(
             }
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
-        stream = UnixStream::connect(folder.join(spool::CONTROL)).await.ok();
+        line.stream = UnixStream::connect(folder.join(spool::CONTROL)).await.ok();
     };
     available.send_modify(|now| {
         now.log_length = result.log_length;
@@ -122,22 +131,32 @@ pub(crate) async fn attend(
     });
 }
 
-/// Talks with the supervisor until it has ended, the connection breaks or an order is overdue.
+fn words_of(line: &Line) -> String {
+    line.words.as_ref().map(LastWords::read).unwrap_or_default()
+}
+
+/// Talks with the supervisor until it has ended, the connection breaks or an order is overdue. A supervisor that just got its
+/// brief over the connection knows all that there is to say.
 async fn talk(
     context: &Context,
     record: &Record,
-    stream: UnixStream,
+    (stream, has_brief): (&mut UnixStream, bool),
     given: &mut Option<Given>,
     patience: Duration,
     inboxes: &mut Inboxes<'_>,
     available: &watch::Sender<Available>,
 ) {
-    let (reader, mut writer) = stream.into_split();
+    let (reader, mut writer) = stream.split();
     let listen = listen(reader, available);
     tokio::pin!(listen);
     let mut leases = context.leased_ms.clone();
-    leases.mark_changed();
-    let mut alive = tokio::time::interval(Duration::from_millis(alive_interval_ms(record.runner_grace_ms)));
+    if has_brief {
+        leases.mark_unchanged();
+    } else {
+        leases.mark_changed();
+    }
+    let interval = Duration::from_millis(alive_interval_ms(record.runner_grace_ms));
+    let mut alive = tokio::time::interval_at(Instant::now() + interval, interval);
     alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // An order that an earlier connection may have lost is given again; the first one counts.
     let mut message = given.as_ref().map(|given| ToSupervisor::Cancel(given.order.clone()));
@@ -186,7 +205,7 @@ async fn bury(folder: &Path, record: &Record, order: Order, stop_grace_ms: u64) 
     if let Err(error) = files::remove(&record.private) {
         tracing::warn!(attempt = %record.attempt, %error, "secret files cannot be removed");
     }
-    spool::result_without_supervisor(folder, outcome, &reason).unwrap_or_else(|error| {
+    spool::result_without_supervisor(folder, record.attempt, outcome, &reason).unwrap_or_else(|error| {
         tracing::error!(attempt = %record.attempt, %error, "the spool cannot be written");
         AttemptResult {
             outcome,
@@ -200,17 +219,8 @@ async fn bury(folder: &Path, record: &Record, order: Order, stop_grace_ms: u64) 
     })
 }
 
-/// What a dead supervisor wrote at last, to be appended to a reason.
-pub(crate) fn last_words(folder: &Path) -> String {
-    let bytes = std::fs::read(folder.join(LAST_WORDS)).unwrap_or_default();
-    let from = bytes.len().saturating_sub(LAST_WORDS_BYTES_MAX);
-    let text = String::from_utf8_lossy(bytes.get(from..).unwrap_or_default());
-    let text = text.trim();
-    if text.is_empty() { String::new() } else { format!(": {text}") }
-}
-
 /// False when the supervisor does not hear.
-async fn send(writer: &mut OwnedWriteHalf, message: &ToSupervisor) -> bool {
+async fn send(writer: &mut WriteHalf<'_>, message: &ToSupervisor) -> bool {
     let sent = async { writer.write_all(&wire::line(message)?).await };
     match tokio::time::timeout(SEND_TIMEOUT, sent).await {
         Ok(Ok(())) => true,
@@ -226,7 +236,7 @@ async fn send(writer: &mut OwnedWriteHalf, message: &ToSupervisor) -> bool {
 }
 
 /// Hears what the supervisor says until it is done or gone.
-async fn listen(reader: OwnedReadHalf, available: &watch::Sender<Available>) {
+async fn listen(reader: ReadHalf<'_>, available: &watch::Sender<Available>) {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use crate::backoff::Backoff;
 use crate::client::CallError;
 use crate::job::Context;
-use crate::launch::Newborn;
+use crate::launch::{LastWords, Newborn};
 use crate::spool::{self, Record};
 use crate::state::boottime_ms;
 use crate::user::JobUser;
@@ -68,6 +68,7 @@ pub(crate) enum BeginError {
 pub(crate) struct Supervisor {
     pub(crate) stream: UnixStream,
     pub(crate) record: Record,
+    pub(crate) words: LastWords,
 }
 
 /// The daemon's word on an attempt that starts.
@@ -87,13 +88,27 @@ pub(crate) async fn begin(
     user: Option<&JobUser>,
     folder: &Path,
 ) -> Result<(Started, Supervisor), BeginError> {
-    files::remove(folder).and_then(|()| files::make_private_folder(folder)).map_err(BeginError::Spool)?;
+    make_folders(context, job, user, folder).map_err(BeginError::Spool)?;
     let (started, plugin, supervisor) =
         tokio::join!(start(context, job), ensure_plugin(context, job), start_supervisor(context, job, user, folder));
     match started {
         Started::Live(_) => plugin.and_then(|()| Ok((started, supervisor?))),
         Started::Canceled | Started::Gone => Ok((started, supervisor?)),
     }
+}
+
+/// Makes the attempt's folder, and its workspace where one lies ready; else the supervisor makes that.
+fn make_folders(context: &Context, job: &Job, user: Option<&JobUser>, folder: &Path) -> io::Result<()> {
+    files::remove(folder)?;
+    if !context.shelf.take_spool(folder) {
+        files::make_private_folder(folder)?;
+    }
+    if user.is_none() {
+        let workspace = context.settings.workspaces().join(job.attempt.to_string());
+        files::remove(&workspace)?;
+        context.shelf.take_workspace(&workspace);
+    }
+    Ok(())
 }
 
 /// Says that the attempt starts, until the daemon answers.
@@ -130,7 +145,7 @@ async fn ensure_plugin(context: &Context, job: &Job) -> Result<(), BeginError> {
     let failed = |reason: String| BeginError::Plugin { name: job.plugin.name.clone(), reason };
     // Made for this and dropped again: a plugin is new seldom, and an engine that has compiled holds memory.
     let blocking = |work: HostWork| {
-        let options = HostOptions { cache_dir: Some(context.settings.plugin_cache()) };
+        let options = HostOptions { cache_dir: Some(context.settings.plugin_cache()), ..HostOptions::default() };
         let work = move || work(&Host::new(options).map_err(|error| error.to_string())?);
         async move { tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())? }
     };
@@ -188,12 +203,12 @@ async fn start_supervisor(
     folder: &Path,
 ) -> Result<Supervisor, BeginError> {
     let launcher = &context.launcher;
-    let Newborn { stream, pid, start_ticks } = launcher
+    let Newborn { stream, pid, start_ticks, words } = launcher
         .launch(folder, &job.plugin.sha256)
         .await
         .map_err(|error| BeginError::Supervisor { program: launcher.program(), error })?;
     orphans::know_supervisor(pid, start_ticks);
-    Ok(Supervisor { stream, record: record_of(context, job, user, pid, start_ticks) })
+    Ok(Supervisor { stream, record: record_of(context, job, user, pid, start_ticks), words })
 }
 
 pub(crate) fn record_of(context: &Context, job: &Job, user: Option<&JobUser>, pid: i32, start_ticks: u64) -> Record {

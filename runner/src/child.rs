@@ -136,7 +136,10 @@ impl ChildProcess for Child {
             // What a guest reads is masked as the log is, so it cannot pass a secret on: as a stream, since a read may
             // end in the middle of one.
             let mut masked = Vec::new();
-            let event = match self.inbox.recv() {
+            self.ground.guest.pauses();
+            let received = self.inbox.recv();
+            self.ground.guest.computes(&self.ground.bell);
+            let event = match received {
                 Ok(Event::Stdout(bytes)) => {
                     self.stdout.push(&bytes, &mut masked);
                     Event::Stdout(masked)
@@ -183,16 +186,20 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::bell::Bell;
+    use crate::guest::Guest;
     use crate::log::Log;
     use crate::process::Processes;
     use crate::state::Shared;
     use crate::warden::Contact;
 
     fn child(folder: &Path, script: &str) -> Child {
-        let shared = Arc::new(Shared::new(Contact { started_ms: 0, heard_ms: 0, leased_ms: 0 }));
+        let bell = Arc::new(Bell::new().expect("a bell"));
+        let contact = Contact { started_ms: 0, heard_ms: 0, leased_ms: 0 };
+        let shared = Arc::new(Shared::new(contact, Arc::clone(&bell)));
         let log = Log::create(&folder.join("log"), &["a-very-secret-word"], Arc::clone(&shared)).expect("a log");
-        let processes = Arc::new(Processes::default());
-        let ground = Arc::new(Ground { log: Arc::new(log), processes, shared, stop_grace_ms: 100 });
+        let (log, processes, guest) = (Arc::new(log), Processes::default(), Guest::new());
+        let ground = Arc::new(Ground { log, processes, shared, bell, guest, stop_grace_ms: 100 });
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
         let ((stdout_reader, stdout), (stderr_reader, stderr)) = (pipe(), pipe());
         let start = Start {

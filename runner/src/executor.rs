@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +13,13 @@ use std::time::Duration;
 use forge_api::{AttemptOutcome, Job};
 use forge_plugin_host::{
     CapabilityError, ChildProcess, Command, Done, ExecuteError, ExecuteRequest, Exit, Finished, Grants, Host,
-    HostOptions, Level, Limits, Outcome, Services,
+    HostOptions, Level, Limits, Outcome, Services, Ticks,
 };
 use serde_json::{Value, json};
 
+use crate::bell::Bell;
 use crate::child::Child;
+use crate::guest::Guest;
 use crate::health;
 use crate::log::Log;
 use crate::process::{self, Processes, Running, Scope, Start};
@@ -50,8 +53,10 @@ impl Verdict {
 /// What all of a job's processes share.
 pub(crate) struct Ground {
     pub(crate) log: Arc<Log>,
-    pub(crate) processes: Arc<Processes>,
+    pub(crate) processes: Processes,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) guest: Guest,
     pub(crate) stop_grace_ms: u64,
 }
 
@@ -59,7 +64,7 @@ pub(crate) struct Ground {
 pub(crate) fn execute(brief: &Brief, host: Option<Host>, prepared: &Prepared, ground: &Arc<Ground>) -> Verdict {
     let job = &brief.job;
     let plugin_name = &job.plugin.name;
-    let host = match host.map_or_else(|| Host::new(HostOptions { cache_dir: Some(brief.plugin_cache.clone()) }), Ok) {
+    let host = match host.map_or_else(|| Host::new(host_options(&brief.plugin_cache)), Ok) {
         Ok(host) => host,
         Err(error) => return Verdict::failed(format!("the plugin host does not start: {error}")),
     };
@@ -72,6 +77,7 @@ pub(crate) fn execute(brief: &Brief, host: Option<Host>, prepared: &Prepared, gr
         }
         Err(error) => return Verdict::failed(format!("the plugin {plugin_name} cannot be loaded: {error}")),
     };
+    ground.guest.is_in(&host);
     let state = ground.shared.now();
     let request = ExecuteRequest {
         job: guest_job(job, prepared, state.contact),
@@ -82,7 +88,15 @@ pub(crate) fn execute(brief: &Brief, host: Option<Host>, prepared: &Prepared, gr
     };
     let services =
         JobServices { ground: Arc::clone(ground), environment: environment(brief, prepared), user: brief.user.clone() };
-    judge(plugin.execute(request, Box::new(services)))
+    ground.guest.computes(&ground.bell);
+    let ended = plugin.execute(request, Box::new(services));
+    ground.guest.pauses();
+    judge(ended)
+}
+
+/// A host whose engine the attendant makes look up.
+pub(crate) fn host_options(plugin_cache: &Path) -> HostOptions {
+    HostOptions { cache_dir: Some(plugin_cache.to_owned()), ticks: Ticks::Embedder }
 }
 
 fn judge(ended: Result<Done, ExecuteError>) -> Verdict {
@@ -220,6 +234,34 @@ impl JobServices {
             user: self.user.clone(),
         })
     }
+
+    /// Runs a process to its end, while the guest waits.
+    fn run_waiting(&self, command: &Command) -> Result<Finished, CapabilityError> {
+        let ground = &self.ground;
+        let writer = || ground.log.writer().map_err(|error| io_failed(&error));
+        let start = self.start(command, Output { stdout: writer()?, stderr: writer()? })?;
+        ground.log.mark();
+        let kills_before = health::oom_kills();
+        let mut running = ground
+            .processes
+            .start(start)
+            .map_err(|error| CapabilityError::Io(format!("{} cannot be started: {error}", command.program)))?;
+        let exit = ground.wait(&mut running, command.timeout_ms)?;
+        drop(running);
+        if !ground.processes.none_left() {
+            // What it left behind goes on writing.
+            ground.log.start_pump();
+        }
+        ground.log.drain();
+        if ground.shared.is_ending() {
+            return Err(CapabilityError::Canceled);
+        }
+        if let Some(words) = memory_words(exit, kills_before, health::oom_kills()) {
+            ground.log.forge(words);
+        }
+        // One pipe carries both streams so that their order is kept; the tail is of both.
+        Ok(Finished { exit, stdout_tail: ground.log.tail(), stderr_tail: Vec::new() })
+    }
 }
 
 struct Output {
@@ -254,13 +296,27 @@ impl Ground {
     pub(crate) fn wait(&self, running: &mut Running<'_>, timeout_ms: Option<u64>) -> Result<Exit, CapabilityError> {
         if self.shared.is_ending() {
             // The order came while the process started: whoever ends everything may have looked just before.
-            self.processes.end(Scope::Under(running.pid()), self.stop_grace_ms);
+            self.end(Scope::Under(running.pid()));
         }
-        if let Some(status) = running.wait(timeout_ms.map(Duration::from_millis)).map_err(|error| io_failed(&error))? {
+        let timeout = timeout_ms.map(Duration::from_millis);
+        if let Some(status) = running.wait(timeout, &self.log).map_err(|error| io_failed(&error))? {
             return Ok(exit_of(status));
         }
-        self.processes.end(Scope::Under(running.pid()), self.stop_grace_ms);
+        self.end(Scope::Under(running.pid()));
         Ok(Exit::TimedOut)
+    }
+
+    /// Ends everything of the job; answers what cannot be ended.
+    pub(crate) fn end_all(&self) -> Vec<i32> {
+        self.end(Scope::All)
+    }
+
+    fn end(&self, scope: Scope) -> Vec<i32> {
+        if !self.processes.none_left() {
+            // A process that is told to end may have much to say first, and nobody else may be reading.
+            self.log.start_pump();
+        }
+        self.processes.end(scope, self.stop_grace_ms)
     }
 }
 
@@ -287,26 +343,10 @@ impl Services for JobServices {
     }
 
     fn run(&mut self, command: Command) -> Result<Finished, CapabilityError> {
-        let ground = &self.ground;
-        let writer = || ground.log.writer().map_err(|error| io_failed(&error));
-        let start = self.start(&command, Output { stdout: writer()?, stderr: writer()? })?;
-        ground.log.mark();
-        let kills_before = health::oom_kills();
-        let mut running = ground
-            .processes
-            .start(start)
-            .map_err(|error| CapabilityError::Io(format!("{} cannot be started: {error}", command.program)))?;
-        let exit = ground.wait(&mut running, command.timeout_ms)?;
-        drop(running);
-        ground.log.drain();
-        if ground.shared.is_ending() {
-            return Err(CapabilityError::Canceled);
-        }
-        if let Some(words) = memory_words(exit, kills_before, health::oom_kills()) {
-            ground.log.forge(words);
-        }
-        // One pipe carries both streams so that their order is kept; the tail is of both.
-        Ok(Finished { exit, stdout_tail: ground.log.tail(), stderr_tail: Vec::new() })
+        self.ground.guest.pauses();
+        let finished = self.run_waiting(&command);
+        self.ground.guest.computes(&self.ground.bell);
+        finished
     }
 
     fn spawn(&mut self, command: Command) -> Result<Box<dyn ChildProcess>, CapabilityError> {

@@ -88,18 +88,12 @@ pub(crate) fn write_new_private(path: &Path, bytes: &[u8], mode: u32) -> io::Res
 
 /// Puts `bytes` in the place of whatever is at `path`, 0600, wholly or not at all, also over a power cut.
 pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    put_private(path, bytes)?;
-    sync(path)?;
-    sync(crate::settings::folder_of(path))
-}
-
-/// Puts `bytes` in the place of whatever is at `path`, 0600, wholly or not at all for every process of this boot; a power cut may
-/// leave it empty until [`sync`] was called.
-pub(crate) fn put_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = crate::settings::folder_of(path);
     let mut file = tempfile::Builder::new().prefix(".forge-").tempfile_in(folder)?;
     file.write_all(bytes)?;
-    file.persist(path).map(drop).map_err(|error| error.error)
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync(folder)
 }
 
 /// Has a file or folder survive a power cut; one that is not there does not matter.

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use forge_api::Repository;
@@ -54,7 +55,7 @@ pub(crate) struct Git<'a> {
     /// A configuration for ssh.
     pub(crate) ssh_config_path: Option<&'a Path>,
     /// Where git's words go.
-    pub(crate) log: &'a Log,
+    pub(crate) log: &'a Arc<Log>,
     /// Who starts its processes.
     pub(crate) processes: &'a Processes,
     /// Whether the job must end.
@@ -144,6 +145,8 @@ impl Git<'_> {
         let env = self.env(repository, role).map_err(|error| io_error(repository, error))?;
         let step = Step { git: self, repository, program, env };
         let of_branch = repository.branch.as_deref().map(|branch| format!(" ({branch})")).unwrap_or_default();
+        // git is waited for without a look at what it says.
+        self.log.start_pump();
         self.log.forge(&format!("checking out {}{of_branch}", repository.url));
         let commit = step.fetch_and_clone(target)?;
         self.log.forge(&format!("at commit {commit}"));
@@ -317,7 +320,7 @@ impl Step<'_> {
             // The order came between two of git's steps, so nobody has seen this process yet.
             self.git.processes.end(process::Scope::Under(running.pid()), 0);
         }
-        let status = running.wait(None).map_err(failed)?;
+        let status = running.wait(None, self.git.log).map_err(failed)?;
         self.git.log.drain();
         Ok(status.map_or(Err(0), process::code_or_signal))
     }

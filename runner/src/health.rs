@@ -1,11 +1,30 @@
 //! What a runner measures of its machine, for people who look at `forge runners show`. What cannot be measured is 0.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use forge_api::Health;
 
-/// Measures now; `folder` is where workspaces and spool lie.
+/// How long a measurement is good for: a busy runner asks for work hundreds of times a second, and people look once in a while.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+
+/// Measures, or answers what was measured a moment ago; `folder` is where workspaces and spool lie.
 pub(crate) fn measure(folder: &Path) -> Option<Health> {
+    static LAST: Mutex<Option<(Instant, PathBuf, Option<Health>)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, of, health)) = &*last
+        && at.elapsed() < FRESH_FOR
+        && of == folder
+    {
+        return *health;
+    }
+    let health = measure_now(folder);
+    *last = Some((Instant::now(), folder.to_owned(), health));
+    health
+}
+
+fn measure_now(folder: &Path) -> Option<Health> {
     let load = std::fs::read_to_string("/proc/loadavg").ok()?;
     let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
     let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).unwrap_or(0);

@@ -15,13 +15,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-use crate::attend::{self, Inboxes, last_words};
+use crate::attend::{self, Inboxes, Line};
 use crate::begin::{Started, Supervisor, begin, brief_of, record_of};
 use crate::client::Client;
 use crate::launch::Launcher;
 use crate::procfs::{self, Seen};
 use crate::session::EndWhy;
 use crate::settings::Settings;
+use crate::shelf::Shelf;
 use crate::spool::{self, Record};
 use crate::state::boottime_ms;
 use crate::upload::{Available, Delivered, Upload};
@@ -48,6 +49,7 @@ pub(crate) struct Context {
     pub(crate) runner_token: forge_api::Secret,
     pub(crate) launcher: Launcher,
     pub(crate) users: Users,
+    pub(crate) shelf: Shelf,
     pub(crate) session: String,
     /// The sessions of earlier starts on this machine, newest first.
     pub(crate) previous_sessions: Vec<String>,
@@ -127,7 +129,7 @@ async fn run_as(
         // Given to another runner, or closed, before it began here. The supervisor leaves when its connection closes.
         Started::Gone => {
             drop(prepared);
-            remove_traces(folder, &record_of(context, &job, user, 0, 0));
+            remove_traces(folder, &record_of(context, &job, user, 0, 0), None);
             tell(context, News::Gone(attempt)).await;
             return;
         }
@@ -140,14 +142,14 @@ async fn run_as(
         // The claim that brought it may have waited for long before there was something to bring.
         Started::Live(renewed_ms) => leased_ms.max(renewed_ms),
     };
-    let Supervisor { mut stream, record } = prepared;
+    let Supervisor { mut stream, record, words } = prepared;
     let brief = brief_of(context, &job, folder, &record, boottime_ms().saturating_sub(leased_ms));
     let handed = async {
         spool::write_record(folder, &record)?;
         stream.write_all(&wire::line(&brief)?).await
     };
     if let Err(error) = handed.await {
-        let reason = format!("the job cannot be handed to its supervisor: {error}{}", last_words(folder));
+        let reason = format!("the job cannot be handed to its supervisor: {error}{}", words.read());
         drop(stream);
         let order = Order { outcome: AttemptOutcome::Failed, reason };
         fail_early(context, folder, record, order, orders).await;
@@ -157,7 +159,8 @@ async fn run_as(
     // The job's secrets have no business here any more.
     drop((brief, job));
     tell(context, started).await;
-    see_through(context, folder, record, Some(stream), None, orders).await;
+    let line = Line { stream: Some(stream), words: Some(words) };
+    see_through(context, folder, record, line, None, orders).await;
 }
 
 /// Goes on with an attempt of a predecessor.
@@ -173,7 +176,7 @@ pub(crate) async fn run_found(
         tracing::warn!(attempt = %record.attempt, %error, "what a power cut left cannot be mended");
     }
     let stream = if record.is_alive() { UnixStream::connect(folder.join(spool::CONTROL)).await.ok() } else { None };
-    see_through(&context, &folder, record, stream, None, &mut orders).await;
+    see_through(&context, &folder, record, Line { stream, words: None }, None, &mut orders).await;
     context.users.release(user.as_ref());
 }
 
@@ -189,7 +192,7 @@ async fn fail_early(
     if let Err(error) = written {
         tracing::error!(attempt = %record.attempt, %error, "the spool cannot be written");
     }
-    see_through(context, folder, record, None, Some(order), orders).await;
+    see_through(context, folder, record, Line::default(), Some(order), orders).await;
 }
 
 /// Passes orders on and hands in what comes, until everything is acknowledged; then removes the attempt's traces.
@@ -197,7 +200,7 @@ async fn see_through(
     context: &Context,
     folder: &Path,
     record: Record,
-    stream: Option<UnixStream>,
+    mut line: Line,
     early: Option<Order>,
     orders: &mut mpsc::Receiver<EndWhy>,
 ) {
@@ -208,7 +211,7 @@ async fn see_through(
     let mut upload = Upload::new(&context.client, attempt, &record.token, folder, boottime_ms() ^ attempt.task);
     {
         let inboxes = Inboxes { orders, refusals };
-        let work = attend::attend(context, folder, &record, stream, early, inboxes, &available);
+        let work = attend::attend(context, folder, &record, &mut line, early, inboxes, &available);
         let refuse = |words: String| drop(too_much.try_send(words));
         let delivery = upload.deliver(receiver, refuse, |result| drop(first_ack.try_send(Arc::new(result.clone()))));
         let announce = announce(context, attempt, acknowledged);
@@ -232,31 +235,36 @@ async fn see_through(
         }
     }
     upload.wait_until_synced().await;
-    if tokio::time::timeout(DEATH_WAIT, death(&record)).await.is_err() {
+    if tokio::time::timeout(DEATH_WAIT, death(&record)).await.is_ok() {
+        remove_traces(folder, &record, Some(&context.shelf));
+    } else {
         tracing::warn!(%attempt, "the supervisor still lives");
+        remove_traces(folder, &record, None);
     }
-    remove_traces(folder, &record);
 }
 
 /// Waits until the supervisor is dead, which it usually is at once.
 async fn death(record: &Record) {
     let mut nap = LOOK_AGAIN_MIN;
-    while record.is_alive() || !is_buried(record) {
+    while !is_gone(record) {
         tokio::time::sleep(nap).await;
         nap = LOOK_AGAIN_MAX.min(nap * 2);
     }
 }
 
-/// Lets go of a dead supervisor that is this process's child, which it is when its launcher died before it. Until its last
-/// thread has ended, that must be tried again.
-fn is_buried(record: &Record) -> bool {
+/// Whether the supervisor is dead. One that is this process's child, which it is when its launcher died before it, is let go of;
+/// until its last thread has ended, that must be tried again.
+fn is_gone(record: &Record) -> bool {
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    let is_child = |seen: &Seen| seen.parent == me && seen.start_ticks == record.supervisor_start_ticks;
-    if !procfs::read_stat(record.supervisor_pid).is_some_and(|seen| is_child(&seen)) {
-        return true;
+    match procfs::read_stat(record.supervisor_pid) {
+        Some(Seen { start_ticks, .. }) if start_ticks != record.supervisor_start_ticks => true,
+        Some(Seen { zombie: true, parent, .. }) if parent == me => {
+            let pid = Pid::from_raw(record.supervisor_pid);
+            !matches!(rustix::process::waitpid(pid, WaitOptions::NOHANG), Ok(None))
+        }
+        Some(Seen { zombie, .. }) => zombie || record.boot_id != spool::boot_id(),
+        None => true,
     }
-    let pid = Pid::from_raw(record.supervisor_pid);
-    !matches!(rustix::process::waitpid(pid, WaitOptions::NOHANG), Ok(None))
 }
 
 /// Has a result that the daemon does not take at once survive a power cut.
@@ -281,8 +289,8 @@ async fn announce(context: &Context, attempt: AttemptId, mut acknowledged: mpsc:
     }
 }
 
-fn remove_traces(folder: &Path, record: &Record) {
-    if let Err(error) = spool::remove(folder, record) {
+fn remove_traces(folder: &Path, record: &Record, shelf: Option<&Shelf>) {
+    if let Err(error) = spool::remove(folder, record, shelf) {
         tracing::warn!(attempt = %record.attempt, %error, "an attempt's folders cannot be removed");
     }
 }

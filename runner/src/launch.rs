@@ -3,13 +3,16 @@
 //! One that died (somebody ended it, memory ran out) or that does not answer is replaced by the next request.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
@@ -21,6 +24,9 @@ use crate::wire::{Born, Launch};
 
 /// How long a supervisor may take to be born; a busy machine takes milliseconds.
 const BIRTH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of a dead supervisor's last words is shown, in bytes.
+const LAST_WORDS_BYTES_MAX: usize = 512;
 
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024;
@@ -52,6 +58,28 @@ pub(crate) struct Newborn {
     pub(crate) stream: UnixStream,
     pub(crate) pid: i32,
     pub(crate) start_ticks: u64,
+    pub(crate) words: LastWords,
+}
+
+/// What a supervisor writes to its standard error, which says why it died: a file in memory, since hardly any ever writes. The
+/// successor of a runner that died does not have it.
+#[derive(Debug)]
+pub(crate) struct LastWords(File);
+
+impl LastWords {
+    fn new() -> io::Result<Self> {
+        Ok(Self(File::from(rustix::fs::memfd_create("forge-last-words", MemfdFlags::CLOEXEC)?)))
+    }
+
+    /// To be appended to a reason.
+    pub(crate) fn read(&self) -> String {
+        let length = self.0.metadata().map_or(0, |file| file.len());
+        let mut bytes = vec![0; LAST_WORDS_BYTES_MAX];
+        let read = self.0.read_at(&mut bytes, length.saturating_sub(LAST_WORDS_BYTES_MAX as u64)).unwrap_or(0);
+        let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default());
+        let text = text.trim();
+        if text.is_empty() { String::new() } else { format!(": {text}") }
+    }
 }
 
 impl Launcher {
@@ -142,22 +170,23 @@ fn start(command: &[OsString]) -> io::Result<Process> {
 
 async fn ask(requests: &OwnedFd, request: &[u8]) -> Result<Newborn, Refusal> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(Refusal::Launcher)?;
-    send(requests, request, &OwnedFd::from(theirs)).map_err(Refusal::Launcher)?;
+    let words = LastWords::new().map_err(Refusal::Launcher)?;
+    send(requests, request, [theirs.as_fd(), words.0.as_fd()]).map_err(Refusal::Launcher)?;
+    drop(theirs);
     ours.set_nonblocking(true).map_err(Refusal::Launcher)?;
     let mut stream = UnixStream::from_std(ours).map_err(Refusal::Launcher)?;
     let born = tokio::time::timeout(BIRTH_TIMEOUT, read_born(&mut stream)).await;
     match born.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Refusal::Launcher)? {
-        Born::Process(pid, start_ticks) => Ok(Newborn { stream, pid, start_ticks }),
+        Born::Process(pid, start_ticks) => Ok(Newborn { stream, pid, start_ticks, words }),
         Born::Failed(words) => Err(Refusal::Supervisor(words)),
     }
 }
 
-fn send(requests: &OwnedFd, request: &[u8], passed: &OwnedFd) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+fn send(requests: &OwnedFd, request: &[u8], passed: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [passed.as_fd()];
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(io::Error::other("a descriptor does not fit into a message"));
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&passed)) {
+        return Err(io::Error::other("the descriptors do not fit into a message"));
     }
     // One request at a time is under way, so a full queue means a launcher that reads nothing.
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

@@ -8,16 +8,15 @@ use std::fs::File;
 use std::io::{self, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use forge_plugin_host::{Host, HostOptions, Plugin};
+use forge_plugin_host::{Host, Plugin};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Pid, PidfdFlags, WaitOptions};
 
-use crate::attend::LAST_WORDS;
+use crate::executor::host_options;
 use crate::procfs;
 use crate::supervisor;
 use crate::wire::{self, Born, Launch};
@@ -79,7 +78,7 @@ impl Launcher {
         loop {
             self.wait()?;
             self.bury();
-            let (launch, connection) = match self.receive() {
+            let (launch, connection, words) = match self.receive() {
                 Ok(Some(received)) => received,
                 Ok(None) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -95,7 +94,7 @@ impl Launcher {
                 Ok(None) => {
                     let Self { requests, children, ready, threads: _ } = self;
                     drop((requests, children));
-                    return begin(&launch, connection).map(|connection| Some((connection, ready)));
+                    return begin(&launch, connection, &words).map(|connection| Some((connection, ready)));
                 }
                 Err(error) => answer(&connection, &Born::Failed(error.to_string())),
             }
@@ -122,22 +121,25 @@ impl Launcher {
     }
 
     /// The next request; `None` when the runner is gone.
-    fn receive(&self) -> io::Result<Option<(Launch, UnixStream)>> {
+    fn receive(&self) -> io::Result<Option<(Launch, UnixStream, File)>> {
         let mut bytes = vec![0; REQUEST_BYTES_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let received = rustix::net::recvmsg(&self.requests, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?;
         if received.bytes == 0 {
             return Ok(None);
         }
-        let mut passed = ancillary.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
+        let passed = ancillary.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+            _ => Vec::new(),
         });
-        let connection = passed.next().ok_or_else(|| io::Error::other("a request came without its socket"))?;
+        let [connection, words]: [OwnedFd; 2] = passed
+            .collect::<Vec<_>>()
+            .try_into()
+            .map_err(|_| io::Error::other("a request came without its socket and its file for last words"))?;
         let launch = serde_json::from_slice(bytes.get(..received.bytes).unwrap_or_default())?;
-        Ok(Some((launch, UnixStream::from(connection))))
+        Ok(Some((launch, UnixStream::from(connection), File::from(words))))
     }
 }
 
@@ -149,7 +151,7 @@ impl Ready {
             return;
         }
         if self.host.is_none() {
-            self.host = Host::new(HostOptions { cache_dir: Some(launch.plugin_cache.clone()) }).ok();
+            self.host = Host::new(host_options(&launch.plugin_cache)).ok();
         }
         let loaded = self.host.as_ref().and_then(|host| host.load_cached(&launch.plugin_sha256).ok().flatten());
         if let Some(plugin) = loaded {
@@ -161,12 +163,11 @@ impl Ready {
     }
 }
 
-/// Makes a forked process a supervisor's: its folder, its error file, and word to the runner that it is there.
-fn begin(launch: &Launch, connection: UnixStream) -> io::Result<UnixStream> {
+/// Makes a forked process a supervisor's: its folder, what its own errors go to, and word to the runner that it is there.
+fn begin(launch: &Launch, connection: UnixStream, words: &File) -> io::Result<UnixStream> {
     let begun = || -> io::Result<Born> {
         rustix::process::chdir(&launch.folder)?;
-        let errors = File::options().create(true).append(true).mode(0o600).open(launch.folder.join(LAST_WORDS))?;
-        become_fd(&errors, libc::STDERR_FILENO)?;
+        become_fd(words, libc::STDERR_FILENO)?;
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let start_ticks = procfs::start_ticks(pid).ok_or_else(|| io::Error::other("/proc does not show it"))?;
         Ok(Born::Process(pid, start_ticks))

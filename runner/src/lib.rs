@@ -24,13 +24,16 @@
 //! | `workspace`, `git` | the folder that the job works in |
 
 mod attend;
+mod attendant;
 mod backoff;
 mod begin;
+mod bell;
 mod child;
 mod client;
 mod executor;
 mod files;
 mod git;
+mod guest;
 mod health;
 mod job;
 mod launch;
@@ -45,6 +48,7 @@ mod procfs;
 mod registration;
 mod session;
 mod settings;
+mod shelf;
 mod spool;
 mod state;
 mod supervisor;

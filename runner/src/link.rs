@@ -1,7 +1,8 @@
 //! The loop of a runner: it does what [`crate::session`] says, and tells it what happened.
 //!
-//! One claim is always parked with the daemon, also when the runner is full, so that a cancel is heard at once. Heartbeats
-//! have a task of their own: nothing that a job does makes them late.
+//! One claim is always parked with the daemon, also when the runner is full, so that a cancel is heard at once. One that asks for
+//! what does not hold any more is followed by another, which the daemon answers it for: hanging up would cost a connection, whose
+//! making costs more than a task. Heartbeats have a task of their own: nothing that a job does makes them late.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -32,6 +33,7 @@ use crate::launch::Launcher;
 use crate::open::Opener;
 use crate::registration::{parse_identity, read_secret_file};
 use crate::session::{Action, Ask, EndWhy, Failure, Input, Session};
+use crate::shelf::Shelf;
 use crate::spool;
 use crate::state::boottime_ms;
 use crate::user::Users;
@@ -51,7 +53,9 @@ const QUEUE_MAX: usize = 64;
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 
 type Observer = Arc<dyn Fn(Event) + Send + Sync>;
-type Claim = Pin<Box<dyn Future<Output = (u64, Result<ClaimResponse, CallError>)> + Send>>;
+type Claim = Pin<Box<dyn Future<Output = Claimed> + Send>>;
+/// When a claim was sent, and its answer.
+type Claimed = (u64, Result<ClaimResponse, CallError>);
 
 impl From<ClientError> for RunError {
     fn from(error: ClientError) -> Self {
@@ -89,6 +93,8 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
     crate::orphans::adopt();
     let (token, opener) = load_keys(&settings)?;
     let (session, previous_sessions) = renew_session(&settings)?;
+    let shelf_folder = settings.tmp_path.join("spares");
+    let shelf = Shelf::new(shelf_folder.clone()).map_err(|error| file_error("tmp_path", &shelf_folder, &error))?;
     let launcher = Launcher::new(settings.supervisor_command.clone(), settings.plugin_cache());
     let (held, held_seen) = watch::channel(Vec::new());
     let (leased, leased_ms) = watch::channel(0);
@@ -102,6 +108,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
         runner_token: token,
         launcher,
         users,
+        shelf,
         session,
         previous_sessions,
         compiled: std::sync::Mutex::default(),
@@ -136,6 +143,8 @@ impl Runner {
     ) -> Result<Ended, RunError> {
         let mut ask = self.session.ask();
         let mut claim = self.claim(&ask, Duration::ZERO);
+        let mut is_sent = true;
+        let mut followed = JoinSet::new();
         let (mut is_draining, mut is_aborting) = (false, false);
         let abort_over = tokio::time::sleep(Duration::MAX);
         tokio::pin!(abort_over);
@@ -158,6 +167,11 @@ impl Runner {
                 },
                 Some(input) = beats.recv() => input,
                 Some(_) = self.jobs.join_next(), if !self.jobs.is_empty() => continue,
+                Some(answered) = followed.join_next(), if !followed.is_empty() => match answered {
+                    // The claim that followed it says the same of a daemon that is away.
+                    Ok((sent_ms, Ok(response))) => self.answered(sent_ms, Ok(response)),
+                    Ok((_, Err(_))) | Err(_) => continue,
+                },
                 (sent_ms, answer) = &mut claim => {
                     let input = self.answered(sent_ms, answer);
                     let ended = self.act(input)?;
@@ -167,17 +181,21 @@ impl Runner {
                     let wait = self.wait_before_claim();
                     ask = self.session.ask();
                     claim = self.claim(&ask, wait);
+                    is_sent = wait.is_zero();
                     continue;
                 }
             };
             if let Some(ended) = self.act(input)? {
                 return Ok(ended);
             }
-            // A claim that was parked full must ask for the slot that is free now; one that asks already need not.
+            // One that takes nothing new any more must not be given anything.
             let now = self.session.ask();
             if (now.slots > 0) != (ask.slots > 0) {
                 ask = now;
-                claim = self.claim(&ask, Duration::ZERO);
+                let outdated = std::mem::replace(&mut claim, self.claim(&ask, Duration::ZERO));
+                if std::mem::replace(&mut is_sent, true) {
+                    followed.spawn(outdated);
+                }
             }
         }
     }
@@ -327,10 +345,21 @@ async fn beat(
     leased: watch::Sender<u64>,
     inputs: mpsc::Sender<Input>,
 ) {
+    // What a predecessor left is renewed at once; a new attempt was renewed when it started.
+    let mut due = tokio::time::Instant::now();
     loop {
         let attempts = held.borrow_and_update().clone();
         if attempts.is_empty() {
             if held.changed().await.is_err() {
+                return;
+            }
+            due = tokio::time::Instant::now() + interval(&context);
+            continue;
+        }
+        // An attempt that came meanwhile may have a shorter lease.
+        due = due.min(tokio::time::Instant::now() + interval(&context));
+        if let Ok(changed) = tokio::time::timeout_at(due, held.changed()).await {
+            if changed.is_err() {
                 return;
             }
             continue;
@@ -353,10 +382,13 @@ async fn beat(
         if inputs.send(input).await.is_err() {
             return;
         }
-        let interval = Duration::from_millis(context.beat_interval_ms.load(Ordering::Relaxed));
-        // A new attempt is renewed at once; a sender that is gone ends this at its next beat.
-        let _ = tokio::time::timeout(interval, held.changed()).await;
+        due = tokio::time::Instant::now() + interval(&context);
     }
+}
+
+/// How often leases are renewed.
+fn interval(context: &Context) -> Duration {
+    Duration::from_millis(context.beat_interval_ms.load(Ordering::Relaxed))
 }
 
 fn failure_of(error: CallError) -> Failure {

@@ -1,12 +1,17 @@
 //! An attempt's log while it is written: one pipe for all its processes, so that the order of their output is kept; masked
 //! while it streams; appended to the spool's file; its length told to the runner.
 //!
+//! Most attempts are short and say little, so nothing is made before it is needed: the file comes with the first byte, the thread
+//! that copies output (the pump) only when nobody else waits for processes anyway, and room is kept once the attempt lasts.
+//!
 //! The only one that writes the file is [`Log`]. Forge's own lines begin with `[forge] ` and stand on lines of their own.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags};
@@ -35,17 +40,20 @@ pub(crate) struct Log {
     inner: Mutex<Inner>,
     pipe_reader: Mutex<PipeReader>,
     pipe_writer: Mutex<Option<OwnedFd>>,
+    has_pump: AtomicBool,
     shared: Arc<Shared>,
     path: PathBuf,
 }
 
 struct PipeReader {
-    pipe: OwnedFd,
+    pipe: Arc<OwnedFd>,
+    /// Empty until the first byte comes.
     buffer: Vec<u8>,
 }
 
 struct Inner {
-    file: File,
+    /// `None` until the first byte comes.
+    file: Option<File>,
     masker: Masker,
     own_masker: Masker,
     masked: Vec<u8>,
@@ -55,6 +63,8 @@ struct Inner {
     tail: Vec<u8>,
     /// Output is not taken any more: what comes after a gap would only mislead.
     is_full: bool,
+    /// No room is kept any more: it was given free.
+    is_reserve_over: bool,
 }
 
 /// The log cannot be opened.
@@ -82,10 +92,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Log {
     /// Opens a new log at `path` that masks `secrets`.
     pub(crate) fn create(path: &Path, secrets: &[&str], shared: Arc<Shared>) -> Result<Self, LogError> {
-        let file = {
-            use std::os::unix::fs::OpenOptionsExt as _;
-            File::options().append(true).create_new(true).mode(0o600).open(path)?
-        };
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
         // A refusal (the user's pipe budget is used up) only makes writers wait sooner.
         let _ = rustix::pipe::fcntl_setpipe_size(&reader, PIPE_BYTES);
@@ -93,7 +99,7 @@ impl Log {
         rustix::fs::fcntl_setfl(&reader, flags | rustix::fs::OFlags::NONBLOCK).map_err(io::Error::from)?;
         let masker = Masker::new(secrets.iter().copied())?;
         let inner = Inner {
-            file,
+            file: None,
             own_masker: masker.another(),
             masker,
             masked: Vec::new(),
@@ -102,14 +108,13 @@ impl Log {
             at_line_start: true,
             tail: Vec::new(),
             is_full: false,
+            is_reserve_over: false,
         };
-        if let Err(error) = reserve(&path.with_file_name(spool::RESERVE)) {
-            tracing::debug!(%error, "no room can be kept for the end of the log");
-        }
         Ok(Self {
             inner: Mutex::new(inner),
-            pipe_reader: Mutex::new(PipeReader { pipe: reader, buffer: vec![0; READ_BYTES] }),
+            pipe_reader: Mutex::new(PipeReader { pipe: Arc::new(reader), buffer: Vec::new() }),
             pipe_writer: Mutex::new(Some(writer)),
+            has_pump: AtomicBool::new(false),
             shared,
             path: path.to_owned(),
         })
@@ -123,12 +128,26 @@ impl Log {
         }
     }
 
-    /// Copies output from the pipe until every writer is gone: the body of the log's own thread.
-    pub(crate) fn pump(&self) {
-        let Ok(pipe) = lock(&self.pipe_reader).pipe.try_clone() else {
-            self.fail(&io::Error::other("no descriptor for the log's pipe"));
+    /// From now on output is copied by a thread, whatever else this process does. Until then whoever waits for a process
+    /// calls [`Log::read_once`] when [`Log::reader`] has something.
+    pub(crate) fn start_pump(self: &Arc<Self>) {
+        if self.has_pump.swap(true, Ordering::SeqCst) {
             return;
-        };
+        }
+        let log = Arc::clone(self);
+        if let Err(error) = std::thread::Builder::new().name("pump".to_owned()).spawn(move || log.pump()) {
+            self.fail(&error);
+        }
+    }
+
+    /// What output comes out of; `None` when the pump copies it.
+    pub(crate) fn reader(&self) -> Option<Arc<OwnedFd>> {
+        (!self.has_pump.load(Ordering::SeqCst)).then(|| Arc::clone(&lock(&self.pipe_reader).pipe))
+    }
+
+    /// Copies output from the pipe until every writer is gone: the body of the log's own thread.
+    fn pump(&self) {
+        let pipe = Arc::clone(&lock(&self.pipe_reader).pipe);
         loop {
             let mut waiting = [PollFd::new(&pipe, PollFlags::IN)];
             match rustix::event::poll(&mut waiting, None) {
@@ -163,11 +182,12 @@ impl Log {
     }
 
     /// One read from the pipe into the file; false at the end of the pipe.
-    fn read_once(&self) -> bool {
+    pub(crate) fn read_once(&self) -> bool {
         // The lock is held until the bytes are in the file: two readers never swap what they read.
         let mut reader = lock(&self.pipe_reader);
         let PipeReader { pipe, buffer } = &mut *reader;
-        match rustix::io::read(&*pipe, buffer.as_mut_slice()) {
+        buffer.resize(READ_BYTES, 0);
+        match rustix::io::read(&**pipe, buffer.as_mut_slice()) {
             Ok(0) => false,
             Ok(length) => {
                 self.output(buffer.get(..length).unwrap_or_default());
@@ -242,7 +262,8 @@ impl Log {
     pub(crate) fn finish(&self) -> io::Result<Total> {
         self.drain();
         let inner = lock(&self.inner);
-        if inner.file.metadata()?.len() != inner.length {
+        let found = inner.file.as_ref().map_or(Ok(0), |file| file.metadata().map(|file| file.len()))?;
+        if found != inner.length {
             // A write stopped halfway (the disk was full): the file is the truth.
             let (length, sha256) = files::measure(&self.path)?;
             return Ok(Total { length, sha256 });
@@ -251,17 +272,22 @@ impl Log {
     }
 
     fn append(&self, inner: &mut Inner, keep: Keep) {
-        let Inner { file, masked, digest, length, at_line_start, tail, is_full, .. } = inner;
-        if *is_full && keep == Keep::Tail {
+        let Inner { file, masked, digest, length, at_line_start, tail, is_full, is_reserve_over, .. } = inner;
+        if masked.is_empty() || (*is_full && keep == Keep::Tail) {
             return;
         }
-        let written = match file.write_all(masked) {
+        let appended = match file {
+            Some(file) => file.write_all(masked),
+            None => open(&self.path).and_then(|opened| file.insert(opened).write_all(masked)),
+        };
+        let written = match appended {
             Ok(()) => masked.as_slice(),
             Err(error) => {
                 *is_full = true;
+                *is_reserve_over = true;
                 self.fail(&error);
                 // What was written in part stands in the file: length and digest follow the file, not the intent.
-                let found = file.metadata().map_or(*length, |file| file.len());
+                let found = file.as_ref().and_then(|file| file.metadata().ok()).map_or(*length, |file| file.len());
                 let written = usize::try_from(found.saturating_sub(*length)).unwrap_or(usize::MAX);
                 masked.get(..written).unwrap_or_default()
             }
@@ -281,19 +307,41 @@ impl Log {
     }
 
     fn fail(&self, error: &io::Error) {
-        self.release_reserve();
+        self.remove_reserve();
         self.shared.end(Order {
             outcome: forge_api::AttemptOutcome::Failed,
             reason: format!("the log cannot be written on the runner: {error}; is its disk full?"),
         });
     }
 
+    /// Keeps room for the last lines and the result, should the disk be full by then.
+    pub(crate) fn keep_reserve(&self) {
+        // Held meanwhile, so that nobody gives free what is about to be kept.
+        let inner = lock(&self.inner);
+        if inner.is_reserve_over {
+            return;
+        }
+        if let Err(error) = reserve(&self.path.with_file_name(spool::RESERVE)) {
+            tracing::debug!(%error, "no room can be kept for the end of the log");
+        }
+    }
+
     /// Gives the room free that was kept for the end.
     pub(crate) fn release_reserve(&self) {
+        lock(&self.inner).is_reserve_over = true;
+        self.remove_reserve();
+    }
+
+    fn remove_reserve(&self) {
         if let Err(error) = files::remove(&self.path.with_file_name(spool::RESERVE)) {
             tracing::debug!(%error, "the reserve cannot be removed");
         }
     }
+}
+
+/// The spool's file. One that is there is empty: it was kept from an attempt before.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).mode(0o600).open(path)
 }
 
 fn reserve(path: &Path) -> io::Result<()> {
@@ -318,16 +366,19 @@ mod tests {
     fn a_full_disk_ends_the_attempt_and_still_takes_the_reason() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
-        let shared = Arc::new(Shared::new(Contact { started_ms: 0, heard_ms: 0, leased_ms: 0 }));
+        let bell = Arc::new(crate::bell::Bell::new().expect("a bell"));
+        let shared = Arc::new(Shared::new(Contact { started_ms: 0, heard_ms: 0, leased_ms: 0 }, bell));
         let log = Log::create(&path, &[], Arc::clone(&shared)).expect("a log");
         let kept = folder.path().join(spool::RESERVE);
+        log.keep_reserve();
         assert_eq!(std::fs::metadata(&kept).expect("kept").len(), RESERVE_BYTES);
         log.output(b"one\ntw");
         let full = File::options().append(true).open("/dev/full").expect("opened");
-        let file = std::mem::replace(&mut lock(&log.inner).file, full);
+        let file = lock(&log.inner).file.replace(full);
         log.output(b"o\n");
         let reason = shared.now().ending.expect("an order").reason;
         assert!(reason.contains("is its disk full?"), "{reason}");
+        log.keep_reserve();
         assert!(!kept.exists(), "there is room now");
         lock(&log.inner).file = file;
         log.output(b"three\n");

@@ -21,15 +21,28 @@ pub(crate) const MARK: &str = "FORGE_WORKSPACE";
 
 /// The launcher and the supervisors that this process started or found, by id and start: these are no orphans, also when
 /// they are its children. It belongs to the process and not to a runner, as children do.
-static OWN: Mutex<BTreeSet<(i32, u64)>> = Mutex::new(BTreeSet::new());
+static OWN: Mutex<Own> = Mutex::new(Own { known: BTreeSet::new(), look_at: KNOWN_MIN });
 
-fn own() -> MutexGuard<'static, BTreeSet<(i32, u64)>> {
+fn own() -> MutexGuard<'static, Own> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn remember(known: &mut BTreeSet<(i32, u64)>, pid: i32, start_ticks: u64) {
-    known.retain(|(pid, ticks)| procfs::read_stat(*pid).is_some_and(|seen| seen.start_ticks == *ticks));
-    known.insert((pid, start_ticks));
+/// How many are known at least before it is looked which of them are gone.
+const KNOWN_MIN: usize = 64;
+
+struct Own {
+    known: BTreeSet<(i32, u64)>,
+    /// How many may be known before it is looked which of them are gone.
+    look_at: usize,
+}
+
+fn remember(own: &mut Own, pid: i32, start_ticks: u64) {
+    own.known.insert((pid, start_ticks));
+    if own.known.len() >= own.look_at {
+        own.known.retain(|(pid, ticks)| procfs::read_stat(*pid).is_some_and(|seen| seen.start_ticks == *ticks));
+        // Twice as many as live: on average one look for each that comes.
+        own.look_at = KNOWN_MIN.max(2 * own.known.len());
+    }
 }
 
 /// Makes this process the one that orphans come to.
@@ -42,10 +55,10 @@ pub(crate) fn adopt() {
 /// Starts a child that is no orphan in a session of its own.
 pub(crate) fn start_child(start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
     // Held meanwhile, so that nobody takes the new process for an orphan before it is known.
-    let mut known = own();
+    let mut own = own();
     let child = start()?;
     let pid = i32::try_from(child.id()).unwrap_or(0);
-    remember(&mut known, pid, procfs::start_ticks(pid).unwrap_or(0));
+    remember(&mut own, pid, procfs::start_ticks(pid).unwrap_or(0));
     Ok(child)
 }
 
@@ -63,11 +76,11 @@ pub(crate) fn end(record: &Record, grace_ms: u64) -> Vec<i32> {
 }
 
 fn living(record: &Record) -> Vec<Seen> {
-    let known = own();
+    let own = own();
     let all = procfs::all_processes();
     let me = rustix::process::getpid().as_raw_nonzero().get();
     let my_session = all.iter().find(|seen| seen.pid == me).map_or(0, |seen| seen.session);
-    let is_own = |seen: &Seen| known.contains(&(seen.pid, seen.start_ticks));
+    let is_own = |seen: &Seen| own.known.contains(&(seen.pid, seen.start_ticks));
     // Other children of this process (the daemon's, in a process that is both) stay in its session; orphans never do.
     let is_adopted = |seen: &Seen| seen.parent == me && seen.session != my_session && !is_own(seen);
     for dead in all.iter().filter(|seen| seen.zombie && is_adopted(seen)) {

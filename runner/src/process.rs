@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 
+use crate::log::Log;
 use crate::procfs::{self, Seen, all_processes, below};
 use crate::user::JobUser;
 
@@ -48,6 +49,9 @@ pub(crate) struct Processes {
     awaited: Mutex<BTreeSet<i32>>,
     /// When the end of everything was first asked for.
     end_began: Mutex<Option<Instant>>,
+    /// Held while it is looked who lives: `/proc` is read entry by entry, and a process whose dead parent another thread lets go of
+    /// meanwhile would seem to belong to nobody.
+    looking: Mutex<()>,
 }
 
 /// Which processes.
@@ -114,8 +118,14 @@ impl Processes {
             Scope::Under(_) => Instant::now(),
         };
         end_found(began, grace_ms, || {
-            self.reap_orphans();
-            self.living(scope)
+            let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+            self.reap();
+            let living = self.living(scope);
+            if living.is_empty() {
+                // Those that died since.
+                self.reap();
+            }
+            living
         })
     }
 
@@ -127,6 +137,11 @@ impl Processes {
 
     /// Lets go of dead orphans that came to the supervisor: each would keep its number for as long as the attempt lasts.
     pub(crate) fn reap_orphans(&self) {
+        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reap();
+    }
+
+    fn reap(&self) {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if !matches!(rustix::process::waitid(WaitId::All, options), Ok(Some(_))) {
             return;
@@ -174,10 +189,12 @@ impl Running<'_> {
         self.pidfd.try_clone()
     }
 
-    /// Waits until it ends, for `wait` at most; `None` when it still runs.
-    pub(crate) fn wait(&mut self, wait: Option<Duration>) -> io::Result<Option<ExitStatus>> {
+    /// Waits until it ends, for `wait` at most; `None` when it still runs. Copies output to `log` meanwhile, unless the pump does.
+    pub(crate) fn wait(&mut self, wait: Option<Duration>, log: &Log) -> io::Result<Option<ExitStatus>> {
         let deadline = wait.map(|wait| Instant::now() + wait);
         loop {
+            // Asked again each time: the pump may have started meanwhile.
+            let output = log.reader();
             if let Some(status) = self.child.try_wait()? {
                 self.processes.awaited().remove(&self.pid.as_raw_nonzero().get());
                 return Ok(Some(status));
@@ -186,7 +203,11 @@ impl Running<'_> {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
-            wait_for_any(std::iter::once(&self.pidfd), left.unwrap_or(Duration::from_secs(3_600)));
+            let handles = std::iter::once(&self.pidfd).chain(output.as_deref());
+            wait_for_any(handles, left.unwrap_or(Duration::from_secs(3_600)));
+            if output.is_some_and(|output| rustix::io::ioctl_fionread(&*output).unwrap_or(0) > 0) {
+                log.read_once();
+            }
         }
     }
 }

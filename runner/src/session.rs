@@ -1,7 +1,10 @@
 //! The link with the daemon as a state machine. Pure: what happened comes in, what to do goes out, the clock is an argument.
 //!
-//! It knows which attempts this runner holds, how many more it takes and whether it is leaving. It never asks for more than
+//! It knows which attempts this runner holds, how many more it takes and whether it is leaving. It never takes more than
 //! it can run, believes no answer that is too old, and says a change of the link once and not once a try.
+//!
+//! What it asks for does not count what it holds: the daemon, which knows that better, gives it no more than its limit leaves
+//! room for. So a claim stays right while attempts end, and the next job comes over the one that is parked, at once.
 
 use std::collections::BTreeSet;
 
@@ -105,7 +108,7 @@ enum Link {
 /// What the next claim asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// How many tasks it takes now.
+    /// How many tasks it takes at a time, as far as its limit leaves room.
     pub slots: u32,
     /// The attempts that it holds.
     pub held: Vec<AttemptId>,
@@ -145,17 +148,24 @@ impl Session {
 
     /// What to ask for now.
     pub fn ask(&self) -> Ask {
-        let running = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
-        let free = match self.max_parallel_tasks {
+        let most = match self.max_parallel_tasks {
             0 => CLAIM_JOBS_MAX,
-            most => most.saturating_sub(running).min(CLAIM_JOBS_MAX),
+            most => most.min(CLAIM_JOBS_MAX),
         };
         let slots = match self.stopping {
             Stopping::Drain | Stopping::Abort => 0,
             Stopping::No if self.one_off => u32::from(!self.taken),
-            Stopping::No => free,
+            Stopping::No => most,
         };
         Ask { slots, held: self.held.iter().copied().collect() }
+    }
+
+    /// How many more it can run.
+    fn free(&self) -> u32 {
+        let running = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let room =
+            if self.max_parallel_tasks == 0 { u32::MAX } else { self.max_parallel_tasks.saturating_sub(running) };
+        room.min(self.ask().slots)
     }
 
     /// Whether the last try to reach the daemon failed.
@@ -242,7 +252,8 @@ impl Session {
             return;
         }
         // An answer that crossed a drain is not run: the daemon takes back what is never started.
-        let mut free = self.ask().slots;
+        // One that comes before the end that made room for it is heard of is delivered again, since it is not held.
+        let mut free = self.free();
         for job in jobs {
             let is_new = !self.held.contains(&job.attempt) && !self.refused.contains(&job.attempt);
             self.just_refused |= self.refused.contains(&job.attempt);
@@ -299,10 +310,10 @@ mod tests {
         let mut session = connected(2, false);
         assert_eq!(session.ask(), Ask { slots: 2, held: vec![] });
         assert_eq!(session.step(claimed(vec![job(1), job(2)])), [Action::Start(job(1)), Action::Start(job(2))]);
-        assert_eq!(session.ask(), Ask { slots: 0, held: vec![attempt(1), attempt(2)] });
-        assert_eq!(session.step(claimed(vec![job(3)])), [], "never more than asked for");
+        assert_eq!(session.ask(), Ask { slots: 2, held: vec![attempt(1), attempt(2)] });
+        assert_eq!(session.step(claimed(vec![job(3)])), [], "never more than it can run");
         assert_eq!(session.step(Input::Acknowledged(attempt(1))), []);
-        assert_eq!(session.ask().slots, 1);
+        assert_eq!(session.step(claimed(vec![job(3), job(4)])), [Action::Start(job(3))]);
         assert_eq!(connected(0, false).ask().slots, CLAIM_JOBS_MAX, "0 is unlimited");
     }
 

@@ -10,18 +10,21 @@
 //! | `control.sock` | where a runner attaches, while the supervisor lives |
 //!
 //! A folder goes only when its result is acknowledged and the daemon holds the whole log for good. Most are gone within milliseconds, so
-//! nothing here waits for the disk; what the daemon has not taken by then is made to survive a power cut ([`sync`]).
+//! nothing here waits for the disk; what the daemon has not taken by then is made to survive a power cut ([`sync`]). An empty file
+//! is as good as none: the next attempt may get the folder of one that is over ([`crate::shelf`]).
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use forge_api::{AttemptId, AttemptOutcome, AttemptResult, Secret};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::procfs;
+use crate::shelf::Shelf;
 use crate::user::JobUser;
 
 /// The log's name.
@@ -35,6 +38,16 @@ pub(crate) const CONTROL: &str = "control.sock";
 
 const RESULT: &str = "result.json";
 const ATTEMPT: &str = "attempt.json";
+
+/// Files that hold nothing of an attempt any more once they are cut to nothing.
+pub(crate) const KEPT: [&str; 3] = [ATTEMPT, RESULT, LOG];
+
+/// What the result's file holds. Its attempt is named, since the folder may be one that an earlier attempt had.
+#[derive(Serialize, Deserialize)]
+struct Left<R> {
+    attempt: AttemptId,
+    result: R,
+}
 
 /// What a restarted runner must know of an attempt. It holds the attempt's token and nothing of the job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,7 +77,9 @@ pub(crate) struct Record {
 
 /// The id of this boot.
 pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    static ID: LazyLock<String> =
+        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned());
+    ID.clone()
 }
 
 impl Record {
@@ -76,12 +91,22 @@ impl Record {
 
 /// Writes what a restarted runner must know.
 pub(crate) fn write_record(folder: &Path, record: &Record) -> io::Result<()> {
-    files::put_private(&folder.join(ATTEMPT), &serde_json::to_vec(record)?)
+    write_line(&folder.join(ATTEMPT), record)
 }
 
-/// Writes the result, wholly or not at all.
-pub(crate) fn write_result(folder: &Path, result: &AttemptResult) -> io::Result<()> {
-    files::put_private(&folder.join(RESULT), &serde_json::to_vec(result)?)
+/// Writes the result, wholly or not at all: without the end of its line it is none.
+pub(crate) fn write_result(folder: &Path, attempt: AttemptId, result: &AttemptResult) -> io::Result<()> {
+    write_line(&folder.join(RESULT), &Left { attempt, result })
+}
+
+/// Writes a document and the end of its line, in the file's own place: another name that is renamed costs more than all else here.
+fn write_line<T: Serialize>(path: &Path, document: &T) -> io::Result<()> {
+    let mut file = fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    // Most are empty, and ext4 writes out at once what is written after a file was cut.
+    if file.metadata()?.len() > 0 {
+        file.set_len(0)?;
+    }
+    file.write_all(&crate::wire::line(document)?)
 }
 
 /// Has everything of an attempt survive a power cut.
@@ -97,23 +122,29 @@ pub(crate) fn mend_after_power_cut(folder: &Path, record: &Record) -> io::Result
     if record.boot_id == boot_id() {
         return Ok(());
     }
-    let Some(mut result) = read_result(folder)? else { return Ok(()) };
+    let Some(mut result) = read_result(folder, record.attempt)? else { return Ok(()) };
     let found = files::measure(&folder.join(LOG))?;
     if found == (result.log_length, result.log_sha256.clone()) {
         return Ok(());
     }
     append_own_line(&folder.join(LOG), LOST_END)?;
     (result.log_length, result.log_sha256) = files::measure(&folder.join(LOG))?;
-    write_result(folder, &result)
+    write_result(folder, record.attempt, &result)
 }
 
 /// What stands at the end of a log that a power cut has shortened.
 const LOST_END: &str = "the end of this log was lost when the runner's machine went down";
 
-/// The result, when there is one.
-pub(crate) fn read_result(folder: &Path) -> io::Result<Option<AttemptResult>> {
+/// The result of `attempt`, when there is one.
+pub(crate) fn read_result(folder: &Path, attempt: AttemptId) -> io::Result<Option<AttemptResult>> {
     match fs::read(folder.join(RESULT)) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        // Not there yet, or its writer died over it.
+        Ok(bytes) if !bytes.ends_with(b"\n") => Ok(None),
+        Ok(bytes) => {
+            let left: Left<AttemptResult> = serde_json::from_slice(&bytes)?;
+            // A power cut may bring back what an earlier attempt left here.
+            Ok((left.attempt == attempt).then_some(left.result))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -122,6 +153,7 @@ pub(crate) fn read_result(folder: &Path) -> io::Result<Option<AttemptResult>> {
 /// The result of an attempt that ended without one: what its log holds is all that is known.
 pub(crate) fn result_without_supervisor(
     folder: &Path,
+    attempt: AttemptId,
     outcome: AttemptOutcome,
     reason: &str,
 ) -> io::Result<AttemptResult> {
@@ -139,7 +171,7 @@ pub(crate) fn result_without_supervisor(
         log_length,
         log_sha256,
     };
-    write_result(folder, &result)?;
+    write_result(folder, attempt, &result)?;
     Ok(result)
 }
 
@@ -168,6 +200,11 @@ pub(crate) fn scan(attempts: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
             bytes => Ok(serde_json::from_slice::<Record>(bytes)?),
         });
         match record {
+            // A power cut brought back what an earlier attempt left in this folder, and this one's was not on the disk yet.
+            Ok(record) if !folder.ends_with(record.attempt.to_string()) => {
+                tracing::info!(folder = %folder.display(), "removing an attempt's folder that was never begun");
+                files::remove(&folder)?;
+            }
             Ok(record) => found.push((folder, record)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Nothing runs here: the record is written before the supervisor gets its job.
@@ -184,11 +221,17 @@ pub(crate) fn scan(attempts: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
     Ok(found)
 }
 
-/// Removes an attempt's traces: its folder last, since it names the others.
-pub(crate) fn remove(folder: &Path, record: &Record) -> io::Result<()> {
+/// Removes an attempt's traces: its folder last, since it names the others. What is empty is kept on the shelf where there is one.
+pub(crate) fn remove(folder: &Path, record: &Record, shelf: Option<&Shelf>) -> io::Result<()> {
     files::remove(&record.private)?;
-    crate::workspace::remove(&record.workspace)?;
-    files::remove(folder)
+    match shelf {
+        Some(shelf) if record.user.is_none() => shelf.keep_workspace(&record.workspace)?,
+        _ => crate::workspace::remove(&record.workspace)?,
+    }
+    match shelf {
+        Some(shelf) => shelf.keep_spool(folder),
+        None => files::remove(folder),
+    }
 }
 
 #[cfg(test)]

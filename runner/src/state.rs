@@ -1,11 +1,13 @@
 //! What the threads of a supervisor share: whether the attempt must end and why, when the runner was heard of, how long
-//! the log is. One lock, one condition; nobody holds the lock while doing anything else.
+//! the log is. One lock, one condition, and a bell for the thread that waits for descriptors (the attendant); nobody holds the
+//! lock while doing anything else.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::time::ClockId;
 
+use crate::bell::Bell;
 use crate::warden::Contact;
 use crate::wire::Order;
 
@@ -19,6 +21,7 @@ pub(crate) fn boottime_ms() -> u64 {
 pub(crate) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    bell: Arc<Bell>,
 }
 
 /// What is known at one moment.
@@ -37,10 +40,10 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    /// Begins at `contact`.
-    pub(crate) fn new(contact: Contact) -> Self {
+    /// Begins at `contact`. `bell` rings at every change that the attendant did not make itself.
+    pub(crate) fn new(contact: Contact, bell: Arc<Bell>) -> Self {
         let state = State { contact, ending: None, log_length: 0, commit: None, ended: false };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), bell }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -51,6 +54,7 @@ impl Shared {
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock());
         self.changed.notify_all();
+        self.bell.ring();
     }
 
     /// The state now.
@@ -70,14 +74,16 @@ impl Shared {
         self.lock().ending.is_some()
     }
 
-    /// The runner was heard of.
+    /// The runner was heard of. Only the attendant hears it, and only it wants to know.
     pub(crate) fn heard(&self, now_ms: u64) {
-        self.change(|state| state.contact.heard_ms = state.contact.heard_ms.max(now_ms));
+        let mut state = self.lock();
+        state.contact.heard_ms = state.contact.heard_ms.max(now_ms);
     }
 
-    /// The daemon acknowledged a heartbeat sent at `sent_ms`.
+    /// The daemon acknowledged a heartbeat sent at `sent_ms`. Only the attendant hears it, and only it wants to know.
     pub(crate) fn leased(&self, sent_ms: u64) {
-        self.change(|state| state.contact.leased_ms = state.contact.leased_ms.max(sent_ms));
+        let mut state = self.lock();
+        state.contact.leased_ms = state.contact.leased_ms.max(sent_ms);
     }
 
     /// The log has `length` bytes now.
@@ -90,9 +96,9 @@ impl Shared {
         self.change(|state| state.commit = Some(commit.to_owned()));
     }
 
-    /// The result lies in the spool.
+    /// The result lies in the spool. Nobody is woken: this process is about to end.
     pub(crate) fn has_ended(&self) {
-        self.change(|state| state.ended = true);
+        self.lock().ended = true;
     }
 
     /// Waits until `ready` answers something, or for `wait`.

@@ -96,7 +96,7 @@ pub(crate) enum FromSupervisor {
     Log(u64),
     /// The repository's commit is known.
     Commit(String),
-    /// The result lies in the spool.
+    /// The result lies in the spool. Supervisors of this version close the connection instead.
     Ended,
 }
 

@@ -25,6 +25,9 @@ use crate::wire::Brief;
 /// The checkout's folder inside the workspace.
 pub(crate) const CHECKOUT: &str = "repository";
 
+/// HOME and TMPDIR of the processes, inside the workspace.
+pub(crate) const INSIDE: [&str; 2] = ["home", "tmp"];
+
 /// A workspace that is ready for the job.
 pub(crate) struct Prepared {
     /// The commit that was checked out.
@@ -87,12 +90,9 @@ pub(crate) fn prepare(
     commit_known: impl FnOnce(&str),
 ) -> Result<Prepared, WorkspaceError> {
     let Brief { job, workspace, private, .. } = brief;
-    for (what, folder) in [
-        ("the workspace", workspace.to_owned()),
-        ("the home", workspace.join("home")),
-        ("the folder for temporary files", workspace.join("tmp")),
-    ] {
-        files::make_private_folder(&folder).map_err(failed(what, &folder))?;
+    // It may be one that was kept: then all of this is there.
+    for folder in std::iter::once(workspace.clone()).chain(INSIDE.map(|name| workspace.join(name))) {
+        files::make_private_folder(&folder).map_err(failed("the workspace", &folder))?;
     }
     let keys = private.join("keys");
     for folder in [private, &keys] {

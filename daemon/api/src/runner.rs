@@ -114,7 +114,7 @@ pub struct ClaimRequest {
     pub previous_sessions: Vec<String>,
     /// How long to wait for a task, in milliseconds; at most [`crate::CLAIM_WAIT_MS_MAX`].
     pub wait_ms: u64,
-    /// How many tasks it takes now; 0 waits for cancels only.
+    /// How many tasks it takes at most, beside what it runs, as far as its limit leaves room; 0 waits for cancels only.
     pub slots: u32,
     /// Its own limit; 0 is unlimited.
     pub max_parallel_tasks: u32,

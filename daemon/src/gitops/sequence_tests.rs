@@ -204,7 +204,7 @@ impl World {
         let options = ApplyOptions {
             data_dir,
             plugin_dir,
-            catalog: Catalog::new(Host::new(HostOptions { cache_dir: None }).expect("the host starts")),
+            catalog: Catalog::new(Host::new(HostOptions::default()).expect("the host starts")),
             check: CheckOptions::default(),
             identity_file: None,
             clock: Clock::system(),

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::bindings::ExecutorPlugin;
 use crate::bindings::forge::plugin::types::{Failed, Failure, Retry};
 use crate::convert;
+use crate::engine::Ticker;
 use crate::state::State;
 use crate::trap::{self, Ended};
 use crate::workspace::Workspace;
@@ -112,7 +113,7 @@ impl Plugin {
     ) -> Result<R, Ended> {
         let mut store = state.into_store(&self.host);
         // Without the ticker nothing would bound the guest's time.
-        let ticking = self.host.shared.ticker.tick().map_err(|error| {
+        let ticking = self.host.shared.ticker.as_ref().map(Ticker::tick).transpose().map_err(|error| {
             let cause = TrapCause::Other(format!("the thread that bounds its time does not start: {error}"));
             Ended::Trapped(Trap { cause, frames: Vec::new() })
         })?;

@@ -24,6 +24,18 @@ use crate::state::State;
 pub struct HostOptions {
     /// Where compiled plugins are kept: made with mode 0700. `None` compiles anew in each process.
     pub cache_dir: Option<PathBuf>,
+    /// Who makes the engine look up while guests compute.
+    pub ticks: Ticks,
+}
+
+/// Who makes the engine look up while guests compute: without it nothing bounds a guest's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ticks {
+    /// A thread of the host's own, which the first call starts.
+    #[default]
+    OwnThread,
+    /// The embedder, which calls [`Host::tick`] every [`TICK_MS`] while a guest computes.
+    Embedder,
 }
 
 /// Why a host could not be made.
@@ -49,7 +61,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Option<Cache>,
     /// What is loaded now, by digest. Its lock is held while one is compiled: each digest is compiled once.
     pub(crate) loaded: Mutex<HashMap<String, Weak<Loaded>>>,
-    pub(crate) ticker: Ticker,
+    /// `None` where the embedder ticks.
+    pub(crate) ticker: Option<Ticker>,
 }
 
 impl std::fmt::Debug for Host {
@@ -64,7 +77,7 @@ impl Host {
     /// # Errors
     /// The engine does not start, or the cache folder cannot be made or is not this user's alone.
     pub fn new(options: HostOptions) -> Result<Self, HostError> {
-        let HostOptions { cache_dir } = options;
+        let HostOptions { cache_dir, ticks } = options;
         let mut config = Config::new();
         config.epoch_interruption(true).max_wasm_stack(STACK_BYTES_MAX);
         let engine = Engine::new(&config).map_err(HostError::Engine)?;
@@ -72,9 +85,17 @@ impl Host {
         ExecutorPlugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
             .map_err(HostError::Engine)?;
         let cache = cache_dir.map(|folder| Cache::open(folder, &engine)).transpose()?;
-        let ticker = Ticker::new(engine.weak());
+        let ticker = match ticks {
+            Ticks::OwnThread => Some(Ticker::new(engine.weak())),
+            Ticks::Embedder => None,
+        };
         let loaded = Mutex::new(HashMap::new());
         Ok(Self { shared: Arc::new(Shared { engine, linker, cache, loaded, ticker }) })
+    }
+
+    /// Makes the engine look up once: see [`Ticks::Embedder`].
+    pub fn tick(&self) {
+        self.shared.engine.increment_epoch();
     }
 }
 

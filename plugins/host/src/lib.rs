@@ -35,8 +35,8 @@ mod types;
 mod workspace;
 
 pub use call::{CallError, ExecuteError};
-pub use engine::{Host, HostError, HostOptions};
-pub use limits::Limits;
+pub use engine::{Host, HostError, HostOptions, Ticks};
+pub use limits::{Limits, TICK_MS};
 pub use load::{LoadError, Plugin};
 pub use trap::{Trap, TrapCause};
 pub use types::{

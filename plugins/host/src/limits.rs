@@ -17,7 +17,7 @@ impl Default for Limits {
 }
 
 /// How often the engine looks at the guests that compute, in milliseconds.
-pub(crate) const TICK_MS: u64 = 10;
+pub const TICK_MS: u64 = 10;
 /// What a guest may still compute after its task was canceled, to report how it ended, in milliseconds.
 pub(crate) const CANCELED_COMPUTING_MS: u64 = 100;
 

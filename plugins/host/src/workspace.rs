@@ -92,8 +92,9 @@ impl Workspace {
         self.make_parents(path)?;
         let how = if append { OFlags::APPEND } else { OFlags::empty() };
         let mut file = self.open_file(path, OFlags::WRONLY | OFlags::CREATE | how)?;
-        // Only what has been found to be a regular file is emptied.
-        let emptied = if append { Ok(()) } else { file.set_len(0) };
+        // Only what has been found to be a regular file is emptied; ext4 writes out at once what is written after that.
+        let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
+        let emptied = if append || is_empty { Ok(()) } else { file.set_len(0) };
         emptied.and_then(|()| file.write_all(data)).map_err(|error| CapabilityError::Io(format!("{path}: {error}")))
     }
 

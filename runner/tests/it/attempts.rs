@@ -116,6 +116,38 @@ async fn a_cancel_ends_every_descendant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_computes_without_end_is_ended_however_long_its_process_took() {
+    let place = Place::registered().await;
+    let working = place.work();
+    for (task, script) in [(1, "exit 77"), (2, "sleep 0.6; exit 77")] {
+        let mut job = place.job(task, script);
+        job.plugin.limits.time_ms = 100;
+        place.daemon.queue(&job);
+        let (result, _) = place.daemon.result(job.attempt).await;
+        assert_eq!(result.outcome, AttemptOutcome::Failed);
+        assert!(result.reason.as_ref().is_some_and(|reason| reason.contains("[limits].time")), "{result:?}");
+    }
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_live_while_its_process_runs_and_after_it() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let folder = place.folder.path().display().to_string();
+    let wait = |name: &str| format!("until [ -e {folder}/{name} ]; do sleep 0.02; done");
+    let job = place.job(1, &format!("echo first; {}; seq 300000; exit 3", wait("go")));
+    place.daemon.queue(&job);
+    let is_told = |log: &Vec<u8>| log == b"first\n";
+    place.daemon.wait("the first line", |seen| seen.logs.get(&job.attempt).filter(|log| is_told(log)).map(drop)).await;
+    std::fs::write(place.path("go"), "").expect("written");
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.exit_code, Some(3));
+    assert!(log.ends_with("\n300000\n[forge] the process failed\n"), "{}", log.len());
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_ends_a_job_and_a_left_daemon_does_not_hold_it() {
     let place = Place::registered().await;
     let working = place.work();

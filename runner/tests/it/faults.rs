@@ -64,7 +64,8 @@ async fn a_daemon_that_is_away_loses_no_byte() {
     place.daemon.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
     std::fs::write(place.path("go"), "").expect("written");
     let result = place.path("tmp/attempts/1-1/result.json");
-    place.daemon.wait("the result in the spool", |_| result.exists().then_some(())).await;
+    let is_there = || std::fs::metadata(&result).is_ok_and(|file| file.len() > 0);
+    place.daemon.wait("the result in the spool", |_| is_there().then_some(())).await;
     place.daemon.is_down.store(false, std::sync::atomic::Ordering::SeqCst);
     let (result, log) = place.daemon.result(job.attempt).await;
     assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Succeeded, "before\nafter\n"));
@@ -86,6 +87,26 @@ async fn a_job_that_would_be_queued_again_ends_when_the_daemon_is_away() {
     let (result, _) = place.daemon.result(job.attempt).await;
     assert_eq!(result.outcome, AttemptOutcome::Lost, "{result:?}");
     assert!(result.reason.unwrap_or_default().contains("out of reach"));
+    working.drained().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_is_told_to_stop_ends_its_job_and_says_so() {
+    let place = Place::registered().await;
+    let working = place.work();
+    let job = hiding(&place, 1);
+    place.daemon.queue(&job);
+    let pids = [place.file("named").await, place.file("bare").await, place.file("deaf").await];
+    let supervisor: i32 = place.file("supervisor").await.trim().parse().expect("a number");
+    let supervisor = rustix::process::Pid::from_raw(supervisor).expect("a pid");
+    rustix::process::kill_process(supervisor, rustix::process::Signal::HUP).expect("signalled");
+    rustix::process::kill_process(supervisor, rustix::process::Signal::TERM).expect("signalled");
+    let (result, _) = place.daemon.result(job.attempt).await;
+    assert_eq!(result.outcome, AttemptOutcome::Lost, "{result:?}");
+    assert!(result.reason.is_some_and(|reason| reason.starts_with("its supervisor was told to stop")));
+    for pid in pids {
+        place.gone(&pid).await;
+    }
     working.drained().await.expect("it ends");
 }
 

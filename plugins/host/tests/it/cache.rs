@@ -9,7 +9,7 @@ use forge_plugin_host::{Host, HostError, HostOptions, LoadError};
 use crate::guests::bytes;
 
 fn host(folder: &Path) -> Host {
-    Host::new(HostOptions { cache_dir: Some(folder.to_owned()) }).expect("the engine starts")
+    Host::new(HostOptions { cache_dir: Some(folder.to_owned()), ..HostOptions::default() }).expect("the engine starts")
 }
 
 fn only_file(folder: &Path) -> PathBuf {
@@ -101,7 +101,8 @@ fn a_folder_that_others_may_enter_is_refused() {
     let (_outer, file, _) = filled();
     let folder = file.parent().expect("a folder");
     fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("it is ours");
-    let error = Host::new(HostOptions { cache_dir: Some(folder.to_owned()) }).expect_err("others read it");
+    let error = Host::new(HostOptions { cache_dir: Some(folder.to_owned()), ..HostOptions::default() })
+        .expect_err("others read it");
     assert!(matches!(error, HostError::Cache(_)), "{error:?}");
     assert!(error.to_string().contains("has mode 0755: compiled code is only taken"), "{error}");
 }
