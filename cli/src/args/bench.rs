@@ -19,6 +19,8 @@ pub(crate) enum Measurement {
     Logs,
     /// The same with a long history in the store
     History,
+    /// From a write in the watched folder to the moment where it serves
+    Config,
 }
 
 /// How the results are written to stdout.

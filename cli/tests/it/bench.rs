@@ -30,7 +30,7 @@ fn every_measurement_is_made_over_the_real_protocol() {
         .iter()
         .map(|measured| measured["name"].as_str().expect("a name"))
         .collect();
-    assert_eq!(names, ["idle", "start", "throughput", "claims", "parked", "logs", "history"]);
+    assert_eq!(names, ["idle", "start", "throughput", "claims", "parked", "logs", "history", "config"]);
     for (measurement, key) in [
         ("idle", "daemon_rss"),
         ("idle", "runner_all_pss"),
@@ -47,6 +47,8 @@ fn every_measurement_is_made_over_the_real_protocol() {
         ("history", "request_p50"),
         ("history", "claims_per_s_2"),
         ("history", "start_p99"),
+        ("config", "write_10_p50"),
+        ("config", "burst_10_p50"),
     ] {
         assert!(value(&report, measurement, key) > 0.0, "{measurement} {key}: {report}");
     }
@@ -55,6 +57,7 @@ fn every_measurement_is_made_over_the_real_protocol() {
         ("parked", "runners_2", 2.0),
         ("logs", "sent_mib", 4.0),
         ("history", "tasks", 500.0),
+        ("config", "reloads_10", 1.0),
     ] {
         assert_eq!(value(&report, measurement, key), count, "{measurement} {key}");
     }

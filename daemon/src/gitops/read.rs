@@ -1,4 +1,4 @@
-//! A folder read into memory as a tree of files: bounded, following only symlinks that stay inside, twice until it stands still.
+//! A folder read into memory as a tree of files: bounded, following only symlinks that stay inside, when it stands still.
 //!
 //! What is not of a tree (dotfiles, dot folders, files that are neither TOML nor components) is passed over. What is of it
 //! and cannot be read becomes a finding that names the file, so that one bad file is shown beside every other mistake.
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,8 +36,8 @@ const READS_MAX: u32 = 40;
 /// How long a checkout of git's is waited for.
 const CHECKOUT_MAX: Duration = Duration::from_secs(30);
 
-/// The pause between two reads that must agree.
-const READ_PAUSE: Duration = Duration::from_millis(60);
+/// The pause after a read, in which nothing may change.
+const READ_PAUSE: Duration = Duration::from_millis(40);
 
 /// A tree as it lies on the disk.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,23 +57,21 @@ pub(crate) struct NeverStill {
     folder: PathBuf,
 }
 
-/// Reads until two reads agree, so that half of a burst is never taken for a tree. It blocks.
+/// Reads until nothing changes around a read, so that half of a burst is never taken for a tree. It blocks.
 pub(crate) fn read_until_still(root: &Path) -> Result<ReadTree, NeverStill> {
     let mut patience = CHECKOUT_MAX.as_millis() / READ_PAUSE.as_millis();
     while patience > 0 && is_checking_out(root) {
         patience -= 1;
         std::thread::sleep(READ_PAUSE);
     }
-    let mut before = read_once(root);
+    // What a file is made of is looked at before and after, and not what it holds: that is read once, between the two.
+    let mut before = look(root, Look::Stamps);
     for _ in 0..READS_MAX {
+        let read = look(root, Look::Contents);
         std::thread::sleep(READ_PAUSE);
-        let after = read_once(root);
-        if is_checking_out(root) {
-            before = after;
-            continue;
-        }
-        if after.revision == before.revision && after.findings == before.findings {
-            return Ok(after);
+        let after = look(root, Look::Stamps);
+        if after == before && !is_checking_out(root) {
+            return Ok(read);
         }
         before = after;
     }
@@ -96,7 +95,21 @@ fn is_checking_out(root: &Path) -> bool {
 
 /// Reads once, whatever the tree is doing.
 pub(crate) fn read_once(root: &Path) -> ReadTree {
-    let mut reader = Reader { root: PathBuf::new(), files: Files::new(), findings: BTreeMap::new(), bytes: 0 };
+    look(root, Look::Contents)
+}
+
+/// What of the files is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// What they hold.
+    Contents,
+    /// What changes with whatever is done to them: which file it is, its size, and the times of its change. It stands in the place of
+    /// the content.
+    Stamps,
+}
+
+fn look(root: &Path, look: Look) -> ReadTree {
+    let mut reader = Reader { look, root: PathBuf::new(), files: Files::new(), findings: BTreeMap::new(), bytes: 0 };
     match fs::canonicalize(root).and_then(|root| fs::metadata(&root).map(|metadata| (root, metadata.is_dir()))) {
         Ok((canonical, true)) => {
             reader.root = canonical;
@@ -129,6 +142,14 @@ pub(crate) fn revision_of(files: &Files) -> String {
         }
     }
     hex::encode(hash.finish().as_ref())
+}
+
+/// What tells a file from the same file before or after a change.
+fn stamp(metadata: &fs::Metadata) -> Vec<u8> {
+    let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+    let which = [metadata.dev(), metadata.ino(), metadata.size(), u64::from(metadata.mode())];
+    let times = times.iter().flat_map(|part| part.to_le_bytes());
+    times.chain(which.iter().flat_map(|part| part.to_le_bytes())).collect()
 }
 
 /// What cannot be read, as a mistake of its file.
@@ -172,6 +193,7 @@ impl Kind {
 }
 
 struct Reader {
+    look: Look,
     root: PathBuf,
     files: Files,
     /// One finding a file is enough; keyed by file, so they come out sorted.
@@ -243,21 +265,27 @@ impl Reader {
             self.folder(&real, &path, above);
         } else if let Some(kind) = Kind::of(name) {
             // A pipe under a TOML name would block the read for good.
-            if metadata.is_file() {
-                self.file(&real, path, kind);
-            } else {
+            if !metadata.is_file() {
                 self.find(&path, Code::Unreadable, "it is no plain file".to_owned(), Some("put a plain file there"));
+            } else if self.look == Look::Stamps {
+                // A tree of more files is refused for what it holds.
+                if self.files.len() < TREE_FILES_MAX {
+                    self.files.insert(path, stamp(&metadata));
+                }
+            } else {
+                self.file(&real, path, kind, metadata.len());
             }
         }
     }
 
-    fn file(&mut self, real: &Path, path: String, kind: Kind) {
+    /// `bytes_likely` is what the file had a moment ago: with room for that and one more, two system calls read a file, and not eight.
+    fn file(&mut self, real: &Path, path: String, kind: Kind, bytes_likely: u64) {
         if self.files.len() >= TREE_FILES_MAX {
             let message = format!("the tree holds more than {TREE_FILES_MAX} files");
             return self.find(".", Code::TooLarge, message, Some("split it over several daemons"));
         }
         let bytes_max = kind.bytes_max();
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(bytes_likely.min(bytes_max)).unwrap_or_default() + 1);
         match fs::File::open(real).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes)) {
             Ok(_) if bytes.len() as u64 > bytes_max => {
                 let message = format!("the file is larger than {bytes_max} bytes");
@@ -284,7 +312,7 @@ impl Reader {
 mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt as _;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn put(root: &Path, path: &str, text: &str) {
         let path = root.join(path);
@@ -338,6 +366,34 @@ mod tests {
         let other = tempfile::tempdir().expect("a folder");
         symlink(root, other.path().join("tree")).expect("linked");
         assert_eq!(read_once(&other.path().join("tree")), read_once(root));
+    }
+
+    #[test]
+    fn whatever_is_done_to_a_file_shows_without_reading_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        let path = root.join("runners/a.toml");
+        put(root, "runners/a.toml", "1");
+        put(root, "runners/b.toml", "2");
+        let permissions = |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+        let changes: [(&str, &dyn Fn()); 6] = [
+            ("a write of the same length", &|| fs::write(&path, "3").expect("written")),
+            ("another one's name", &|| fs::rename(root.join("runners/b.toml"), &path).expect("renamed")),
+            ("its permissions", &|| permissions(0o600)),
+            ("an empty file", &|| fs::write(&path, "").expect("written")),
+            ("no file", &|| fs::remove_file(&path).expect("removed")),
+            ("a link", &|| symlink("c.toml", &path).expect("linked")),
+        ];
+        let mut before = look(root, Look::Stamps);
+        assert_eq!(before, look(root, Look::Stamps));
+        for (what, change) in changes {
+            // A file's times move with the kernel's ticks.
+            std::thread::sleep(Duration::from_millis(20));
+            change();
+            let after = look(root, Look::Stamps);
+            assert!(after != before, "{what} does not show");
+            before = after;
+        }
     }
 
     #[test]

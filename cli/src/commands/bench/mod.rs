@@ -4,6 +4,7 @@
 //! simulated ones. Nothing of it reaches a daemon or a runner that works on this machine, and nothing of it stays.
 
 mod claims;
+mod config;
 mod history;
 mod idle;
 mod logs;
@@ -97,5 +98,6 @@ async fn one(measurement: Measurement, bench: &Bench<'_>) -> Result<Measured, Cl
         Measurement::Parked => parked::measure(bench).await,
         Measurement::Logs => logs::measure(bench).await,
         Measurement::History => history::measure(bench).await,
+        Measurement::Config => config::measure(bench).await,
     }
 }

@@ -33,7 +33,7 @@ pub(super) const NOTHING: &str = "nothing";
 pub(super) const MOMENT: &str = "moment";
 
 /// How long something of the world may take to come about.
-const FACT_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const FACT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How often it is looked for.
 const FACT_LOOK: Duration = Duration::from_millis(5);
@@ -129,6 +129,11 @@ impl World {
     /// The daemon's process.
     pub(super) fn daemon_pid(&self) -> u32 {
         self.daemon.pid()
+    }
+
+    /// The folder that the daemon watches.
+    pub(super) fn tree(&self) -> PathBuf {
+        self.folder.path().join(scratch::TREE)
     }
 
     /// The size of the database, in MiB.
