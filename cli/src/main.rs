@@ -3,11 +3,13 @@
 mod args;
 mod client;
 mod commands;
+mod credentials;
 mod error;
 mod local;
 mod logging;
 mod printer;
 mod runtime;
+mod service;
 mod settings;
 
 use std::process::ExitCode;

@@ -52,12 +52,12 @@ pub(crate) async fn forward_signals(
     }
 }
 
-/// Calls `act` at every SIGHUP, which would end the process otherwise.
-pub(crate) async fn on_hangup(act: impl Fn()) -> Result<Infallible, CliError> {
+/// Does `act` at every SIGHUP, which would end the process otherwise; several that come meanwhile count as one.
+pub(crate) async fn on_hangup(act: impl AsyncFn()) -> Result<Infallible, CliError> {
     let mut hangup = listen(SignalKind::hangup())?;
     loop {
         hangup.recv().await;
-        act();
+        act().await;
     }
 }
 

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use forge_api::Secret;
-use forge_config::{DaemonSettings, Diagnostic, RunnerSettings};
+use forge_config::{DaemonSettings, Diagnostic, RegistrationTokenSource, RunnerSettings};
 use forge_runner::trust::{Fingerprint, Trust};
 use forge_runner::{RunAs, STOP_GRACE_MS_DEFAULT, Settings};
 
+use crate::credentials;
 use crate::error::{CliError, file_error};
 use crate::printer::Printer;
 
@@ -25,7 +26,7 @@ pub(crate) fn environment() -> Environment {
         .collect()
 }
 
-/// Reads forge.toml, with what the environment overrides.
+/// Reads forge.toml, with what the environment overrides and what systemd's credentials add.
 pub(crate) fn daemon(path: &Path, environment: &Environment, printer: &Printer) -> Result<DaemonSettings, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let shown = file_error("read", path, &error);
@@ -38,7 +39,15 @@ pub(crate) fn daemon(path: &Path, environment: &Environment, printer: &Printer) 
     })?;
     let name = path.display().to_string();
     let read = forge_config::daemon_settings(&name, Some(&text), environment);
-    accept(read, &name, printer)
+    let mut settings = accept(read, &name, printer)?;
+    if settings.runner_registration_token.is_none() {
+        let credential = credentials::find(environment, credentials::REGISTRATION_TOKEN);
+        settings.runner_registration_token = credential.map(RegistrationTokenSource::File);
+    }
+    if settings.secrets.identity_file.is_none() {
+        settings.secrets.identity_file = credentials::find(environment, credentials::IDENTITY);
+    }
+    Ok(settings)
 }
 
 /// A runner as its settings describe it, and the token that registers it where the environment holds one.
@@ -141,6 +150,7 @@ pub(crate) fn runner_meant(settings: RunnerSettings) -> Result<RunnerToStart, Cl
                 forge_config::RunAs::Range { first, last } => RunAs::Range { first, last },
             }),
             pass_env: Vec::new(),
+            alive_interval: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },
     })

@@ -141,6 +141,17 @@ impl Core {
         self.inner.shutdown.cancel();
     }
 
+    /// Waits until the store's writer has committed and the reconciler has looked. It waits for ever for one that is gone.
+    pub(crate) async fn work_a_turn(&self) {
+        match self.inner.store.turn().await {
+            // A store that refuses (a full disk, say) says so to everyone who asks, and a restart would not mend it.
+            Ok(()) => {}
+            Err(StoreError::Closed) => std::future::pending().await,
+            Err(error) => tracing::warn!(%error, "the store works and could not commit nothing"),
+        }
+        self.inner.scheduler.turn().await;
+    }
+
     fn now(&self) -> forge_api::Timestamp {
         self.inner.clock.now()
     }

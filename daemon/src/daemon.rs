@@ -9,7 +9,6 @@ use forge_api::Secret;
 use forge_config::{CheckOptions, DaemonSettings, DaemonSource, RegistrationTokenSource, SourceAccess, SourceLocation};
 use forge_plugin_host::{Host, HostOptions};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,7 +18,7 @@ use crate::check::check_options;
 use crate::clock::Clock;
 use crate::core::{Core, CoreOptions, CoreStartError, CoreTasks, LogLimits, SecretsAllow};
 use crate::files::{self, FileError};
-use crate::gitops::{ApplyOptions, GitOps, GitOptions, SourceOptions};
+use crate::gitops::{Acceptance, ApplyOptions, GitOps, GitOpsHandle, GitOptions, SourceOptions};
 use crate::http::auth::FailedAuthentications;
 use crate::http::hosts::KnownHosts;
 use crate::http::limits;
@@ -27,7 +26,6 @@ use crate::http::metrics::{self, Vitals};
 use crate::http::routes::{self, Api, Shared};
 use crate::http::serve::{self, BindError, Server, Speech};
 use crate::local::{LocalError, LocalSocket};
-use crate::notify::{self, Notice};
 use crate::plugins::Catalog;
 use crate::settings::{self, SettingsError};
 use crate::tls::{CertificateSource, Certificates, Refreshed, TlsError};
@@ -116,13 +114,32 @@ pub enum StopError {
 }
 
 /// Has the tree looked at now, as SIGHUP asks.
-#[derive(Clone, Debug)]
-pub struct Reloader(Arc<Notify>);
+#[derive(Clone)]
+pub struct Reloader(GitOpsHandle);
+
+impl std::fmt::Debug for Reloader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Reloader")
+    }
+}
 
 impl Reloader {
-    /// Looks at the tree now; what is there is applied when it is new and good.
-    pub fn reload(&self) {
-        self.0.notify_one();
+    /// Looks at the tree now, and waits for it; what is there is applied when it is new and good. What an admin has to accept is not.
+    pub async fn reload(&self) {
+        // A daemon that stops answers nothing and needs not reload either.
+        let _newest = self.0.apply(Acceptance::default()).await;
+    }
+}
+
+/// Proves that a daemon works, for whoever would restart it otherwise.
+#[derive(Clone, Debug)]
+pub struct Liveness(Core);
+
+impl Liveness {
+    /// Waits until each part without which nothing goes on has done a turn: the store's writer committed and the reconciler looked.
+    /// The serving's own threads run this. One that hangs leaves it waiting for ever.
+    pub async fn proved(&self) {
+        self.0.work_a_turn().await;
     }
 }
 
@@ -221,7 +238,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         connections_max: limits::METRICS_CONNECTIONS_MAX,
     };
     let local = LocalSocket::start(&plan.data_dir, vitals.clone(), addresses.clone())?;
-    let reloader = Reloader(gitops.bell());
+    let reloader = Reloader(gitops.handle());
 
     let (serving, beside) = (TaskTracker::new(), TaskTracker::new());
     serving.spawn(api_server.serve(draining.clone()));
@@ -232,7 +249,6 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
     }
 
     let addresses_file = AddressesFile::write(&plan.data_dir, &addresses)?;
-    notify::tell(Notice::Ready);
     tracing::info!(api = addresses.api, metrics = addresses.metrics, "the daemon serves");
     let ca_fingerprint = ca.map(|ca| ca.fingerprint);
     if let (Some(fingerprint), Some(file)) = (&ca_fingerprint, &addresses.ca_file) {
@@ -270,6 +286,11 @@ impl Daemon {
         self.reloader.clone()
     }
 
+    /// What proves that it works.
+    pub fn liveness(&self) -> Liveness {
+        Liveness(self.core.clone())
+    }
+
     /// Serves until `shutdown`, then drains: parked polls are answered, requests under way finished, at most ten seconds long.
     ///
     /// # Errors
@@ -282,7 +303,6 @@ impl Daemon {
             () = self.serving.wait() => Some("listener"),
         };
         tracing::info!("the daemon drains");
-        notify::tell(Notice::Stopping);
         self.vitals.begin_drain();
         self.draining.cancel();
         self.core.drain();

@@ -170,11 +170,6 @@ impl GitOps {
         self.handle.clone()
     }
 
-    /// Ring it to have the source looked at now.
-    pub(crate) fn bell(&self) -> Arc<Notify> {
-        self.trigger.bell()
-    }
-
     /// Applies changes until `shutdown`. Call it once the data folder is certainly ours alone: it writes there.
     pub(crate) async fn run(mut self, core: Core, shutdown: CancellationToken) {
         let applier = Arc::clone(&self.applier);

@@ -13,7 +13,7 @@
 //! | `local` | the operator socket |
 //! | `tls` | the certificate that is shown |
 //! | `backup` | what is remembered, in one file and back |
-//! | `settings`, `files`, `addresses`, `notify` | the machine underneath |
+//! | `settings`, `files`, `addresses` | the machine underneath |
 //! | [`clock`] | the only reader of time |
 //!
 //! The order of a start is: data folder, first revision, core (which locks the data folder and reconciles), certificate,
@@ -31,7 +31,6 @@ mod hex;
 mod http;
 mod local;
 pub mod logs;
-mod notify;
 mod plugins;
 mod scheduler;
 pub mod secrets;
@@ -44,7 +43,7 @@ pub use self::http::serve::BindError;
 pub use addresses::{ADDRESSES_FILE, Addresses};
 pub use backup::{BackupError, BackupReport, backup, restore};
 pub use check::{CheckReport, check_folder};
-pub use daemon::{Daemon, Reloader, StartError, StopError, start};
+pub use daemon::{Daemon, Liveness, Reloader, StartError, StopError, start};
 pub use files::FileError;
 pub use local::{LOCAL_SOCKET, LocalError};
 pub use secrets::{NoRandomness, TokenKind, new_token};

@@ -90,6 +90,10 @@ pub struct Shutdown {
 /// What a runner tells whoever watches it; each comes once per change, not once per try.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// All that the runner needs of its own machine is in order: it asks the daemon from now on.
+    Ready,
+    /// The loop that starts, ends and hands in attempts took a turn; see [`Settings::alive_interval`].
+    Alive,
     /// Something about the settings that the operator should know.
     Warning(String),
     /// The daemon answers.

@@ -146,11 +146,17 @@ impl Runner {
         let mut is_sent = true;
         let mut followed = JoinSet::new();
         let (mut is_draining, mut is_aborting) = (false, false);
+        let mut alive = self.context.settings.alive_interval.map(tokio::time::interval);
+        (self.observer)(Event::Ready);
         let abort_over = tokio::time::sleep(Duration::MAX);
         tokio::pin!(abort_over);
         loop {
             let input = tokio::select! {
                 biased;
+                () = next_turn(&mut alive) => {
+                    (self.observer)(Event::Alive);
+                    continue;
+                }
                 () = shutdown.abort.cancelled(), if !is_aborting => {
                     is_aborting = true;
                     abort_over.as_mut().reset(tokio::time::Instant::now() + ABORT_WAIT);
@@ -335,6 +341,16 @@ impl Runner {
             }
         }
         self.jobs.shutdown().await;
+    }
+}
+
+/// When the next sign of life is due, where anyone waits for one.
+async fn next_turn(alive: &mut Option<tokio::time::Interval>) {
+    match alive {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use forge_api::Secret;
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub run_as: Option<RunAs>,
     /// Names of variables of the runner's own environment that every job sees.
     pub pass_env: Vec<String>,
+    /// How often [`crate::Event::Alive`] is due; never where it is `None`.
+    pub alive_interval: Option<Duration>,
     /// The program's version.
     pub version: String,
 }

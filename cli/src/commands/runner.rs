@@ -1,5 +1,6 @@
 //! `forge runner`: start, register, unregister; `setup` has a file of its own.
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -10,8 +11,10 @@ use forge_runner::{Ended, Event, Registered, Settings, Shutdown};
 
 use super::CLIENT_THREADS;
 use crate::args::{RegistrationToken, RunnerArguments, RunnerCommand};
+use crate::credentials;
 use crate::error::{CliError, file_error};
 use crate::printer::Printer;
+use crate::service::ServiceManager;
 use crate::settings::RunnerToStart;
 use crate::{logging, runtime, settings};
 
@@ -27,10 +30,16 @@ pub(crate) fn run(arguments: RunnerArguments, printer: &Printer) -> Result<ExitC
     if let Some(RunnerCommand::Setup(answers)) = &arguments.command {
         return super::setup::run(answers, config, printer);
     }
-    let runner = settings::runner(config, &settings::environment(), printer)?;
+    let environment = settings::environment();
+    let mut runner = settings::runner(config, &environment, printer)?;
+    if runner.registration_token.is_none()
+        && let Some(path) = credentials::find(&environment, credentials::REGISTRATION_TOKEN)
+    {
+        runner.registration_token = Some(read_token_file(&path)?);
+    }
     match arguments.command.unwrap_or(RunnerCommand::Start) {
         // Setup makes the file that everything else here reads; it was done above.
-        RunnerCommand::Start | RunnerCommand::Setup(_) => start(runner),
+        RunnerCommand::Start | RunnerCommand::Setup(_) => start(runner, ServiceManager::of(&environment)),
         RunnerCommand::Register(source) => {
             let token = registration_token(&source, std::io::stdin().lock(), runner.registration_token.as_ref())?;
             let registered = runtime::run(CLIENT_THREADS, register(&runner.settings, token))?;
@@ -47,9 +56,10 @@ pub(crate) fn run(arguments: RunnerArguments, printer: &Printer) -> Result<ExitC
     }
 }
 
-fn start(runner: RunnerToStart) -> Result<ExitCode, CliError> {
+fn start(runner: RunnerToStart, manager: ServiceManager) -> Result<ExitCode, CliError> {
     runtime::run(RUNNER_THREADS, async {
-        let RunnerToStart { settings, registration_token } = runner;
+        let RunnerToStart { mut settings, registration_token } = runner;
+        settings.alive_interval = manager.sign_interval();
         if let Some(token) = registration_token
             && settings.token.is_none()
             && !settings.token_file.exists()
@@ -58,10 +68,23 @@ fn start(runner: RunnerToStart) -> Result<ExitCode, CliError> {
             tracing::info!(runner = registered.name, "registered");
         }
         let shutdown = Shutdown::default();
-        let ended = tokio::select! {
-            ended = forge_runner::run(settings, shutdown.clone(), log_event) => ended.map_err(CliError::failed)?,
-            Err(error) = runtime::forward_signals(shutdown.drain.clone(), shutdown.abort.clone()) => return Err(error),
+        let stopping = async {
+            shutdown.drain.cancelled().await;
+            manager.stopping();
+            std::future::pending::<Infallible>().await
         };
+        let told = manager.clone();
+        let observe = move |event| match event {
+            Event::Ready => told.ready(),
+            Event::Alive => told.alive(),
+            event => log_event(event),
+        };
+        let ended = tokio::select! {
+            ended = forge_runner::run(settings, shutdown.clone(), observe) => ended.map_err(CliError::failed)?,
+            Err(error) = runtime::forward_signals(shutdown.drain.clone(), shutdown.abort.clone()) => return Err(error),
+            never = stopping => match never {},
+        };
+        manager.stopping();
         match ended {
             Ended::Drained => tracing::info!("drained: nothing runs any more"),
             Ended::Aborted => tracing::info!("stopped: what ran was ended and handed in"),
@@ -95,15 +118,19 @@ pub(crate) fn registration_token(
         return read_token(stdin, Path::new("stdin"));
     }
     if let Some(path) = &source.registration_token_file {
-        let file =
-            std::fs::File::open(path).map_err(|error| file_error("read the registration token from", path, &error))?;
-        return read_token(file, path);
+        return read_token_file(path);
     }
     from_environment.cloned().ok_or_else(|| {
         CliError::usage("no registration token was given").hint(
             "pipe it into `forge runner register --stdin-registration-token`, or name a file with --registration-token-file, or set FORGE_RUNNER_REGISTRATION_TOKEN",
         )
     })
+}
+
+fn read_token_file(path: &Path) -> Result<Secret, CliError> {
+    let file =
+        std::fs::File::open(path).map_err(|error| file_error("read the registration token from", path, &error))?;
+    read_token(file, path)
 }
 
 fn read_token(source: impl Read, path: &Path) -> Result<Secret, CliError> {
@@ -143,6 +170,8 @@ fn say_registered(registered: &Registered, config: Option<&Path>, printer: &Prin
 /// What a person at the terminal, or the journal, wants to know of a runner.
 pub(crate) fn log_event(event: Event) {
     match event {
+        // For a service manager, who hears them from `start`.
+        Event::Ready | Event::Alive => {}
         Event::Warning(text) => tracing::warn!("{text}"),
         Event::Connected { web_host } => tracing::info!(web_host, "connected"),
         Event::WaitingForDaemon { reason } => tracing::warn!(reason, "waiting for the daemon"),

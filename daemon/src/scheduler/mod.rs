@@ -35,6 +35,8 @@ pub(crate) struct Scheduler {
     live: Mutex<Live>,
     /// The loop looks again.
     nudge: Notify,
+    /// Counts the loop's turns.
+    turns: watch::Sender<u64>,
     /// By task, who follows its log: told of everything that begins or ends an attempt of it.
     readers: Mutex<Readers>,
     draining: AtomicBool,
@@ -104,6 +106,7 @@ impl Scheduler {
             keys,
             live: Mutex::default(),
             nudge: Notify::new(),
+            turns: watch::Sender::new(0),
             readers: Mutex::default(),
             draining: AtomicBool::new(false),
             storage_full: AtomicBool::new(false),
@@ -267,6 +270,14 @@ impl Scheduler {
         {
             readers.by_task.remove(&task);
         }
+    }
+
+    /// Has the loop look again and waits until it has.
+    pub(crate) async fn turn(&self) {
+        let mut turns = self.turns.subscribe();
+        self.nudge.notify_one();
+        // The sender lives as long as this does.
+        let _ = turns.changed().await;
     }
 
     /// Hears of everything that begins or ends an attempt of this task.

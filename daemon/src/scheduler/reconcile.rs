@@ -115,6 +115,7 @@ impl Reconciler {
                     }
                 }
             }
+            self.scheduler.turns.send_modify(|turns| *turns = turns.wrapping_add(1));
         }
         self.store_contacts().await;
         if let Err(error) = self.logs.sync().await {

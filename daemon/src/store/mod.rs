@@ -264,6 +264,11 @@ impl Store {
             .await
     }
 
+    /// Waits for a commit of the writer that changes nothing: the proof that it takes its turns.
+    pub(crate) async fn turn(&self) -> Result<(), StoreError> {
+        self.writer.execute(|_connection, _marks| Ok(())).await
+    }
+
     /// The attempt's process is about to run; answers whether a cancel is pending.
     pub(crate) async fn start(&self, id: AttemptId, request: StartRequest, now: Timestamp) -> Result<bool, StoreError> {
         self.writer.execute(move |connection, _marks| work::start(connection, id, &request, now)).await

@@ -77,7 +77,7 @@ async fn a_folder_that_is_removed_and_made_anew_is_applied_again() {
     std::fs::write(aside.join("projects/bank/project.toml"), "").expect("written");
     std::fs::rename(&aside, place.tree()).expect("moved back");
     // What SIGHUP does; without it the daemon looks by itself a moment later.
-    daemon.reloader.reload();
+    daemon.reloader.reload().await;
     wait_for("the new project", || has_project(&daemon, &token, "bank")).await;
     assert_eq!(daemon.config(&token).await.last_error, None);
     daemon.stop().await;

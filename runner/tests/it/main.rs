@@ -118,6 +118,7 @@ pub(crate) fn settings(web_host: &str, folder: &Path) -> Settings {
         stop_grace_ms: 300,
         run_as: None,
         pass_env: vec![],
+        alive_interval: None,
         version: "test".to_owned(),
     }
 }

@@ -92,6 +92,8 @@ impl OwnRunner {
             stop_grace_ms: STOP_GRACE_MS_DEFAULT,
             run_as: None,
             pass_env: Vec::new(),
+            // The process is the daemon's, which speaks for it.
+            alive_interval: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }

@@ -133,10 +133,15 @@ impl World {
 
     /// The same, with more variables in the daemon's environment.
     pub(crate) fn daemon_with(&self, environment: &[(&str, &str)]) -> Daemon {
-        let addresses = self.path("data/addresses.json");
-        let _ = std::fs::remove_file(&addresses);
         let mut command = self.forge(&["daemon", "--config", "forge.toml"]);
         command.envs(environment.iter().copied());
+        self.daemon_of(command)
+    }
+
+    /// The same, by a command of the story's own; its process is the daemon's.
+    pub(crate) fn daemon_of(&self, command: Command) -> Daemon {
+        let addresses = self.path("data/addresses.json");
+        let _ = std::fs::remove_file(&addresses);
         let mut process = Process::start(command, &self.path("out"), "daemon");
         let found: Value = wait_for("the daemon serves", || {
             assert!(process.exited().is_none(), "the daemon ended at once: {}", process.stderr());
