@@ -12,6 +12,7 @@ mod runners;
 mod stepper;
 mod tasks;
 mod tokens;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use options::{
 };
 pub use stepper::Stepper;
 pub use tokens::revoke_token_on_host;
+pub use versions::{DAEMON_VERSION, RUNNER_VERSION_MIN};
 
 /// The handle.
 #[derive(Clone)]

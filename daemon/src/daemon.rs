@@ -23,6 +23,7 @@ use crate::http::auth::FailedAuthentications;
 use crate::http::hosts::KnownHosts;
 use crate::http::limits;
 use crate::http::metrics::{self, Vitals};
+use crate::http::requests::Requests;
 use crate::http::routes::{self, Api, Shared};
 use crate::http::serve::{self, BindError, Server, Speech};
 use crate::local::{LocalError, LocalSocket};
@@ -220,7 +221,8 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         failures: FailedAuthentications::default(),
         shutdown: draining.clone(),
     });
-    let vitals = Vitals::new(core.clone(), gitops.view());
+    let requests = Requests::default();
+    let vitals = Vitals::new(core.clone(), gitops.view(), requests.clone());
     let known_hosts = KnownHosts::Only {
         names: names.into_iter().collect(),
         certificate: certificates.as_ref().map(Certificates::served_names),
@@ -228,7 +230,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
     let api_server = Server {
         listener: api_listener,
         speech,
-        answerer: serve::answerer(routes::router(api), known_hosts),
+        answerer: serve::answerer(routes::router(api, requests), known_hosts),
         connections_max: serve::connections_max(descriptors),
     };
     let metrics_server = Server {

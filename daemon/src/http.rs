@@ -10,7 +10,7 @@
 //! | `routes` | the table of routes |
 //! | `runner_side`, `user_side`, `task_log`, `tokens`, `config` | the routes themselves |
 //! | `hooks` | what git servers call |
-//! | `metrics` | `/healthz`, `/readyz`, `/metrics` |
+//! | `requests`, `exposition`, `metrics` | how long answers take, everything that is measured as text, `/healthz`, `/readyz`, `/metrics` |
 //! | `body`, `path`, `problem` | reading requests, and errors in one shape |
 //! | `limits` | every bound, in one place |
 //!
@@ -20,12 +20,14 @@ mod answer;
 pub(crate) mod auth;
 mod body;
 mod config;
+mod exposition;
 mod hooks;
 pub(crate) mod hosts;
 pub(crate) mod limits;
 pub(crate) mod metrics;
 mod path;
 mod problem;
+pub(crate) mod requests;
 pub(crate) mod routes;
 mod runner_side;
 pub(crate) mod serve;

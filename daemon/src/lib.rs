@@ -14,6 +14,7 @@
 //! | `tls` | the certificate that is shown |
 //! | `backup` | what is remembered, in one file and back |
 //! | `settings`, `files`, `addresses` | the machine underneath |
+//! | `histogram` | counting for metrics |
 //! | [`clock`] | the only reader of time |
 //!
 //! The order of a start is: data folder, first revision, core (which locks the data folder and reconciles), certificate,
@@ -28,6 +29,7 @@ mod daemon;
 mod files;
 mod gitops;
 mod hex;
+mod histogram;
 mod http;
 mod local;
 pub mod logs;

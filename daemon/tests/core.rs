@@ -155,7 +155,7 @@ async fn a_cancel_reaches_a_parked_runner_once_and_its_heartbeats_always() {
         session: "s-ny-1".to_owned(),
         previous_sessions: Vec::new(),
         held: held.to_vec(),
-        health: None,
+        ..HeartbeatRequest::default()
     };
     assert_eq!(daemon.core.heartbeat(&runner.identity, request).await.expect("heard").cancels, held);
 }
@@ -190,7 +190,10 @@ async fn every_wait_ends_by_the_daemons_clock() {
     let late = daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("kept");
     assert_eq!((late.state, late.counted), (TaskState::Lost, false));
     assert!(matches!(daemon.core.start_attempt(&access, StartRequest::default()).await, Err(CoreError::Gone { .. })));
-    assert_eq!(daemon.core.counters().await.expect("counts").fenced_writes, 2);
+    let counters = daemon.core.counters().await.expect("counts");
+    assert_eq!((counters.fenced_writes, counters.lease_expiries, counters.assignments), (2, 1, 2));
+    // The other one waits for a runner that is not there, since before all of this.
+    assert!(counters.oldest_ready_ms >= 190_000, "{counters:?}");
     // Nobody ever took the other one.
     daemon.time.advance_ms(24 * 3_600_000);
     daemon.until(|counters| counters.tasks[&TaskState::Expired] == 1).await;

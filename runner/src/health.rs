@@ -28,7 +28,13 @@ fn measure_now(folder: &Path) -> Option<Health> {
     let load = std::fs::read_to_string("/proc/loadavg").ok()?;
     let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
     let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).unwrap_or(0);
-    Some(Health { load1: parse_load(&load), memory_bytes_free: parse_available(&memory), disk_bytes_free: disk })
+    Some(Health {
+        load1: parse_load(&load),
+        memory_bytes_free: parse_available(&memory),
+        disk_bytes_free: disk,
+        // The daemon's to say.
+        clock_skew_ms: None,
+    })
 }
 
 /// How many processes of this machine the kernel has ended so far since memory ran out; `None` where it does not say.

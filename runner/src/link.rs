@@ -100,7 +100,8 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
     let (leased, leased_ms) = watch::channel(0);
     let (news, news_inbox) = mpsc::channel(QUEUE_MAX);
     let (beats, beats_inbox) = mpsc::channel(QUEUE_MAX);
-    let machine = Session::new(client.shown(), users.slots(settings.max_parallel_tasks), settings.one_off);
+    let machine = Session::new(client.shown(), users.slots(settings.max_parallel_tasks), settings.one_off)
+        .with_version(&settings.version);
     let seed = u64::from(std::process::id()) ^ boottime_ms();
     let context = Arc::new(Context {
         settings,
@@ -315,7 +316,7 @@ impl Runner {
 
     fn claim(&self, ask: &Ask, wait: Duration) -> Claim {
         let context = Arc::clone(&self.context);
-        let request = ClaimRequest {
+        let mut request = ClaimRequest {
             session: context.session.clone(),
             previous_sessions: context.previous_sessions.clone(),
             wait_ms: CLAIM_WAIT_MS_MAX,
@@ -324,9 +325,11 @@ impl Runner {
             held: ask.held.clone(),
             version: context.settings.version.clone(),
             health: health::measure(&context.settings.tmp_path),
+            sent_at: None,
         };
         Box::pin(async move {
             tokio::time::sleep(wait).await;
+            request.sent_at = Some(now());
             let sent_ms = boottime_ms();
             (sent_ms, context.client.claim(&context.runner_token, &request).await)
         })
@@ -386,7 +389,9 @@ async fn beat(
             session: context.session.clone(),
             previous_sessions: context.previous_sessions.clone(),
             held: attempts,
+            version: context.settings.version.clone(),
             health,
+            sent_at: Some(now()),
         };
         let input = match context.client.heartbeat(&context.runner_token, &request).await {
             Ok(answer) => {
@@ -413,6 +418,10 @@ fn failure_of(error: CallError) -> Failure {
         CallError::Problem(problem) if matches!(problem.status, 403 | 409 | 410) => {
             Failure::Refused { detail: problem.detail, hint: problem.hint }
         }
+        // Upgrade Required: this runner is too old for the daemon.
+        CallError::Problem(problem) if problem.status == 426 => {
+            Failure::Outdated { detail: problem.detail, hint: problem.hint }
+        }
         passing => Failure::Passing(passing.to_string()),
     }
 }
@@ -420,12 +429,12 @@ fn failure_of(error: CallError) -> Failure {
 fn error_of(failure: Failure) -> RunError {
     match failure {
         Failure::Unauthorized(detail) => RunError::Unauthorized { detail },
-        Failure::Refused { detail, hint } => RunError::Refused { detail, hint },
+        Failure::Refused { detail, hint } | Failure::Outdated { detail, hint } => RunError::Refused { detail, hint },
         Failure::Passing(detail) => RunError::Refused { detail, hint: None },
     }
 }
 
-/// The wall clock, for the expiry of jobs only.
+/// The wall clock, for the expiry of jobs and for the daemon to compare with its own.
 fn now() -> Timestamp {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     Timestamp::from_unix_micros(now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1_000))

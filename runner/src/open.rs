@@ -97,3 +97,36 @@ pub(crate) fn unseal(identity: &Identity, sealed: &[u8]) -> Result<Vec<u8>, Open
     reader.take(bytes_max + 1).read_to_end(&mut opened).map_err(|error| wrong(&error))?;
     if opened.len() as u64 > bytes_max { Err(OpenError::TooLong) } else { Ok(opened) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_of_every_version_that_was_sealed_and_signed_are_opened() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/wire");
+        let mut opened = 0;
+        for version in std::fs::read_dir(folder).expect("testdata/wire") {
+            let path = version.expect("an entry").path().join("sealed-job.json");
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let kept: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let of = |field: &str| kept[field].as_str().expect("a text").to_owned();
+            let opener = Opener {
+                runner: of("runner"),
+                identity: of("identity").parse().expect("an identity"),
+                signing_key: STANDARD.decode(of("signing_key")).expect("base64"),
+            };
+            let sealed: SealedJob = serde_json::from_value(kept["sealed"].clone()).expect("a sealed job");
+            let opened_at = of("opened_at").parse().expect("a moment");
+            let job = opener.open(&sealed, opened_at).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert_eq!((job.project.as_str(), job.template.as_str()), ("shop", "hello"));
+            // A byte of it changed is no longer what the daemon signed.
+            let mut signature = STANDARD.decode(&sealed.signature).expect("base64");
+            signature[7] ^= 1;
+            let forged = SealedJob { signature: STANDARD.encode(&signature), ..sealed };
+            assert_eq!(opener.open(&forged, opened_at), Err(OpenError::Signature));
+            opened += 1;
+        }
+        assert!(opened >= 1, "there is none");
+    }
+}

@@ -8,10 +8,13 @@
 
 use std::collections::BTreeSet;
 
-use forge_api::{AttemptId, CLAIM_ANSWER_AGE_MS_MAX, ClaimResponse, HeartbeatResponse, SealedJob};
+use forge_api::{AttemptId, CLAIM_ANSWER_AGE_MS_MAX, ClaimResponse, HeartbeatResponse, SealedJob, Version};
 
 use crate::client::CLAIM_JOBS_MAX;
 use crate::{Ended, Event};
+
+/// The oldest daemon that this runner works with. It is raised when a runner needs of its daemon what older ones do not do.
+pub(crate) const DAEMON_VERSION_MIN: Version = Version::new(0, 1, 0);
 
 /// How a call to the daemon failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,13 @@ pub enum Failure {
         /// The daemon's words.
         detail: String,
         /// What it says to do.
+        hint: Option<String>,
+    },
+    /// Runner and daemon are too far apart: one of them has to be upgraded.
+    Outdated {
+        /// Which one, in words.
+        detail: String,
+        /// What to do.
         hint: Option<String>,
     },
 }
@@ -127,6 +137,9 @@ pub struct Session {
     draining: bool,
     stopping: Stopping,
     link: Link,
+    version: String,
+    /// Set when daemon and runner are too far apart: what is held is finished, nothing else is done.
+    outdated: Option<Failure>,
 }
 
 impl Session {
@@ -143,7 +156,14 @@ impl Session {
             draining: false,
             stopping: Stopping::No,
             link: Link::Unknown,
+            version: String::new(),
+            outdated: None,
         }
+    }
+
+    /// The same, of a program that says its version.
+    pub(crate) fn with_version(self, version: &str) -> Self {
+        Self { version: version.to_owned(), ..self }
     }
 
     /// What to ask for now.
@@ -153,6 +173,7 @@ impl Session {
             most => most.min(CLAIM_JOBS_MAX),
         };
         let slots = match self.stopping {
+            _ if self.outdated.is_some() => 0,
             Stopping::Drain | Stopping::Abort => 0,
             Stopping::No if self.one_off => u32::from(!self.taken),
             Stopping::No => most,
@@ -168,9 +189,9 @@ impl Session {
         room.min(self.ask().slots)
     }
 
-    /// Whether the last try to reach the daemon failed.
+    /// Whether the last try to reach the daemon failed, or is worth no other one soon.
     pub fn is_down(&self) -> bool {
-        matches!(self.link, Link::Down(_))
+        matches!(self.link, Link::Down(_)) || self.outdated.is_some()
     }
 
     /// Whether a job was refused since this was last asked.
@@ -196,6 +217,7 @@ impl Session {
             Input::Failed(failure @ (Failure::Unauthorized(_) | Failure::Refused { .. })) => {
                 actions.push(Action::GiveUp(failure));
             }
+            Input::Failed(Failure::Outdated { detail, hint }) => self.too_far_apart(detail, hint, &mut actions),
             Input::Found(attempt) => {
                 self.held.insert(attempt);
             }
@@ -231,7 +253,7 @@ impl Session {
         }
         if self.held.is_empty() && !actions.iter().any(|action| matches!(action, Action::Return(_))) {
             match self.stopping {
-                Stopping::No => {}
+                Stopping::No => actions.extend(self.outdated.clone().map(Action::GiveUp)),
                 Stopping::Drain => actions.push(Action::Return(Ended::Drained)),
                 Stopping::Abort => actions.push(Action::Return(Ended::Aborted)),
             }
@@ -241,7 +263,17 @@ impl Session {
 
     fn claimed(&mut self, sent_ms: u64, now_ms: u64, response: ClaimResponse, actions: &mut Vec<Action>) {
         self.up(actions);
-        let ClaimResponse { jobs, cancels, lost, draining } = response;
+        let ClaimResponse { jobs, cancels, lost, draining, daemon_version } = response;
+        if Version::is_older(&daemon_version, DAEMON_VERSION_MIN) {
+            let detail = format!(
+                "the daemon at {} is forge {daemon_version}, and this runner (forge {}) works with {DAEMON_VERSION_MIN} or newer",
+                self.web_host, self.version
+            );
+            let hint = format!(
+                "install forge {DAEMON_VERSION_MIN} or newer on the daemon's host, or forge {daemon_version} here"
+            );
+            self.too_far_apart(detail, Some(hint), actions);
+        }
         if draining != self.draining {
             self.draining = draining;
             actions.push(Action::Announce(Event::Draining(draining)));
@@ -264,6 +296,16 @@ impl Session {
                 actions.push(Action::Start(job));
             }
         }
+    }
+
+    /// Takes nothing more. What runs is finished first: its leases, logs and results are no matter of versions.
+    fn too_far_apart(&mut self, detail: String, hint: Option<String>, actions: &mut Vec<Action>) {
+        if self.outdated.is_none() && !self.held.is_empty() {
+            let hint = hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            let text = format!("{detail}{hint}; what runs here is finished, and then this runner stops");
+            actions.push(Action::Announce(Event::Warning(text)));
+        }
+        self.outdated = Some(Failure::Outdated { detail, hint });
     }
 
     fn up(&mut self, actions: &mut Vec<Action>) {
@@ -359,6 +401,38 @@ mod tests {
         assert_eq!(session.step(Input::Abort), [Action::End(attempt(1), EndWhy::Stopped)]);
         assert_eq!(session.step(Input::Acknowledged(attempt(1))), [Action::Return(Ended::Aborted)]);
         assert_eq!(connected(0, false).step(Input::Drain), [Action::Return(Ended::Drained)]);
+    }
+
+    #[test]
+    fn a_runner_or_a_daemon_that_is_too_old_is_told_after_what_runs_has_ended() {
+        let refusal = || Failure::Outdated { detail: "too old".to_owned(), hint: Some("install 2.0.0".to_owned()) };
+        let idle = connected(1, false).step(Input::Failed(refusal()));
+        assert_eq!(idle, [Action::GiveUp(refusal())], "nothing runs: it stops at once");
+
+        let mut session = connected(2, false);
+        session.step(claimed(vec![job(1)]));
+        let [Action::Announce(Event::Warning(text))] = &session.step(Input::Failed(refusal()))[..] else {
+            panic!("a warning and no end");
+        };
+        assert!(text.starts_with("too old (install 2.0.0); what runs"), "{text}");
+        assert_eq!(session.ask(), Ask { slots: 0, held: vec![attempt(1)] });
+        assert!(session.is_down(), "the next claim waits");
+        assert_eq!(session.step(Input::Failed(refusal())), [], "said once");
+        assert_eq!(session.step(Input::Beaten(HeartbeatResponse::default())), [], "leases are renewed");
+        assert_eq!(session.step(Input::Acknowledged(attempt(1))), [Action::GiveUp(refusal())]);
+
+        let response =
+            ClaimResponse { jobs: vec![job(1)], daemon_version: "0.0.9".to_owned(), ..ClaimResponse::default() };
+        let actions =
+            connected(1, false).with_version("0.1.0").step(Input::Claimed { sent_ms: 0, now_ms: 10, response });
+        let [Action::GiveUp(Failure::Outdated { detail, hint })] = &actions[..] else {
+            panic!("its job is not started: {actions:?}");
+        };
+        assert!(
+            detail.contains("https://forge is forge 0.0.9") && detail.contains("(forge 0.1.0) works with 0.1.0"),
+            "{detail}"
+        );
+        assert!(hint.as_deref().is_some_and(|hint| hint.contains("install forge 0.1.0 or newer on the daemon's host")));
     }
 
     #[test]

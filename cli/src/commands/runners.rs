@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use forge_api::Runner;
+use forge_api::{Health, Runner};
 
 use super::CLIENT_THREADS;
 use crate::args::{OutputFormat, RunnersCommand};
@@ -47,7 +47,22 @@ fn list(runners: &[Runner], printer: &Printer) {
             .aside("no runner is declared or registered; `forge runner register --stdin-registration-token` adds one");
         return;
     }
-    let mut table = Table::new(&["NAME", "STATUS", "PROJECT", "TAGS", "RUNNING", "LIMIT", "VERSION", "LAST CONTACT"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "STATUS",
+        "PROJECT",
+        "TAGS",
+        "RUNNING",
+        "LIMIT",
+        "LOAD",
+        "MEMORY",
+        "DISK",
+        "CLOCK",
+        "VERSION",
+        "LAST CONTACT",
+    ]);
+    let measured =
+        |runner: &Runner, show: fn(&Health) -> String| runner.health.as_ref().map_or_else(|| "-".to_owned(), show);
     for runner in runners {
         table.row([
             runner.name.clone(),
@@ -56,6 +71,10 @@ fn list(runners: &[Runner], printer: &Printer) {
             tags(runner),
             runner.running.to_string(),
             limit(runner),
+            measured(runner, |health| format!("{:.2}", health.load1)),
+            measured(runner, |health| bytes(health.memory_bytes_free)),
+            measured(runner, |health| bytes(health.disk_bytes_free)),
+            measured(runner, |health| health.clock_skew_ms.map_or_else(|| "-".to_owned(), clock)),
             runner.version.clone(),
             runner.last_contact_at.map_or_else(|| "-".to_owned(), |moment| moment.to_string()),
         ]);
@@ -80,6 +99,9 @@ fn show(runner: &Runner, output: OutputFormat, printer: &Printer) {
         row("load", format!("{:.2}", health.load1));
         row("memory free", bytes(health.memory_bytes_free));
         row("disk free", bytes(health.disk_bytes_free));
+        if let Some(skew) = health.clock_skew_ms {
+            row("clock", clock(skew));
+        }
     }
     row("public key", runner.public_key.clone().unwrap_or_else(|| "- (not registered)".to_owned()));
     printer.data(&table.draw());
@@ -93,6 +115,16 @@ fn limit(runner: &Runner) -> String {
     match runner.max_parallel_tasks {
         0 => "unlimited".to_owned(),
         limit => limit.to_string(),
+    }
+}
+
+/// How a runner's clock stands to the daemon's. Less than a second is the way of a request.
+fn clock(skew_ms: i64) -> String {
+    let seconds = skew_ms.unsigned_abs() / 1_000;
+    match (seconds, skew_ms > 0) {
+        (0, _) => "right".to_owned(),
+        (seconds, true) => format!("{seconds}s ahead"),
+        (seconds, false) => format!("{seconds}s behind"),
     }
 }
 
@@ -110,7 +142,13 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, clock};
+
+    #[test]
+    fn a_clock_is_right_ahead_or_behind() {
+        assert_eq!([clock(0), clock(999), clock(-999)], ["right", "right", "right"]);
+        assert_eq!([clock(75_400), clock(-2_000)], ["75s ahead", "2s behind"]);
+    }
 
     #[test]
     fn bytes_are_shown_in_units() {

@@ -10,7 +10,6 @@ use crate::TaskState;
 
 /// What `POST /attempts/{id}/start` takes. It may be sent again, and is when the commit becomes known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StartRequest {
     /// The repository's commit, once it is resolved.
     #[serde(default)]
@@ -48,7 +47,6 @@ pub enum AttemptOutcome {
 
 /// What `PUT /attempts/{id}/result` takes. It is sent until it is acknowledged; sending it again changes nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AttemptResult {
     /// How it ended.
     pub outcome: AttemptOutcome,

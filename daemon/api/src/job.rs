@@ -1,4 +1,7 @@
 //! The job: everything that a runner needs for one attempt, signed by the daemon and sealed to that runner.
+//!
+//! An older runner passes over fields that it does not know. One that it must not pass over (a new limit, say) needs a higher
+//! `RUNNER_VERSION_MIN` in the daemon, which then gives that runner no job at all.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +26,6 @@ pub struct SealedJob {
 
 /// Everything that one attempt needs. It is never written to disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Job {
     /// Which attempt it is.
     pub attempt: AttemptId,
@@ -81,7 +83,6 @@ pub enum OnRunnerLost {
 
 /// A plugin by digest, with what it may do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PluginRef {
     /// Its name in the tree; messages point to `plugins/NAME.toml`.
     pub name: String,
@@ -97,7 +98,6 @@ pub struct PluginRef {
 
 /// What `plugins/NAME.toml` allows. Nothing else is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Grants {
     /// Programs by bare name.
     pub programs: Vec<String>,
@@ -107,7 +107,6 @@ pub struct Grants {
 
 /// How much a plugin may use of its own computing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Memory in bytes.
     pub memory_bytes: u64,
@@ -117,7 +116,6 @@ pub struct Limits {
 
 /// A git repository to check out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Repository {
     /// Its name in the tree.
     pub name: String,
@@ -137,7 +135,6 @@ pub struct Repository {
 
 /// An inventory and what opens its hosts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Inventory {
     /// Its name in the tree.
     pub name: String,
@@ -166,7 +163,6 @@ pub enum InventorySource {
 
 /// A key and what it is for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct JobKey {
     /// `ssh`, `become` or `vault:NAME`.
     pub role: String,

@@ -1,7 +1,8 @@
 //! All that crosses Forge's HTTPS API, versioned: paths, requests, answers, problems and the shapes that tools rely on.
 //!
 //! This crate depends on no other crate of Forge. It holds data and says what it means; it never opens a socket, reads a
-//! clock or a file. A change here that an older runner or client would not understand needs a new version of the API.
+//! clock or a file. A change here that an older runner or client would not understand needs a new version of the API;
+//! what older ones say is kept in `testdata/wire`, and read by a test for ever.
 
 mod attempt;
 mod config;
@@ -14,6 +15,7 @@ mod served;
 mod task;
 mod time;
 mod token;
+mod version;
 
 pub use attempt::{
     AttemptOutcome, AttemptResult, ContentRange, ContentRangeError, LogAccepted, ResultAccepted, StartRequest,
@@ -38,6 +40,7 @@ pub use task::{
 };
 pub use time::{Timestamp, TimestampError};
 pub use token::{RevokeToken, RevokedToken};
+pub use version::{Version, VersionError};
 
 /// The path under which every route of this version stands.
 pub const API_PREFIX: &str = "/api/v1";

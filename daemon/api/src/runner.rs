@@ -1,4 +1,7 @@
 //! A runner as the API shows it, and what runners send: registration, claims and heartbeats.
+//!
+//! Runner and daemon may be of different versions. What one does not know it passes over, and what it misses is the default, so a
+//! new field of any of these has `#[serde(default)]`; `testdata/wire` holds what each version said.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +24,9 @@ pub enum RunnerStatus {
 }
 
 impl RunnerStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [Self::Online, Self::Offline, Self::Draining, Self::Disabled, Self::NeverConnected];
+
     /// The status's name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -42,6 +48,10 @@ pub struct Health {
     pub memory_bytes_free: u64,
     /// Space left where workspaces and spool lie, in bytes.
     pub disk_bytes_free: u64,
+    /// How far the runner's clock is ahead of the daemon's, in milliseconds; negative behind. The daemon measures it as a request comes in,
+    /// so that it holds the request's way, too. Null until then.
+    #[serde(default)]
+    pub clock_skew_ms: Option<i64>,
 }
 
 /// A runner, as `GET /runners` lists it.
@@ -70,8 +80,7 @@ pub struct Runner {
 }
 
 /// What `POST /runners` takes; the bearer is the registration token.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RegisterRequest {
     /// The runner's name.
     pub name: String,
@@ -104,8 +113,7 @@ pub struct RegisterResponse {
 }
 
 /// What `POST /runner/claim` takes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClaimRequest {
     /// Random, made anew at every start of the runner: one live session a runner.
     pub session: String,
@@ -125,6 +133,9 @@ pub struct ClaimRequest {
     /// What it measures.
     #[serde(default)]
     pub health: Option<Health>,
+    /// The moment of sending, by the runner's clock.
+    #[serde(default)]
+    pub sent_at: Option<Timestamp>,
 }
 
 /// The answer to a claim. Both lists may be empty when the wait ended.
@@ -139,11 +150,13 @@ pub struct ClaimResponse {
     /// True while the daemon or an operator wants it to take nothing new.
     #[serde(default)]
     pub draining: bool,
+    /// The daemon program's version.
+    #[serde(default)]
+    pub daemon_version: String,
 }
 
 /// What `POST /runner/heartbeat` takes: it renews the lease of every attempt held.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HeartbeatRequest {
     /// As in [`ClaimRequest`].
     pub session: String,
@@ -152,9 +165,15 @@ pub struct HeartbeatRequest {
     pub previous_sessions: Vec<String>,
     /// The attempts that it holds.
     pub held: Vec<AttemptId>,
+    /// The runner program's version.
+    #[serde(default)]
+    pub version: String,
     /// What it measures.
     #[serde(default)]
     pub health: Option<Health>,
+    /// The moment of sending, by the runner's clock.
+    #[serde(default)]
+    pub sent_at: Option<Timestamp>,
 }
 
 /// The answer to a heartbeat.

@@ -32,6 +32,11 @@ impl Timestamp {
         Self(self.0.saturating_add(millis.saturating_mul(1_000)))
     }
 
+    /// Milliseconds from `other` to this moment, negative when `other` is later.
+    pub const fn millis_after(self, other: Self) -> i64 {
+        self.0.saturating_sub(other.0) / 1_000
+    }
+
     /// Milliseconds from `earlier` to this moment, 0 when `earlier` is later.
     pub const fn millis_since(self, earlier: Self) -> u64 {
         let micros = self.0.saturating_sub(earlier.0);

@@ -2,6 +2,8 @@
 
 use forge_api::{AttemptId, Problem, Timestamp};
 
+use super::versions::{DAEMON_VERSION, RUNNER_VERSION_MIN};
+
 /// Why the core did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
@@ -36,6 +38,16 @@ pub enum CoreError {
         runner: String,
         /// When the other one was last heard of.
         last_contact_at: Timestamp,
+    },
+    /// The runner's program is too old for this daemon.
+    #[error(
+        "runner {runner} is forge {version}, and this daemon (forge {DAEMON_VERSION}) works with {RUNNER_VERSION_MIN} or newer"
+    )]
+    RunnerTooOld {
+        /// The runner's name.
+        runner: String,
+        /// What it says of itself.
+        version: String,
     },
     /// The bearer is unknown. Strangers learn nothing more.
     #[error("the token is not valid here")]
@@ -126,6 +138,9 @@ impl CoreError {
                     "stop the other process that runs as {runner:?}, or give this one a name and a token of its own; \
                      after 30 seconds without contact the other session is forgotten"
                 )),
+            Self::RunnerTooOld { runner, version: _ } => problem(426, "runner-too-old", "Runner too old").with_hint(format!(
+                "install forge {DAEMON_VERSION} on the host of {runner} and start the runner again; its registration stays"
+            )),
             Self::Unauthorized => problem(401, "unauthorized", "Unauthorized"),
             Self::Forbidden { detail: _, hint } => with_hint(problem(403, "forbidden", "Forbidden"), hint.as_deref()),
             Self::Gone { .. } => problem(410, "attempt-closed", "Attempt closed")

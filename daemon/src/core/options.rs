@@ -115,6 +115,18 @@ pub struct Counters {
     pub parked_claims: u64,
     /// Bytes of logs taken since the start.
     pub log_bytes: u64,
+    /// How long the oldest waiting task could have run already, in milliseconds; 0 when none waits.
+    pub oldest_ready_ms: u64,
+    /// Attempts given to runners since the start.
+    pub assignments: u64,
+    /// Attempts lost since the start since their runner stayed away.
+    pub lease_expiries: u64,
+    /// How far the clock of the runner that is farthest off is from the daemon's, either way, in milliseconds.
+    pub clock_skew_ms_max: u64,
+    /// What is free where `data_dir` lies; `None` when the system does not say.
+    pub disk_free_bytes: Option<u64>,
+    /// `[logs] disk_reserve`.
+    pub disk_reserve_bytes: u64,
 }
 
 /// Why the core did not start.

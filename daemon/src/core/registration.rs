@@ -7,7 +7,7 @@ use forge_api::{RegisterRequest, RegisterResponse, Secret};
 use forge_config::Name;
 use forge_config::meant::{RegistrationToken, Tree};
 
-use super::{Core, CoreError, refused};
+use super::{Core, CoreError, refused, versions};
 use crate::scheduler::facts::Permission;
 use crate::secrets::{self, TokenKind, digest_of, new_token, same_digest};
 use crate::store::{NewRegistration, Registration};
@@ -34,6 +34,7 @@ impl Core {
             return Err(CoreError::Unauthorized);
         }
         check_request(&request)?;
+        versions::check(&request.name, &request.version)?;
         let granted = self.may_register(tree, &bearer, &request.name)?;
         let (new, digest) = new_token(TokenKind::Runner).map_err(super::internal)?;
         let sealed_token = secrets::seal_text(&request.public_key, &new).map_err(|error| CoreError::Invalid {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use forge_api::{
-    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, HeartbeatRequest, HeartbeatResponse, Runner, SealedJob,
-    Secret,
+    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, Health, HeartbeatRequest, HeartbeatResponse, Runner,
+    SealedJob, Secret, Timestamp,
 };
 
-use super::{Core, CoreError, RunnerIdentity, internal, refused};
+use super::{Core, CoreError, RunnerIdentity, internal, refused, versions};
 use crate::scheduler::claims::{Answer, Considered, Place, Wake};
 use crate::scheduler::facts::{self, Permission};
 use crate::scheduler::task::Happening;
@@ -169,8 +169,10 @@ impl Core {
     }
 
     /// Waits for work. Dropping the future gives the place up.
-    pub async fn claim(&self, runner: &RunnerIdentity, request: ClaimRequest) -> Result<ClaimResponse, CoreError> {
+    pub async fn claim(&self, runner: &RunnerIdentity, mut request: ClaimRequest) -> Result<ClaimResponse, CoreError> {
         check_said(&[&request.session, &request.version], request.held.len())?;
+        versions::check(&runner.name, &request.version)?;
+        self.compare_clocks(&mut request.health, request.sent_at);
         if self.inner.scheduler.is_draining() {
             return Err(CoreError::ShuttingDown);
         }
@@ -198,7 +200,7 @@ impl Core {
                     if jobs.is_empty() && asked_for_some && nothing_else {
                         continue;
                     }
-                    return Ok(ClaimResponse { jobs, cancels, lost, draining });
+                    return Ok(ClaimResponse { jobs, cancels, lost, draining, ..ClaimResponse::default() });
                 }
                 Considered::Parked(place) => {
                     if let Some(response) = self.wait(place, left_ms).await? {
@@ -272,13 +274,21 @@ impl Core {
         }
     }
 
+    /// Says in a runner's health how far its clock is from ours. Done as a request comes in: a claim may be parked for long.
+    fn compare_clocks(&self, health: &mut Option<Health>, sent_at: Option<Timestamp>) {
+        if let Some(health) = health {
+            health.clock_skew_ms = sent_at.map(|sent_at| sent_at.millis_after(self.now()));
+        }
+    }
+
     /// Renews the leases of the attempts held.
     pub async fn heartbeat(
         &self,
         runner: &RunnerIdentity,
-        request: HeartbeatRequest,
+        mut request: HeartbeatRequest,
     ) -> Result<HeartbeatResponse, CoreError> {
-        check_said(&[&request.session], request.held.len())?;
+        check_said(&[&request.session, &request.version], request.held.len())?;
+        self.compare_clocks(&mut request.health, request.sent_at);
         let registration = self.inner.store.runner_by_name(runner.name.clone()).await.map_err(internal)?;
         let registration = registration.filter(|known| known.key == runner.key).ok_or(CoreError::Unauthorized)?;
         let held = self.inner.store.held(runner.name.clone()).await.map_err(internal)?;

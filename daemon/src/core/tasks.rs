@@ -10,7 +10,7 @@ use crate::logs::{Attempts, Expectation};
 use crate::scheduler::spec::TaskSpec;
 use crate::scheduler::task::Happening;
 use crate::scheduler::{assign, project_facts, why, words};
-use crate::store::{Idempotency, Listing, LogState, NewTask};
+use crate::store::{Idempotency, Listing, LogState, NewTask, WriterStats};
 
 /// The most items of a page.
 const PAGE_ITEMS_MAX: u32 = 500;
@@ -183,6 +183,7 @@ impl Core {
     /// What metrics show.
     pub async fn counters(&self) -> Result<Counters, CoreError> {
         let tasks = self.inner.store.counts().await.map_err(internal)?;
+        let oldest_ready = self.inner.store.oldest_ready().await.map_err(internal)?;
         let mut runners: Vec<(forge_api::RunnerStatus, u64)> = Vec::new();
         for candidate in self.candidates().await? {
             match runners.iter_mut().find(|(status, _)| *status == candidate.facts.status) {
@@ -196,7 +197,20 @@ impl Core {
             fenced_writes: self.inner.scheduler.fenced_writes(),
             parked_claims: self.inner.scheduler.parked_claims(),
             log_bytes: self.inner.logs.taken_bytes(),
+            oldest_ready_ms: oldest_ready.map_or(0, |since| self.now().millis_since(since)),
+            assignments: self.inner.scheduler.assignments(),
+            lease_expiries: self.inner.scheduler.lease_expiries(),
+            clock_skew_ms_max: self.inner.scheduler.clock_skew_ms_max(),
+            disk_free_bytes: self.inner.logs.free_bytes().ok(),
+            disk_reserve_bytes: self.inner.log_limits.disk_reserve_bytes,
         })
+    }
+}
+
+impl Core {
+    /// What the store's writer did since the start.
+    pub(crate) fn writer_stats(&self) -> &WriterStats {
+        self.inner.store.writer_stats()
     }
 }
 

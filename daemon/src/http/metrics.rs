@@ -2,7 +2,6 @@
 //!
 //! Plain and without a token, on loopback unless the operator says otherwise: it names no project, task or runner.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,9 +12,11 @@ use axum::routing::get;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
+use super::exposition::{self, Shown};
 use super::problem::Refusal;
+use super::requests::Requests;
 use crate::core::{Core, CoreError, Counters};
-use crate::gitops::{ConfigCounters, ConfigView};
+use crate::gitops::ConfigView;
 
 /// What the listener shows.
 #[derive(Clone)]
@@ -24,13 +25,14 @@ pub(crate) struct Vitals(Arc<Parts>);
 struct Parts {
     core: Core,
     view: ConfigView,
+    requests: Requests,
     draining: AtomicBool,
 }
 
 impl Vitals {
-    /// Shows `core` and `view`.
-    pub(crate) fn new(core: Core, view: ConfigView) -> Self {
-        Self(Arc::new(Parts { core, view, draining: AtomicBool::new(false) }))
+    /// Shows these.
+    pub(crate) fn new(core: Core, view: ConfigView, requests: Requests) -> Self {
+        Self(Arc::new(Parts { core, view, requests, draining: AtomicBool::new(false) }))
     }
 
     /// From now on the daemon is not ready.
@@ -50,7 +52,15 @@ impl Vitals {
 
     /// Everything as Prometheus' text.
     pub(crate) async fn metrics(&self) -> Result<String, CoreError> {
-        Ok(prometheus(&self.0.core.counters().await?, &self.0.view.counters()))
+        let core = self.0.core.counters().await?;
+        Ok(exposition::text(&Shown {
+            core: &core,
+            writer: self.0.core.writer_stats(),
+            config: self.0.view.counters(),
+            status: &self.0.view.status(),
+            requests: &self.0.requests,
+            is_ready: self.is_ready(),
+        }))
     }
 
     /// The counters of the core.
@@ -82,60 +92,4 @@ async fn ready(State(vitals): State<Vitals>) -> Response {
 async fn metrics(State(vitals): State<Vitals>) -> Result<Response, Refusal> {
     let text = vitals.metrics().await?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
-}
-
-/// Prometheus' text format. No value of it can hold a character that would have to be escaped.
-fn prometheus(core: &Counters, config: &ConfigCounters) -> String {
-    let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (labels, value) in samples {
-            let _ = writeln!(text, "{name}{labels} {value}");
-        }
-    };
-    let one = |value: u64| [(String::new(), value)];
-    let tasks: Vec<_> = core.tasks.iter().map(|(state, count)| (format!("{{state=\"{state}\"}}"), *count)).collect();
-    family("forge_tasks", "gauge", "Tasks in the store by state.", &tasks);
-    let runners: Vec<_> =
-        core.runners.iter().map(|(status, count)| (format!("{{status=\"{}\"}}", status.as_str()), *count)).collect();
-    family("forge_runners", "gauge", "Runners by status.", &runners);
-    family("forge_parked_claims", "gauge", "Runners that wait for work right now.", &one(core.parked_claims));
-    family(
-        "forge_fenced_writes_total",
-        "counter",
-        "Writes of closed attempts that did not count.",
-        &one(core.fenced_writes),
-    );
-    family("forge_log_bytes_total", "counter", "Bytes of logs taken.", &one(core.log_bytes));
-    family("forge_config_applied_total", "counter", "Revisions of the configuration applied.", &one(config.applied));
-    family("forge_config_failed_total", "counter", "Revisions of the configuration refused.", &one(config.failed));
-    family("forge_config_broken", "gauge", "1 while the newest revision is refused.", &one(u64::from(config.broken)));
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use forge_api::{RunnerStatus, TaskState};
-
-    #[test]
-    fn metrics_are_prometheus_text() {
-        let core = Counters {
-            tasks: [(TaskState::Queued, 2)].into(),
-            runners: vec![(RunnerStatus::NeverConnected, 1)],
-            ..Counters::default()
-        };
-        let text = prometheus(&core, &ConfigCounters { applied: 3, failed: 1, broken: true });
-        for line in [
-            "# TYPE forge_tasks gauge",
-            "forge_tasks{state=\"queued\"} 2",
-            "forge_runners{status=\"never_connected\"} 1",
-            "forge_parked_claims 0",
-            "forge_config_applied_total 3",
-            "forge_config_broken 1",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
-        }
-    }
 }

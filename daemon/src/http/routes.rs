@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::FailedAuthentications;
 use super::problem::Refusal;
+use super::requests::{self, Requests};
 use super::{config, hooks, runner_side, served, task_log, tokens, user_side};
 use crate::clock::Clock;
 use crate::core::{Applied, Core};
@@ -55,8 +56,8 @@ impl Api {
     }
 }
 
-/// Every route of the API.
-pub(crate) fn router(api: Api) -> Router {
+/// Every route of the API; `requests` counts them.
+pub(crate) fn router(api: Api, requests: Requests) -> Router {
     let routes = Router::new()
         // The runner's side.
         .route("/runner", delete(runner_side::unregister))
@@ -96,5 +97,6 @@ pub(crate) fn router(api: Api) -> Router {
             let detail = format!("{} does not take {method}", uri.path());
             Refusal::new(405, "method-not-allowed", "Method not allowed", detail).hint("see the header Allow")
         })
+        .layer(axum::middleware::from_fn_with_state(requests, requests::measure))
         .with_state(api)
 }

@@ -18,6 +18,7 @@ use super::body::{JsonBody, LogBytes};
 use super::path::PathOf;
 use super::problem::Refusal;
 use super::routes::Api;
+use crate::core::DAEMON_VERSION;
 
 /// `POST /runners`
 pub(super) async fn register(
@@ -47,7 +48,8 @@ pub(super) async fn claim(
     RunnerBearer(runner): RunnerBearer,
     JsonBody(request): JsonBody<ClaimRequest>,
 ) -> Result<Json<ClaimResponse>, Refusal> {
-    Ok(Json(api.core.claim(&runner, request).await?))
+    let answer = api.core.claim(&runner, request).await?;
+    Ok(Json(ClaimResponse { daemon_version: DAEMON_VERSION.to_owned(), ..answer }))
 }
 
 /// `POST /runner/heartbeat`

@@ -195,7 +195,7 @@ impl Scheduler {
             session: &request.session,
             previous_sessions: &request.previous_sessions,
             health: request.health,
-            version: None,
+            version: Some(request.version.as_str()).filter(|version| !version.is_empty()),
             own_max: None,
         };
         self.greet(&mut live, registration, &hello)?;
@@ -212,7 +212,7 @@ impl Scheduler {
         let (now, now_ms) = (self.clock.now(), millis(self.clock.elapsed_ms()));
         let waits = live.parked.contains_key(&registration.name);
         let known = live.contacts.remove(&registration.name).filter(|known| known.row.key == registration.key);
-        // What the store has may be older than what this process heard: a heartbeat says neither version nor limit.
+        // What the store has may be older than what this process heard: a heartbeat does not say the limit, nor an older runner's its version.
         let (version, own_max) = match &known {
             Some(known) => (known.row.version.clone(), known.row.own_max),
             None => (registration.version.clone(), registration.own_max),

@@ -42,6 +42,8 @@ pub(crate) struct Scheduler {
     draining: AtomicBool,
     storage_full: AtomicBool,
     fenced_writes: AtomicU64,
+    assignments: AtomicU64,
+    lease_expiries: AtomicU64,
 }
 
 /// Those who follow logs, by task.
@@ -111,6 +113,8 @@ impl Scheduler {
             draining: AtomicBool::new(false),
             storage_full: AtomicBool::new(false),
             fenced_writes: AtomicU64::new(0),
+            assignments: AtomicU64::new(0),
+            lease_expiries: AtomicU64::new(0),
         }
     }
 
@@ -299,6 +303,27 @@ impl Scheduler {
         self.fenced_writes.load(Ordering::Relaxed)
     }
 
+    /// Attempts given to runners since the start.
+    pub(crate) fn assignments(&self) -> u64 {
+        self.assignments.load(Ordering::Relaxed)
+    }
+
+    /// Attempts lost since the start since their runner stayed away.
+    pub(crate) fn lease_expiries(&self) -> u64 {
+        self.lease_expiries.load(Ordering::Relaxed)
+    }
+
+    /// How far the clock of the runner that is farthest off is from ours, either way; 0 without runners that are there.
+    pub(crate) fn clock_skew_ms_max(&self) -> u64 {
+        let now_ms = millis(self.clock.elapsed_ms());
+        let live = self.lock();
+        let here = live.contacts.iter().filter(|(name, contact)| {
+            let age_ms = now_ms.saturating_sub(contact.seen_ms);
+            live.parked.contains_key(*name) || age_ms < millis(forge_api::RUNNER_OFFLINE_AFTER_MS)
+        });
+        here.filter_map(|(_, contact)| contact.row.health?.clock_skew_ms).map(i64::unsigned_abs).max().unwrap_or(0)
+    }
+
     pub(crate) fn parked_claims(&self) -> u64 {
         u64::try_from(self.lock().parked.len()).unwrap_or(u64::MAX)
     }
@@ -407,6 +432,7 @@ impl Planner for Scheduler {
     }
 
     fn committed(&self, assigned: Vec<Assigned>) {
+        self.assignments.fetch_add(u64::try_from(assigned.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let seen_ms = self.clock.elapsed_ms();
         let mut by_runner: BTreeMap<String, Vec<AttemptId>> = BTreeMap::new();
         let mut live = self.lock();

@@ -141,6 +141,7 @@ impl Reconciler {
             match self.store.happen_to_attempt(attempt, Happening::RunnerLost { reason }, now).await {
                 Ok(fate) => {
                     tracing::warn!(%attempt, state = %fate.state, "an attempt's runner is lost");
+                    self.scheduler.lease_expiries.fetch_add(1, Ordering::Relaxed);
                     self.scheduler.after(&[fate]);
                 }
                 // It ended on its own meanwhile: only its lease was left.

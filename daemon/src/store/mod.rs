@@ -33,7 +33,7 @@ pub(crate) use retain::Keep;
 pub(crate) use runners::{ContactRow, Held, NewRegistration, Registration};
 pub use seed::seed_history;
 pub(crate) use work::{Finished, LiveAttempt};
-pub(crate) use writer::{Planner, WriterThread};
+pub(crate) use writer::{Planner, WriterStats, WriterThread};
 
 /// Why the store did not open, or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -409,6 +409,16 @@ impl Store {
     /// How many tasks stand in each state.
     pub(crate) async fn counts(&self) -> Result<std::collections::BTreeMap<TaskState, u64>, StoreError> {
         self.readers.read(queries::counts).await
+    }
+
+    /// Since when the oldest waiting task could run.
+    pub(crate) async fn oldest_ready(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.read(queries::oldest_ready).await
+    }
+
+    /// What the writer did since the start.
+    pub(crate) fn writer_stats(&self) -> &WriterStats {
+        self.writer.stats()
     }
 
     /// What `why` reads.

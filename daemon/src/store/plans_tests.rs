@@ -39,6 +39,7 @@ fn nothing_reads_the_whole_history() {
     statements.extend(
         [
             COUNTS,
+            OLDEST_READY,
             NEXT_PROJECT_IN_STATE,
             RUNNING_SIBLING,
             work::NEXT_READY,

@@ -108,6 +108,15 @@ pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<TaskState, u64>
     Ok(counts)
 }
 
+const OLDEST_READY: &str =
+    "SELECT min(ready_at) FROM tasks INDEXED BY tasks_ready WHERE state = 'queued' AND ready_at >= 0";
+
+/// Since when the oldest waiting task could run: it is in the queue, and the delay of its retry is over.
+pub(super) fn oldest_ready(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let found = connection.prepare_cached(OLDEST_READY)?.query_row([], |row| row.get::<_, Option<i64>>(0))?;
+    Ok(found.map(Timestamp::from_unix_micros))
+}
+
 /// What `why` reads of a task.
 #[derive(Clone, Debug)]
 pub(crate) struct Circumstances {

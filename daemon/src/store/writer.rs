@@ -6,13 +6,15 @@
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Assigned, StoreError, open, plan};
+use crate::histogram::{self, Histogram};
 
 /// The most operations of one transaction.
 const BATCH_OPERATIONS_MAX: usize = 1_024;
@@ -83,10 +85,22 @@ where
     }
 }
 
+/// What the writer did since the start, for metrics.
+#[derive(Debug)]
+pub(crate) struct WriterStats {
+    /// How many operations shared each commit.
+    pub(crate) batches: Histogram,
+    /// How long each transaction took, in microseconds.
+    pub(crate) times: Histogram,
+    /// Transactions that could not be committed.
+    pub(crate) failures: AtomicU64,
+}
+
 /// The way to the writer.
 #[derive(Clone)]
 pub(super) struct Writer {
     operations: mpsc::Sender<Box<dyn Operation>>,
+    stats: Arc<WriterStats>,
 }
 
 /// The writer's thread; joined at drain.
@@ -142,16 +156,27 @@ impl Writer {
         let (operations, queue) = mpsc::channel(QUEUE_OPERATIONS_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
+        let stats = Arc::new(WriterStats {
+            batches: Histogram::new(histogram::BATCH),
+            times: Histogram::new(histogram::MICROS),
+            failures: AtomicU64::new(0),
+        });
+        let counting = Arc::clone(&stats);
         let thread = std::thread::Builder::new()
             .name("forge-store".to_owned())
             .spawn(move || {
                 let _lock = lock;
-                write_all(&connection, queue, &*planner, &due, &stopping);
+                write_all(&connection, queue, &*planner, &due, &Watch { stopping: &stopping, stats: &counting });
                 drop(connection);
             })
             .map_err(spawning)?;
         let weak = operations.downgrade();
-        Ok((Self { operations }, WriterThread { operations: weak, stop, thread, checkpointer }))
+        Ok((Self { operations, stats }, WriterThread { operations: weak, stop, thread, checkpointer }))
+    }
+
+    /// What the writer did since the start.
+    pub(super) fn stats(&self) -> &WriterStats {
+        &self.stats
     }
 
     /// Has `work` done in the writer's next transaction and answers after its commit.
@@ -174,12 +199,18 @@ fn checkpoint(connection: &Connection, mode: &str) {
     }
 }
 
+/// What the writer's thread shares with the others.
+struct Watch<'a> {
+    stopping: &'a AtomicBool,
+    stats: &'a WriterStats,
+}
+
 fn write_all(
     connection: &Connection,
     mut queue: mpsc::Receiver<Box<dyn Operation>>,
     planner: &dyn Planner,
     checkpoint_due: &std::sync::mpsc::SyncSender<()>,
-    stopping: &AtomicBool,
+    watch: &Watch<'_>,
 ) {
     let mut commits: u64 = 0;
     let mut replan = false;
@@ -192,11 +223,15 @@ fn write_all(
             }
         }
         let mut marks = Marks { replan };
+        let began = Instant::now();
         let outcome = transact(connection, &mut batch, &mut marks, planner);
+        watch.stats.times.time(began.elapsed());
+        watch.stats.batches.count(u64::try_from(batch.len()).unwrap_or(u64::MAX));
         let (committed, assigned) = match outcome {
             Ok(assigned) => (Ok(()), assigned),
             Err(error) => {
                 tracing::error!(%error, operations = batch.len(), "the store could not commit");
+                watch.stats.failures.fetch_add(1, Ordering::Relaxed);
                 (Err(Arc::new(error)), Vec::new())
             }
         };
@@ -213,7 +248,7 @@ fn write_all(
             // One that is due already is enough.
             let _due = checkpoint_due.try_send(());
         }
-        if stopping.load(Ordering::SeqCst) && queue.is_empty() {
+        if watch.stopping.load(Ordering::SeqCst) && queue.is_empty() {
             break;
         }
     }

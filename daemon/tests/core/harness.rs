@@ -313,7 +313,7 @@ impl TestRunner {
             max_parallel_tasks: 0,
             held: held.to_vec(),
             version: "1".to_owned(),
-            health: None,
+            ..ClaimRequest::default()
         };
         core.claim(&self.identity, request).await
     }

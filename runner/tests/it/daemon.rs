@@ -39,6 +39,10 @@ pub(crate) struct Seen {
     pub(crate) lose_at: Option<usize>,
     /// The first byte of the next log that comes is written wrongly.
     pub(crate) damages: bool,
+    /// What every claim is answered with.
+    pub(crate) refusal: Option<Problem>,
+    /// What it says of its own version.
+    pub(crate) version: String,
     /// No start is answered.
     pub(crate) starts_are_down: bool,
     /// What is taken is not on the disk yet.
@@ -208,7 +212,13 @@ async fn claim(State(daemon): Shared, headers: HeaderMap, Json(request): Json<Cl
     if headers["authorization"] != format!("Bearer {RUNNER_TOKEN}") {
         return problem(Problem::new(401, "unauthorized", "Unauthorized", "the runner's token is not known"));
     }
-    daemon.seen.lock().expect("free").previous_sessions.extend(request.previous_sessions.clone());
+    {
+        let mut seen = daemon.seen.lock().expect("free");
+        seen.previous_sessions.extend(request.previous_sessions.clone());
+        if let Some(refusal) = seen.refusal.clone() {
+            return problem(refusal);
+        }
+    }
     let parked = async {
         loop {
             let changed = daemon.changed.notified();
@@ -220,7 +230,12 @@ async fn claim(State(daemon): Shared, headers: HeaderMap, Json(request): Json<Cl
                 if take > 0 || !cancels.is_empty() {
                     seen.cancels.retain(|attempt| !cancels.contains(attempt));
                     let jobs = seen.queue.drain(..take).collect();
-                    return ClaimResponse { jobs, cancels, lost: vec![], draining: false };
+                    return ClaimResponse {
+                        jobs,
+                        cancels,
+                        daemon_version: seen.version.clone(),
+                        ..ClaimResponse::default()
+                    };
                 }
             }
             let _ = tokio::time::timeout(Duration::from_millis(50), changed).await;

@@ -9,6 +9,7 @@ mod git_server;
 mod registration;
 mod repositories;
 mod trust;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;

@@ -64,6 +64,7 @@ impl Simulated {
             held: self.held.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             health: None,
+            sent_at: None,
         };
         let body = Body::json(&request)?;
         let response: ClaimResponse =
