@@ -245,7 +245,7 @@ impl DaemonSide {
                     max_parallel_tasks: 0,
                     held: ask.held,
                     version: "1".to_owned(),
-                    health: None,
+                    ..ClaimRequest::default()
                 };
                 let answer = tokio::spawn(async move { core.claim(&runner, request).await });
                 self.waiting.push(Waiting { sender, ticket, answer });
@@ -257,7 +257,7 @@ impl DaemonSide {
                     Err(error) => return Some(Answer::Beat(Err(error))),
                 };
                 let Identity { session, previous_sessions } = identity;
-                let request = HeartbeatRequest { session, previous_sessions, held, health: None };
+                let request = HeartbeatRequest { session, previous_sessions, held, ..HeartbeatRequest::default() };
                 Answer::Beat(core.heartbeat(&runner, request).await.map_err(problem))
             }
             Request::Start(bearer, session) => {
