@@ -31,7 +31,10 @@ async fn a_log_that_was_asked_about_is_closed_again_and_one_that_grows_is_not() 
     assert!(!is_open(&begun[0]) && is_open(&begun[1]));
     // Its runner wants to know how much of it is on disk.
     let range = ContentRange::of(2, 1).expect("a range");
-    daemon.core.append_log(&begun[0], range, b"c".to_vec().into()).await.expect("the same once more");
+    let again = || daemon.core.append_log(&begun[0], range, b"c".to_vec().into());
+    while again().await.expect("the same once more").synced < 3 {
+        tokio::task::yield_now().await;
+    }
     assert!(is_open(&begun[0]));
     daemon.time.advance_ms(61_000);
     while is_open(&begun[0]) {
