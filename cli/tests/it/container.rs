@@ -11,8 +11,11 @@ use crate::harness::{Process, World, wait_for};
 const INSTRUCTIONS: &[&str] =
     &["ARG", "COPY", "ENTRYPOINT", "ENV", "FROM", "RUN", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"];
 
+/// Names with their values, in the file's order.
+type Pairs = Vec<(String, String)>;
+
 /// The instructions of the last stage, and those of all.
-fn read() -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn read() -> (Pairs, Pairs) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/Containerfile");
     let text = std::fs::read_to_string(path).expect("the Containerfile");
     let joined = text.replace("\\\n", " ");

@@ -227,7 +227,7 @@ const SECRET_NAMES: &[&str] =
     &["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "API_KEY", "APIKEY", "ACCESS_KEY", "PRIVATE_KEY"];
 
 /// Warns of a variable whose name says that it is a secret. It is only a name, so the tree is applied; the value is not shown.
-/// `also` is what its place under [secrets] needs beside where it comes from.
+/// `also` is what its place under `[secrets]` needs beside where it comes from.
 fn warn_of_secret(name: &str, value: &str, also: &str, span: Span, sheet: &Sheet) {
     let upper = name.to_uppercase().replace('-', "_");
     // A path or an address says where the secret is, and is none.

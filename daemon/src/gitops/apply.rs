@@ -462,7 +462,7 @@ impl Applier {
     fn source_failed(&self, failure: &SourceFailure, progress: &mut Progress) {
         let at = self.options.clock.now();
         let diagnostics = vec![failure.for_api()];
-        let commit = failure.commit.clone();
+        let commit = failure.commit.as_deref().cloned();
         let shown = ConfigFailure {
             revision: failure.revision.clone(),
             commit: commit.clone(),

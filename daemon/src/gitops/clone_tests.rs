@@ -28,8 +28,11 @@ fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).expect("written");
 }
 
+/// What spoils a clone.
+type Spoil = fn(&Path);
+
 /// Every way to spoil it, by name.
-const SPOILS: &[(&str, fn(&Path))] = &[
+const SPOILS: &[(&str, Spoil)] = &[
     ("no HEAD", |clone| fs::remove_file(clone.join("HEAD")).expect("removed")),
     ("no clone", |clone| fs::remove_dir_all(clone).expect("removed")),
     ("locks that a killed git left behind", |clone| {

@@ -91,7 +91,7 @@ pub(crate) struct SourceFailure {
     /// The revision that it is about; empty where there is none.
     pub(crate) revision: String,
     /// Its commit, where that could be read.
-    pub(crate) commit: Option<ConfigCommit>,
+    pub(crate) commit: Option<Box<ConfigCommit>>,
     /// What happened.
     pub(crate) message: String,
     /// What to do.
@@ -113,7 +113,7 @@ impl SourceFailure {
     /// The same with the commit that its revision is, where it is about one.
     pub(crate) fn by(mut self, describe: impl FnOnce(&str) -> Option<ConfigCommit>) -> Self {
         if !self.revision.is_empty() {
-            self.commit = describe(&self.revision);
+            self.commit = describe(&self.revision).map(Box::new);
         }
         self
     }
