@@ -39,5 +39,5 @@
     (i32.const 2048))
 
   ;; The arguments of a job, as (pointer, length) pairs, and how many there are.
-  (func $arguments (param $job i32) (result i32) (i32.load (i32.add (local.get $job) (i32.const 92))))
-  (func $argument_count (param $job i32) (result i32) (i32.load (i32.add (local.get $job) (i32.const 96))))
+  (func $arguments (param $job i32) (result i32) (i32.load (i32.add (local.get $job) (i32.const 104))))
+  (func $argument_count (param $job i32) (result i32) (i32.load (i32.add (local.get $job) (i32.const 108))))

@@ -10,10 +10,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Result;
-use crate::guests::{FLAG_SEPARATOR, TARGET, clean_cargo, remap, run};
-use crate::settings::Settings;
-use crate::toolchain::{self, Toolchain};
+use super::Result;
+use super::guests::{FLAG_SEPARATOR, TARGET, clean_cargo, remap, run};
+use super::settings::Settings;
+use super::toolchain::{self, Toolchain};
 
 /// The packages that are asked for by name; what they need follows from the lists.
 const PACKAGES: [&str; 3] = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"];

@@ -10,9 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Result;
-use crate::settings::{Settings, watch};
-use crate::toolchain::{self, Toolchain};
+use super::Result;
+use super::settings::{Settings, watch};
+use super::toolchain::{self, Toolchain};
 
 /// What every guest is built for.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";

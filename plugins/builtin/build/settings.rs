@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::Result;
+use super::Result;
 
 /// Use prebuilt components from this folder, `NAME.wasm` each.
 const PLUGINS_DIR: &str = "FORGE_PLUGINS_DIR";
@@ -107,7 +107,7 @@ fn guests_target(out_dir: &Path) -> Result<PathBuf> {
         .ok_or_else(|| format!("{} does not lie in a target folder", out_dir.display()))
 }
 
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     if let Some(folder) = optional(CACHE) {
         return std::path::absolute(&folder).map_err(|error| format!("{CACHE}: {}: {error}", folder.display()));
     }

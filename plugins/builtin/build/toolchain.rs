@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::guests::{TARGET, run};
-use crate::settings::{Forced, Settings};
-use crate::{Result, debian};
+use super::guests::{TARGET, run};
+use super::settings::{Forced, Settings};
+use super::{Result, debian};
 
 /// The one line that tells a newcomer what to install.
 const WHAT_TO_INSTALL: &str = "Forge's plugins need a Rust compiler for WebAssembly: run `rustup target add \

@@ -3,6 +3,9 @@
 //! Compiled code runs without a sandbox of its own, so it is never taken from anyone: the folder is this user's with
 //! mode 0700, each file is this user's, regular and not writable by others, and ends in the SHA-256 of what precedes it. What does not
 //! hold to this is not used, and is compiled again. A file appears whole: written beside, synced, renamed.
+//!
+//! Whoever compiles one removes what was not used for long, and beyond a bound what was used longest ago. A file's time of change is
+//! when it was last taken. What was taken a short while ago stays in any case: a process may be about to load it.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -10,8 +13,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -21,6 +26,25 @@ const FILE_MODE: u32 = 0o600;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// What is read at a time while a file is checked.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What a file ends in that is whole.
+const END: &str = ".compiled";
+
+/// What a file begins with that is being written.
+const UNFINISHED: &str = ".";
+
+/// How long after it was last found a compiled plugin is sure to stay: whoever asks again sooner need not look. It is also how
+/// long a file that is being written is left alone.
+pub const KEPT_AT_LEAST: Duration = Duration::from_secs(60 * 60);
+
+/// How long one stays that nobody uses.
+const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The same, for one that another version of the engine compiled: that version may come back, most likely it does not.
+const OTHER_ENGINE_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How much the folder may hold, in bytes: some thousand plugins in Rust, some twenty that bring a Python along.
+const BYTES_MAX: u64 = 2 << 30;
 
 /// Why the folder of compiled plugins cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +96,12 @@ impl Cache {
     }
 
     fn path(&self, sha256_hex: &str) -> PathBuf {
-        self.folder.join(format!("{sha256_hex}-{:016x}.compiled", self.engine_hash))
+        self.folder.join(format!("{sha256_hex}{}", self.ending()))
+    }
+
+    /// How the names of this engine's files end.
+    fn ending(&self) -> String {
+        format!("-{:016x}{END}", self.engine_hash)
     }
 
     /// Whether something is kept, whole or not.
@@ -83,6 +112,7 @@ impl Cache {
     /// What was kept, when it is whole and this user's.
     pub(crate) fn get(&self, engine: &Engine, sha256_hex: &str) -> Result<Option<Component>, CacheError> {
         let path = self.path(sha256_hex);
+        let _lock = self.lock(FlockOperation::LockShared)?;
         let mut file = match OpenOptions::new()
             .read(true)
             .custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed())
@@ -97,7 +127,12 @@ impl Cache {
             return Ok(None);
         }
         match deserialize(engine, &path) {
-            Ok(component) => Ok(Some(component)),
+            Ok(component) => {
+                let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+                rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now })
+                    .map_err(|error| CacheError::Io { path, error: error.into() })?;
+                Ok(Some(component))
+            }
             Err(error) => {
                 tracing::warn!(file = %path.display(), error = format!("{error:#}"), "a compiled plugin is not used");
                 Ok(None)
@@ -116,7 +151,56 @@ impl Cache {
             // What matters is the first error; a file that stays behind is only room.
             let _ = fs::remove_file(&temporary);
         }
-        written.and_then(|()| File::open(&self.folder)?.sync_all()).map_err(failed)
+        written.and_then(|()| File::open(&self.folder)?.sync_all()).map_err(failed)?;
+        if let Err(error) = self.evict(SystemTime::now()) {
+            tracing::warn!(folder = %self.folder.display(), %error, "old compiled plugins cannot be removed");
+        }
+        Ok(())
+    }
+
+    /// Keeps others from removing files, or from taking them. It ends with what it returns, or with this process.
+    fn lock(&self, operation: FlockOperation) -> Result<File, CacheError> {
+        File::open(&self.folder)
+            .and_then(|folder| rustix::fs::flock(&folder, operation).map(|()| folder).map_err(io::Error::from))
+            .map_err(|error| CacheError::Io { path: self.folder.clone(), error })
+    }
+
+    /// Removes what is old or too much. Who has one mapped keeps what it has: a removed file lives until then.
+    fn evict(&self, now: SystemTime) -> Result<(), CacheError> {
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        let failed = |error: io::Error| CacheError::Io { path: self.folder.clone(), error };
+        let own = self.ending();
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (name, metadata) = (entry.file_name(), entry.metadata().map_err(failed)?);
+            let name = name.to_string_lossy();
+            // One that lies in the future was just used, on a clock that was set back since.
+            let unused = metadata.modified().ok().and_then(|used| now.duration_since(used).ok()).unwrap_or_default();
+            let age_max = match (name.ends_with(&own), name.ends_with(END), name.starts_with(UNFINISHED)) {
+                (true, ..) => AGE_MAX,
+                (false, true, _) => OTHER_ENGINE_AGE_MAX,
+                // Of a process that was ended while it wrote.
+                (false, false, true) => KEPT_AT_LEAST,
+                (false, false, false) => continue,
+            };
+            if unused > age_max {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            } else {
+                kept.push((unused, metadata.len(), entry.path()));
+            }
+        }
+        let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+        kept.sort();
+        // The one that was used longest ago is last.
+        while let Some((unused, bytes, path)) = kept.pop()
+            && total > BYTES_MAX
+            && unused > KEPT_AT_LEAST
+        {
+            fs::remove_file(path).map_err(failed)?;
+            total -= bytes;
+        }
+        Ok(())
     }
 }
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::bindings::ExecutorPlugin;
 use crate::bindings::forge::plugin::types::{Failed, Failure, Retry};
 use crate::convert;
 use crate::engine::Ticker;
+use crate::load::Entry;
 use crate::state::State;
 use crate::trap::{self, Ended};
 use crate::workspace::Workspace;
@@ -78,11 +78,27 @@ impl Plugin {
     pub fn describe(&self) -> Result<PluginInfo, CallError> {
         let limits = Limits::default();
         let state = State::new(Box::new(NoServices), Grants::default(), None, limits);
-        let answer = self.call(state, limits, |guest, store| guest.forge_plugin_executor().call_describe(store));
+        let answer = self.call(state, limits, |store| match &self.loaded.entry {
+            Entry::Executor(pre) => pre.instantiate(&mut *store)?.forge_plugin_executor().call_describe(store),
+            Entry::WebhookTarget(pre) => {
+                pre.instantiate(&mut *store)?.forge_plugin_webhook_target().call_describe(store)
+            }
+        });
         match answer {
             Ok(info) => convert::info(info).map_err(CallError::BadAnswer),
             Err(Ended::Trapped(trap)) => Err(trap.into()),
             Err(Ended::Canceled) => Err(CallError::BadAnswer("canceled".to_owned())),
+        }
+    }
+
+    /// Makes an instance and drops it: nothing of the plugin is called, and what an instance needs has been touched once.
+    pub fn warm_up(&self) {
+        let state = State::new(Box::new(NoServices), Grants::default(), None, Limits::default());
+        let mut store = state.into_store(&self.host);
+        // What fails here fails again when it is called.
+        match &self.loaded.entry {
+            Entry::Executor(pre) => drop(pre.instantiate(&mut store)),
+            Entry::WebhookTarget(pre) => drop(pre.instantiate(&mut store)),
         }
     }
 
@@ -91,12 +107,17 @@ impl Plugin {
     /// # Errors
     /// See [`ExecuteError`]: the plugin's own verdicts, and calls that ended before it gave one.
     pub fn execute(&self, request: ExecuteRequest, services: Box<dyn Services>) -> Result<Done, ExecuteError> {
+        let Entry::Executor(pre) = &self.loaded.entry else {
+            return Err(ExecuteError::Invalid("the plugin is a webhook target and runs no jobs".to_owned()));
+        };
         let ExecuteRequest { job, workspace, grants, limits, file_user } = request;
         let opened = Workspace::open(&workspace, file_user)
             .map_err(|error| ExecuteError::Workspace { path: workspace.clone(), error: error.to_string() })?;
         let state = State::new(services, grants, Some((opened, workspace)), limits);
         let job = convert::job(job);
-        let answer = self.call(state, limits, |guest, store| guest.forge_plugin_executor().call_execute(store, &job));
+        let answer = self.call(state, limits, |store| {
+            pre.instantiate(&mut *store)?.forge_plugin_executor().call_execute(store, &job)
+        });
         match answer {
             Ok(Ok(done)) => convert::done(done).map_err(ExecuteError::BadAnswer),
             Ok(Err(failure)) => Err(verdict(failure)),
@@ -105,11 +126,12 @@ impl Plugin {
         }
     }
 
-    fn call<R>(
+    /// Instantiates and calls the guest by `function`, in a store that is bounded in every way.
+    pub(crate) fn call<R>(
         &self,
         state: State,
         limits: Limits,
-        function: impl FnOnce(&ExecutorPlugin, &mut wasmtime::Store<State>) -> wasmtime::Result<R>,
+        function: impl FnOnce(&mut wasmtime::Store<State>) -> wasmtime::Result<R>,
     ) -> Result<R, Ended> {
         let mut store = state.into_store(&self.host);
         // Without the ticker nothing would bound the guest's time.
@@ -117,7 +139,7 @@ impl Plugin {
             let cause = TrapCause::Other(format!("the thread that bounds its time does not start: {error}"));
             Ended::Trapped(Trap { cause, frames: Vec::new() })
         })?;
-        let answer = self.loaded.executor.instantiate(&mut store).and_then(|guest| function(&guest, &mut store));
+        let answer = function(&mut store);
         drop(ticking);
         answer.map_err(|error| {
             let state = store.data_mut();

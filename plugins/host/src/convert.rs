@@ -65,6 +65,7 @@ pub(crate) fn job(job: Job) -> types::Job {
         inventory,
         checkout,
         key_files,
+        cache,
         arguments,
         deadline_ms,
         resume,
@@ -81,6 +82,7 @@ pub(crate) fn job(job: Job) -> types::Job {
         inventory,
         checkout,
         key_files: key_files.into_iter().map(|(key, value)| types::Pair { key, value }).collect(),
+        cache,
         arguments,
         deadline_ms,
         resume,
@@ -101,6 +103,10 @@ pub(crate) fn json(field: &str, json: Option<String>) -> Result<Option<Value>, S
     serde_json::from_str(&json).map(Some).map_err(|error| format!("its {field} is not JSON: {error}"))
 }
 
+pub(crate) fn from_pairs(pairs: &[(String, String)]) -> Vec<types::Pair> {
+    pairs.iter().map(|(key, value)| types::Pair { key: key.clone(), value: value.clone() }).collect()
+}
+
 pub(crate) fn info(info: types::PluginInfo) -> Result<PluginInfo, String> {
     let types::PluginInfo { name, version, summary, params_schema, config_schema, wants } = info;
     Ok(PluginInfo {
@@ -114,6 +120,7 @@ pub(crate) fn info(info: types::PluginInfo) -> Result<PluginInfo, String> {
             .map(|want| match want {
                 types::Capability::Process(programs) => Capability::Process(programs),
                 types::Capability::Env(names) => Capability::Env(names),
+                types::Capability::Http(hosts) => Capability::Http(hosts),
             })
             .collect(),
     })

@@ -1,6 +1,7 @@
 //! [`Host`]: the engine that compiles and runs guests, and the thread that makes it look up while they compute.
 //!
-//! Memory is taken on demand and not from a pool: a pool saves 20 µs a call and costs an idle runner its bookkeeping.
+//! Where calls are rare, memory is taken on demand ([`Memory::OnDemand`]): a supervisor makes one call in its life, and a pool would cost it
+//! its bookkeeping. Where they are many, as for webhook targets, a pool saves half of what a call costs (`docs/performance.md`).
 //! The ticker sleeps while no guest runs, so an idle process is never woken; it starts with the first call, so that a process
 //! which only loads plugins keeps one thread and may fork.
 
@@ -11,11 +12,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, Engine, EngineWeak};
+use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::ExecutorPlugin;
+use crate::bindings::webhook::WebhookPlugin;
 use crate::cache::{Cache, CacheError};
-use crate::limits::{STACK_BYTES_MAX, TICK_MS};
+use crate::limits::{
+    POOL_INSTANCES_PER_CALL, POOL_KEPT_BYTES, POOL_MEMORIES_PER_CALL, POOL_MEMORY_BYTES_MAX, STACK_BYTES_MAX,
+    TABLE_ELEMENTS_MAX, TICK_MS,
+};
 use crate::load::Loaded;
 use crate::state::State;
 
@@ -26,6 +31,40 @@ pub struct HostOptions {
     pub cache_dir: Option<PathBuf>,
     /// Who makes the engine look up while guests compute.
     pub ticks: Ticks,
+    /// Where calls take their memory from.
+    pub memory: Memory,
+}
+
+/// Where calls take their memory from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// From the system, each time.
+    #[default]
+    OnDemand,
+    /// From slots that are reserved once, as address space and not as memory, and used again.
+    Pool {
+        /// How many calls may run at a time; one more is refused.
+        calls: u32,
+    },
+}
+
+impl Memory {
+    fn strategy(self) -> InstanceAllocationStrategy {
+        let Self::Pool { calls } = self else { return InstanceAllocationStrategy::OnDemand };
+        let mut pool = PoolingAllocationConfig::new();
+        let of_all = |of_one: u32| calls.saturating_mul(of_one);
+        pool.total_component_instances(calls)
+            .total_core_instances(of_all(POOL_INSTANCES_PER_CALL))
+            .total_memories(of_all(POOL_MEMORIES_PER_CALL))
+            .total_tables(of_all(POOL_INSTANCES_PER_CALL))
+            .max_core_instances_per_component(POOL_INSTANCES_PER_CALL)
+            .max_tables_per_component(POOL_INSTANCES_PER_CALL)
+            .max_memories_per_component(POOL_MEMORIES_PER_CALL)
+            .table_elements(TABLE_ELEMENTS_MAX)
+            .max_memory_size(POOL_MEMORY_BYTES_MAX)
+            .linear_memory_keep_resident(POOL_KEPT_BYTES);
+        InstanceAllocationStrategy::Pooling(pool)
+    }
 }
 
 /// Who makes the engine look up while guests compute: without it nothing bounds a guest's time.
@@ -57,7 +96,10 @@ pub struct Host {
 
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
+    /// What an executor may import.
     pub(crate) linker: Linker<State>,
+    /// What a webhook target may import: no workspace and no processes.
+    pub(crate) target_linker: Linker<State>,
     pub(crate) cache: Option<Cache>,
     /// What is loaded now, by digest. Its lock is held while one is compiled: each digest is compiled once.
     pub(crate) loaded: Mutex<HashMap<String, Weak<Loaded>>>,
@@ -77,12 +119,15 @@ impl Host {
     /// # Errors
     /// The engine does not start, or the cache folder cannot be made or is not this user's alone.
     pub fn new(options: HostOptions) -> Result<Self, HostError> {
-        let HostOptions { cache_dir, ticks } = options;
+        let HostOptions { cache_dir, ticks, memory } = options;
         let mut config = Config::new();
-        config.epoch_interruption(true).max_wasm_stack(STACK_BYTES_MAX);
+        config.epoch_interruption(true).max_wasm_stack(STACK_BYTES_MAX).allocation_strategy(memory.strategy());
         let engine = Engine::new(&config).map_err(HostError::Engine)?;
         let mut linker = Linker::new(&engine);
         ExecutorPlugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
+            .map_err(HostError::Engine)?;
+        let mut target_linker = Linker::new(&engine);
+        WebhookPlugin::add_to_linker::<_, HasSelf<_>>(&mut target_linker, |state: &mut State| state)
             .map_err(HostError::Engine)?;
         let cache = cache_dir.map(|folder| Cache::open(folder, &engine)).transpose()?;
         let ticker = match ticks {
@@ -90,7 +135,7 @@ impl Host {
             Ticks::Embedder => None,
         };
         let loaded = Mutex::new(HashMap::new());
-        Ok(Self { shared: Arc::new(Shared { engine, linker, cache, loaded, ticker }) })
+        Ok(Self { shared: Arc::new(Shared { engine, linker, target_linker, cache, loaded, ticker }) })
     }
 
     /// Makes the engine look up once: see [`Ticks::Embedder`].

@@ -16,6 +16,11 @@ impl Default for Limits {
     }
 }
 
+/// The most that `[limits].memory` may say, in bytes: forge-config checks it, and messages name no more.
+pub(crate) const MEMORY_BYTES_WRITTEN_MAX: u64 = 4 << 30;
+/// The most that `[limits].time` may say, in milliseconds: as above.
+pub(crate) const TIME_MS_WRITTEN_MAX: u64 = 10 * 60 * 1_000;
+
 /// How often the engine looks at the guests that compute, in milliseconds.
 pub const TICK_MS: u64 = 10;
 /// What a guest may still compute after its task was canceled, to report how it ended, in milliseconds.
@@ -33,6 +38,15 @@ pub(crate) const MEMORIES_MAX: usize = 128;
 pub(crate) const TABLES_MAX: usize = 128;
 /// Elements of all tables in one call.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 200_000;
+/// Core instances, and tables, that a pool holds for each call: a Python guest holds 38.
+pub(crate) const POOL_INSTANCES_PER_CALL: u32 = 64;
+/// Linear memories that a pool holds for each call.
+pub(crate) const POOL_MEMORIES_PER_CALL: u32 = 4;
+/// The most that one linear memory may grow to in a pool, whatever `[limits].memory` says.
+pub(crate) const POOL_MEMORY_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// What a pool's slot keeps of its memory for the next call, emptied: giving it back to the system costs more than a call.
+pub(crate) const POOL_KEPT_BYTES: usize = 256 * 1024;
+
 /// Bytes that one host call may bring in, in strings and lists.
 pub(crate) const HOST_CALL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -62,6 +76,21 @@ pub(crate) const COMMAND_ITEMS_MAX: usize = 10_000;
 pub(crate) const STDIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Children that one call holds at a time.
 pub(crate) const CHILDREN_MAX: usize = 64;
+
+/// Requests of one plan, or of one `then`.
+pub(crate) const REQUESTS_MAX: usize = 16;
+/// Bytes of a planned request's body.
+pub(crate) const REQUEST_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Headers of a planned request.
+pub(crate) const REQUEST_HEADERS_MAX: usize = 64;
+/// Bytes of all headers of a planned request, names and values.
+pub(crate) const REQUEST_HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a planned request's URL.
+pub(crate) const REQUEST_URL_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of all that a planned request says about how it is signed.
+pub(crate) const REQUEST_SIGNING_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of what a webhook target says to people; the rest is cut.
+pub(crate) const TARGET_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
 /// Bytes of a message, a summary or an output that a guest hands back.
 pub(crate) const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -9,68 +9,14 @@ use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use wasmtime::component::Component;
 
 use crate::bindings::ExecutorPluginPre;
+use crate::bindings::webhook::WebhookPluginPre;
 use crate::cache::CacheError;
 use crate::limits::COMPONENT_BYTES_MAX;
+use crate::refusal::{
+    EXECUTOR, LoadError, OFFERED, OFFERED_TO_TARGETS, WEBHOOK_TARGET, is_of_another_version, looks_like,
+};
 use crate::state::State;
 use crate::{Host, Kind};
-
-/// What this host offers to a guest: interfaces of `plugins/wit`.
-const OFFERED: [&str; 4] = [
-    "forge:plugin/types@0.1.0",
-    "forge:plugin/host@0.1.0",
-    "forge:plugin/workspace@0.1.0",
-    "forge:plugin/process@0.1.0",
-];
-
-/// What an executor exports.
-const EXECUTOR: &str = "forge:plugin/executor@0.1.0";
-
-/// Why bytes are not a plugin that this host runs.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// More bytes than a component may have.
-    #[error("the plugin has {bytes} bytes; at most {COMPONENT_BYTES_MAX} are taken")]
-    TooLarge {
-        /// How many it has.
-        bytes: usize,
-    },
-    /// Something else than WebAssembly.
-    #[error(
-        "this is not a WASM component: it does not begin with the bytes of one; build it with `forge plugin new` as a start"
-    )]
-    NotWasm,
-    /// WebAssembly, but only a core module.
-    #[error("this is a core WASM module and not a component; pack it with `wasm-tools component new`")]
-    CoreModule,
-    /// The engine refuses it.
-    #[error("the WASM component is not valid: {0}")]
-    Invalid(String),
-    /// It wants something that this host does not have.
-    #[error("the plugin imports {import}, which this host does not offer; it offers {}", OFFERED.join(", "))]
-    UnknownImport {
-        /// What it wants.
-        import: String,
-    },
-    /// It exports nothing that Forge calls.
-    #[error("the plugin exports {}; an executor exports {EXECUTOR}", list(.exports))]
-    NotAPlugin {
-        /// What it exports.
-        exports: Vec<String>,
-    },
-    /// The names fit and the functions do not.
-    #[error("the plugin does not fit forge:plugin@0.1.0: {0}")]
-    Mismatch(String),
-    /// A digest that is not 64 lower-case hexadecimal digits.
-    #[error("`{0}` is not a SHA-256 digest: 64 digits 0-9 and a-f")]
-    NotADigest(String),
-    /// The folder of compiled plugins cannot be read.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
-}
 
 /// A plugin that is ready to be called. Cloning it is cheap.
 #[derive(Clone)]
@@ -81,7 +27,13 @@ pub struct Plugin {
 
 pub(crate) struct Loaded {
     sha256_hex: String,
-    pub(crate) executor: ExecutorPluginPre<State>,
+    pub(crate) entry: Entry,
+}
+
+/// What Forge calls of a plugin, linked.
+pub(crate) enum Entry {
+    Executor(ExecutorPluginPre<State>),
+    WebhookTarget(WebhookPluginPre<State>),
 }
 
 impl std::fmt::Debug for Plugin {
@@ -98,7 +50,10 @@ impl Plugin {
 
     /// What it is, by what it exports.
     pub fn kind(&self) -> Kind {
-        Kind::Executor
+        match self.loaded.entry {
+            Entry::Executor(_) => Kind::Executor,
+            Entry::WebhookTarget(_) => Kind::WebhookTarget,
+        }
     }
 }
 
@@ -170,8 +125,8 @@ impl Host {
         sha256_hex: String,
         component: &Component,
     ) -> Result<Plugin, LoadError> {
-        let executor = self.link(component)?;
-        let new = Arc::new(Loaded { sha256_hex: sha256_hex.clone(), executor });
+        let entry = self.link(component)?;
+        let new = Arc::new(Loaded { sha256_hex: sha256_hex.clone(), entry });
         loaded.retain(|_, plugin| plugin.strong_count() > 0);
         loaded.insert(sha256_hex, Arc::downgrade(&new));
         Ok(Plugin { host: self.clone(), loaded: new })
@@ -191,26 +146,40 @@ impl Host {
         Ok(component)
     }
 
-    fn link(&self, component: &Component) -> Result<ExecutorPluginPre<State>, LoadError> {
+    fn link(&self, component: &Component) -> Result<Entry, LoadError> {
         let engine = &self.shared.engine;
         let shape = component.component_type();
-        if let Some((import, _)) = shape.imports(engine).find(|(import, _)| !is_offered(import)) {
-            return Err(LoadError::UnknownImport { import: import.to_owned() });
+        let imports = || shape.imports(engine).map(|(import, _)| import);
+        let exports = |wanted: &str| shape.exports(engine).any(|(export, _)| export == wanted);
+        let unknown: Vec<String> = imports().filter(|import| !OFFERED.contains(import)).map(str::to_owned).collect();
+        if !unknown.is_empty() {
+            return Err(LoadError::of_unknown_imports(unknown));
         }
-        if !shape.exports(engine).any(|(export, _)| export == EXECUTOR) {
-            let exports = shape.exports(engine).map(|(export, _)| export.to_owned()).collect();
-            return Err(LoadError::NotAPlugin { exports });
+        let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
+        match (exports(EXECUTOR), exports(WEBHOOK_TARGET)) {
+            (true, false) => {
+                let linked = self.shared.linker.instantiate_pre(component).and_then(ExecutorPluginPre::new);
+                linked.map(Entry::Executor).map_err(mismatch)
+            }
+            (false, true) => {
+                if let Some(import) = imports().find(|import| !OFFERED_TO_TARGETS.contains(import)) {
+                    return Err(LoadError::NotForTargets { import: import.to_owned() });
+                }
+                let linked = self.shared.target_linker.instantiate_pre(component).and_then(WebhookPluginPre::new);
+                linked.map(Entry::WebhookTarget).map_err(mismatch)
+            }
+            (true, true) => Err(LoadError::TwoKinds),
+            (false, false) => {
+                let exports: Vec<String> = shape.exports(engine).map(|(export, _)| export.to_owned()).collect();
+                let others: Vec<String> = exports.iter().filter(|name| is_of_another_version(name)).cloned().collect();
+                if others.is_empty() {
+                    Err(LoadError::NotAPlugin { exports })
+                } else {
+                    Err(LoadError::UnknownVersion { does: "exports", names: others })
+                }
+            }
         }
-        self.shared
-            .linker
-            .instantiate_pre(component)
-            .and_then(ExecutorPluginPre::new)
-            .map_err(|error| LoadError::Mismatch(format!("{error:#}")))
     }
-}
-
-fn is_offered(import: &str) -> bool {
-    OFFERED.contains(&import)
 }
 
 /// A component and a core module begin alike and differ in the version's second half.
@@ -218,7 +187,7 @@ fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     match bytes {
         [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
         [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => Err(LoadError::CoreModule),
-        _ => Err(LoadError::NotWasm),
+        _ => Err(LoadError::NotWasm { looks_like: looks_like(bytes) }),
     }
 }
 

@@ -27,7 +27,7 @@ impl LogBudget {
 }
 
 /// At most `bytes_max` bytes, whole characters, and a mark where something is cut.
-fn cut(text: &mut String, bytes_max: usize) {
+pub(crate) fn cut(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max {
         text.truncate(text.floor_char_boundary(bytes_max));
         text.push('…');

@@ -2,8 +2,12 @@
 
 use std::fmt;
 
+use wasmtime::PoolConcurrencyLimitError;
+
 use crate::Limits;
-use crate::limits::{FRAMES_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, TABLE_ELEMENTS_MAX};
+use crate::limits::{
+    FRAMES_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, MEMORY_BYTES_WRITTEN_MAX, TABLE_ELEMENTS_MAX, TIME_MS_WRITTEN_MAX,
+};
 
 /// What the host's own checks end a call with, on its way through the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +56,8 @@ pub enum TrapCause {
     TableElements,
     /// It panicked; the message is what its panic hook logged.
     Panic(String),
+    /// As many calls run as there is room for ([`crate::Memory::Pool`]): it never began.
+    Busy,
     /// Its stack is used up: a recursion without an end.
     StackOverflow,
     /// Something else that the engine refuses, such as an access outside of its memory.
@@ -62,20 +68,27 @@ impl fmt::Display for TrapCause {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory { plugin_name, limit_bytes } => {
-                write!(formatter, "{} = {:?} used up", limit(plugin_name, "memory"), bytes_text(*limit_bytes))
+                let default = Limits::default().memory_bytes;
+                used_up(formatter, plugin_name, "memory", [*limit_bytes, default, MEMORY_BYTES_WRITTEN_MAX], bytes_text)
             }
             Self::Time { plugin_name, limit_ms } => {
-                write!(formatter, "{} = {:?} used up", limit(plugin_name, "time"), duration_text(*limit_ms))
+                let default = Limits::default().time_ms;
+                used_up(formatter, plugin_name, "time", [*limit_ms, default, TIME_MS_WRITTEN_MAX], duration_text)
             }
             Self::Log => write!(
                 formatter,
-                "the plugin logged more than {LOG_LINES_MAX} lines or {} itself; output of processes does not count",
+                "the plugin logged more than {LOG_LINES_MAX} lines or {} itself, which no key changes: let it log less, or a process \
+                 print, whose output does not count",
                 bytes_text(LOG_BYTES_MAX)
             ),
             Self::TableElements => {
-                write!(formatter, "the plugin's tables hold more than {TABLE_ELEMENTS_MAX} elements")
+                write!(
+                    formatter,
+                    "the plugin's tables hold more than {TABLE_ELEMENTS_MAX} elements, which no key changes"
+                )
             }
             Self::Panic(message) => write!(formatter, "the plugin {message}"),
+            Self::Busy => write!(formatter, "as many plugins run as there is room for: try again in a moment"),
             Self::StackOverflow => write!(formatter, "the plugin's stack is used up: a recursion without an end?"),
             Self::Other(message) => write!(formatter, "the plugin broke off: {message}"),
         }
@@ -94,12 +107,29 @@ impl fmt::Display for Trap {
 
 impl std::error::Error for Trap {}
 
-fn limit(plugin_name: &str, key: &str) -> String {
+/// Which limit holds, where it stands or that nobody wrote it, and what to write.
+fn used_up(
+    formatter: &mut fmt::Formatter<'_>,
+    plugin_name: &str,
+    key: &str,
+    [limit, default, most]: [u64; 3],
+    text: impl Fn(u64) -> String,
+) -> fmt::Result {
+    let (now, more) = (text(limit), text(limit.saturating_mul(2).min(most)));
     if plugin_name.is_empty() {
-        format!("[limits].{key}")
-    } else {
-        format!("plugins/{plugin_name}.toml [limits].{key}")
+        return write!(formatter, "[limits].{key} = {now:?} used up, which every plugin has to describe itself");
     }
+    if limit >= most {
+        return write!(
+            formatter,
+            "plugins/{plugin_name}.toml [limits].{key} = {now:?} used up, the most that it may say"
+        );
+    }
+    let default = if limit == default { ", the default" } else { "" };
+    write!(
+        formatter,
+        "plugins/{plugin_name}.toml [limits].{key} = {now:?} used up{default}: if it needs more, write `{key} = {more:?}` there"
+    )
 }
 
 /// As an operator writes it.
@@ -135,6 +165,7 @@ pub(crate) fn read(error: &wasmtime::Error, plugin_name: &str, limits: Limits, p
         Some(Stop::Time) => TrapCause::Time { plugin_name: plugin_name.to_owned(), limit_ms: limits.time_ms },
         Some(Stop::Log) => TrapCause::Log,
         Some(Stop::TableElements) => TrapCause::TableElements,
+        None if error.is::<PoolConcurrencyLimitError>() => TrapCause::Busy,
         None => match (error.downcast_ref::<wasmtime::Trap>(), panic) {
             (Some(wasmtime::Trap::UnreachableCodeReached), Some(message)) => TrapCause::Panic(message),
             (Some(wasmtime::Trap::StackOverflow), _) => TrapCause::StackOverflow,
@@ -145,16 +176,26 @@ pub(crate) fn read(error: &wasmtime::Error, plugin_name: &str, limits: Limits, p
     Ended::Trapped(Trap { cause, frames: frames(error) })
 }
 
-/// wasmtime writes `   0:   0x1a2 - module!name`, the name as its author wrote it.
+/// What wasmtime calls a function by that has no name.
+const UNNAMED: &str = "<wasm function ";
+
+/// wasmtime writes `   0:   0x1a2 - module!name`, the name as its author wrote it. A function that calls itself stands there once.
 fn frames(error: &wasmtime::Error) -> Vec<String> {
     let Some(backtrace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else { return Vec::new() };
-    backtrace
+    let mut frames: Vec<String> = backtrace
         .to_string()
         .lines()
         .filter_map(|line| line.split_once(" - "))
         .map(|(_, place)| place.split_once('!').map_or(place, |(_, name)| name).to_owned())
-        .take(FRAMES_MAX)
-        .collect()
+        .collect();
+    // What has no name beside what has one is how a component is wired, and no function of its author's.
+    let has_name = |name: &String| !name.starts_with(UNNAMED);
+    if frames.iter().any(has_name) {
+        frames.retain(has_name);
+    }
+    frames.dedup();
+    frames.truncate(FRAMES_MAX);
+    frames
 }
 
 #[cfg(test)]
@@ -164,9 +205,24 @@ mod tests {
     #[test]
     fn limits_read_as_they_are_written() {
         let cause = TrapCause::Time { plugin_name: "x".to_owned(), limit_ms: 5_000 };
-        assert_eq!(cause.to_string(), "plugins/x.toml [limits].time = \"5s\" used up");
+        assert_eq!(
+            cause.to_string(),
+            "plugins/x.toml [limits].time = \"5s\" used up, the default: if it needs more, write `time = \"10s\"` there"
+        );
+        let cause = TrapCause::Time { plugin_name: "x".to_owned(), limit_ms: 1_500 };
+        assert_eq!(
+            cause.to_string(),
+            "plugins/x.toml [limits].time = \"1500ms\" used up: if it needs more, write `time = \"3s\"` there"
+        );
+        for (limit_ms, expected) in [
+            (400_000, "used up: if it needs more, write `time = \"10m\"` there"),
+            (600_000, "= \"10m\" used up, the most that it may say"),
+        ] {
+            let said = TrapCause::Time { plugin_name: "x".to_owned(), limit_ms }.to_string();
+            assert!(said.ends_with(expected), "{said}");
+        }
         let cause = TrapCause::Memory { plugin_name: String::new(), limit_bytes: 64 << 20 };
-        assert_eq!(cause.to_string(), "[limits].memory = \"64MiB\" used up");
+        assert_eq!(cause.to_string(), "[limits].memory = \"64MiB\" used up, which every plugin has to describe itself");
         assert_eq!(duration_text(1_500), "1500ms");
         assert_eq!(bytes_text(1_000), "1000B");
     }

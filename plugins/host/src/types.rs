@@ -11,6 +11,8 @@ use crate::Limits;
 pub enum Kind {
     /// Runs jobs, on a runner.
     Executor,
+    /// Plans webhook requests, in the daemon.
+    WebhookTarget,
 }
 
 /// What a plugin says about itself.
@@ -22,7 +24,7 @@ pub struct PluginInfo {
     pub version: String,
     /// One line for people.
     pub summary: String,
-    /// JSON Schema of a template's `[params]`.
+    /// JSON Schema of a template's `[params]`, or of a webhook target's `[config]`.
     pub params_schema: Option<Value>,
     /// JSON Schema of its `[config]`.
     pub config_schema: Option<Value>,
@@ -37,6 +39,8 @@ pub enum Capability {
     Process(Vec<String>),
     /// Variables of the runner's own environment that its processes see.
     Env(Vec<String>),
+    /// Hosts that a webhook target's requests go to.
+    Http(Vec<String>),
 }
 
 /// One call of an executor.
@@ -97,6 +101,8 @@ pub struct Job {
     pub checkout: Option<String>,
     /// Paths of 0600 key files, by role.
     pub key_files: Vec<(String, String)>,
+    /// The path of a folder that stays between attempts of this project and plugin.
+    pub cache: Option<String>,
     /// What the trigger appended.
     pub arguments: Vec<String>,
     /// How long the attempt may still take, in milliseconds.

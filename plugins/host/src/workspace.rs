@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
@@ -21,15 +22,26 @@ use crate::{CapabilityError, FileUser, convert};
 /// The job's user reads what a plugin writes, so no secret is ever written through here.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
+/// What of a mode is kept where a file is brought to another workspace: who may read, write and run it, and no setuid.
+const KEPT_MODE: u32 = 0o777;
 /// `openat2` answers EAGAIN when the tree was renamed under it.
 const OPEN_ATTEMPTS_MAX: usize = 16;
 
-/// The attempt's folder, held open.
+/// An attempt's folder, held open. An embedder that touches files by a guest's names does it through this, too.
 #[derive(Debug)]
-pub(crate) struct Workspace {
+pub struct Workspace {
     root: OwnedFd,
     /// Whose files these are, when they are not this process's user's.
     file_user: Option<FileUser>,
+}
+
+/// A file as it is brought to another workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeFile {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Who may read, write and run it.
+    pub mode: u32,
 }
 
 /// One entry of a folder.
@@ -41,9 +53,40 @@ pub(crate) struct Entry {
 }
 
 impl Workspace {
-    pub(crate) fn open(path: &Path, file_user: Option<FileUser>) -> Result<Self, Errno> {
-        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map(|root| Self { root, file_user })
+    /// Opens the folder; its files are touched as `file_user`, where that is given.
+    ///
+    /// # Errors
+    /// It is not there, or no folder.
+    pub fn open(path: &Path, file_user: Option<FileUser>) -> std::io::Result<Self> {
+        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { root, file_user })
+    }
+
+    /// Reads a whole file; `None` when it has more than `bytes_max`.
+    ///
+    /// # Errors
+    /// It is not there, is no regular file, or lies outside.
+    pub fn read_whole(&self, path: &str, bytes_max: u64) -> Result<Option<WholeFile>, CapabilityError> {
+        let _acting = self.act()?;
+        let file = self.open_file(path, OFlags::RDONLY)?;
+        let mode = file.metadata().map_err(|error| CapabilityError::Io(format!("{path}: {error}")))?.mode() & KEPT_MODE;
+        let mut bytes = Vec::new();
+        let read = file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes);
+        let length = read.map_err(|error| CapabilityError::Io(format!("{path}: {error}")))?;
+        Ok((length as u64 <= bytes_max).then_some(WholeFile { bytes, mode }))
+    }
+
+    /// Writes a whole file of the job's user; its folders are made.
+    ///
+    /// # Errors
+    /// It lies outside, or the system refuses.
+    pub fn write_whole(&self, path: &str, file: &WholeFile) -> Result<(), CapabilityError> {
+        let WholeFile { bytes, mode } = file;
+        self.write(path, bytes, false)?;
+        let _acting = self.act()?;
+        let file = self.open_file(path, OFlags::WRONLY)?;
+        let changed = rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & KEPT_MODE));
+        changed.map_err(|error| CapabilityError::Io(format!("{path}: {error}")))
     }
 
     fn act(&self) -> Result<Option<Acting>, CapabilityError> {
@@ -137,7 +180,11 @@ impl Workspace {
         Ok(entries)
     }
 
-    pub(crate) fn remove(&self, path: &str) -> Result<(), CapabilityError> {
+    /// Removes a file, or an empty folder.
+    ///
+    /// # Errors
+    /// It is not there, lies outside, or the system refuses.
+    pub fn remove(&self, path: &str) -> Result<(), CapabilityError> {
         let _acting = self.act()?;
         let path = plain(path)?.trim_end_matches('/');
         let (parent, name) = split(path);

@@ -1,9 +1,11 @@
-//! Between the generated exports and an author's [`Executor`]: the panic hook, and the host of the sandbox.
+//! Between the generated exports and an author's [`Executor`] or [`WebhookTarget`]: the panic hook, and the host of the sandbox.
 
 use std::marker::PhantomData;
 
 use crate::bindings::exports::forge::plugin::executor;
 use crate::bindings::forge::plugin::{host, process, workspace};
+use crate::bindings::webhook::exports::forge::plugin::webhook_target;
+use crate::webhook::{Disposition, Request, Response, Sent, WebhookTarget};
 use crate::{Child, Command, Done, Entry, Event, Executor, Failure, Finished, Host, HostError, Info, Job, Level, Pair};
 
 /// The guest that [`crate::export!`] exports.
@@ -19,6 +21,35 @@ impl<E: Executor> executor::Guest for Exported<E> {
     fn execute(job: Job) -> Result<Done, Failure> {
         log_panics();
         E::execute(job, &mut Sandbox)
+    }
+}
+
+/// The guest that `export!(... as WebhookTarget)` exports.
+#[derive(Debug)]
+pub struct ExportedTarget<T>(PhantomData<T>);
+
+impl<T: WebhookTarget> webhook_target::Guest for ExportedTarget<T> {
+    fn describe() -> Info {
+        log_panics();
+        T::describe()
+    }
+
+    fn plan(event: webhook_target::Event) -> Result<Vec<Request>, String> {
+        log_panics();
+        T::plan(&event)
+    }
+
+    fn judge(event: webhook_target::Event, sent: Sent, response: Response) -> Disposition {
+        log_panics();
+        T::judge(&event, &sent, &response)
+    }
+}
+
+/// Writes a line for the operator, from a webhook target: an executor has its [`Host`] for that. In a test on another machine than the
+/// sandbox it goes nowhere.
+pub fn log(level: Level, message: &str) {
+    if cfg!(target_arch = "wasm32") {
+        host::log(level, message, &[]);
     }
 }
 

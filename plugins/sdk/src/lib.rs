@@ -29,6 +29,8 @@
 //! assert_eq!(done, Ok(Done::Finished(Outcome::new("greeted"))));
 //! assert_eq!(host.commands[0].program, "echo");
 //! ```
+//!
+//! A webhook target implements [`WebhookTarget`], and its line ends in `as WebhookTarget`; see [`webhook`] for the words of it.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -36,7 +38,9 @@ pub mod bindings;
 pub mod fake;
 mod guest;
 mod host;
+mod schema;
 mod values;
+pub mod webhook;
 
 pub use bindings::exports::forge::plugin::executor::{Done, Pending};
 pub use bindings::forge::plugin::process::{Command, Event, Exit, Finished};
@@ -44,9 +48,12 @@ pub use bindings::forge::plugin::types::{
     Capability, Failed, Failure, HostError, Job, Level, Outcome, Pair, PluginInfo as Info, Retry,
 };
 pub use bindings::forge::plugin::workspace::Entry;
+pub use guest::log;
 #[doc(hidden)]
-pub use guest::Exported;
+pub use guest::{Exported, ExportedTarget};
 pub use host::{Child, Host};
+pub use schemars::{self, JsonSchema};
+pub use webhook::WebhookTarget;
 
 /// What an executor plugin does.
 pub trait Executor {
@@ -60,11 +67,22 @@ pub trait Executor {
     fn execute(job: Job, host: &mut dyn Host) -> Result<Done, Failure>;
 }
 
-/// Makes a type that implements [`Executor`] the plugin that this crate is, once in a crate of type `cdylib`.
+/// Makes a type the plugin that this crate is, once in a crate of type `cdylib`.
 ///
-/// On another target than WebAssembly it does nothing, so that tests run natively.
+/// `export!(Shell)` exports an [`Executor`], `export!(Notify as WebhookTarget)` a [`WebhookTarget`]. On another target than WebAssembly
+/// it does nothing, so that tests run natively.
 #[macro_export]
 macro_rules! export {
+    ($target:ty as WebhookTarget) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Guest = $crate::ExportedTarget<$target>;
+    $crate::bindings::webhook::__export_webhook_plugin!(Guest with_types_in $crate::bindings::webhook);
+        };
+    };
+    ($executor:ty as Executor) => {
+        $crate::export!($executor);
+    };
     ($executor:ty) => {
         #[cfg(target_arch = "wasm32")]
         const _: () = {

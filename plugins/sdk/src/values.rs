@@ -1,9 +1,11 @@
 //! What makes the contract's plain records pleasant: constructors, JSON in and out, endings in words.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::schema;
 use crate::{Capability, Command, Exit, Failed, Failure, HostError, Info, Job, Outcome, Pair};
 
 /// The signals that people know by name; the numbers are those of Linux on all its common processors.
@@ -37,14 +39,26 @@ impl Info {
         }
     }
 
-    /// With the JSON Schema of a template's `[params]`.
+    /// With the type that a template's `[params]` are read into ([`Job::params`]): its JSON Schema is what the daemon checks them against.
+    #[must_use]
+    pub fn params<T: JsonSchema>(self) -> Self {
+        self.params_schema(&schema::of::<T>())
+    }
+
+    /// With the type that the plugin's `[config]` is read into ([`Job::config`]).
+    #[must_use]
+    pub fn config<T: JsonSchema>(self) -> Self {
+        self.config_schema(&schema::of::<T>())
+    }
+
+    /// With the JSON Schema of a template's `[params]`, for what no type says.
     #[must_use]
     pub fn params_schema(mut self, schema: &Value) -> Self {
         self.params_schema = Some(schema.to_string());
         self
     }
 
-    /// With the JSON Schema of the plugin's `[config]`.
+    /// With the JSON Schema of the plugin's `[config]`, for what no type says.
     #[must_use]
     pub fn config_schema(mut self, schema: &Value) -> Self {
         self.config_schema = Some(schema.to_string());
@@ -64,6 +78,13 @@ impl Info {
         self.wants.push(Capability::Env(names.iter().map(|&name| name.to_owned()).collect()));
         self
     }
+
+    /// That asks to send requests to these hosts.
+    #[must_use]
+    pub fn wants_hosts(mut self, hosts: &[&str]) -> Self {
+        self.wants.push(Capability::Http(hosts.iter().map(|&host| host.to_owned()).collect()));
+        self
+    }
 }
 
 impl Default for Job {
@@ -81,6 +102,7 @@ impl Default for Job {
             inventory: None,
             checkout: None,
             key_files: Vec::new(),
+            cache: None,
             arguments: Vec::new(),
             deadline_ms: None,
             resume: false,

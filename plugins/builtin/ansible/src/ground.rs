@@ -6,7 +6,10 @@ use forge_plugin::{Command, Failure, Host, HostError, Job};
 /// The callback that writes the recap.
 const CALLBACK: &str = include_str!("forge_recap.py");
 
-/// Where the callback is written, beside the checkout: `git status` of a job stays clean.
+/// The callback that has ssh read a passphrase.
+const ASKPASS: &str = include_str!("forge_askpass.py");
+
+/// Where the callbacks are written, beside the checkout: `git status` of a job stays clean.
 const CALLBACK_FOLDER: &str = "forge-ansible/callback";
 
 /// The vars that name the keys' logins.
@@ -47,6 +50,17 @@ impl Ground {
         })
     }
 
+    /// Has the command's ssh read the passphrase of its key from this file.
+    pub(crate) fn with_passphrase(
+        &self,
+        command: Command,
+        file: &str,
+        host: &mut dyn Host,
+    ) -> Result<Command, Failure> {
+        host.write(&format!("{CALLBACK_FOLDER}/forge_askpass.py"), ASKPASS.as_bytes())?;
+        Ok(command.env("ANSIBLE_FORGE_PASSPHRASE", file))
+    }
+
     /// Names the logins of the inventory's keys to Ansible, and answers with the file's path as its processes see it. A login's
     /// text stays in the host's own file: Ansible looks it up there. As a variable of the group `all` it is the weakest of
     /// all, so an inventory that names a user for a host has the last word.
@@ -62,7 +76,12 @@ impl Ground {
             return Ok(None);
         }
         host.write(LOGINS_FILE, format!("all:\n  vars:\n{text}").as_bytes())?;
-        Ok(Some(format!("{}{LOGINS_FILE}", self.up)))
+        Ok(Some(self.path_of(LOGINS_FILE)))
+    }
+
+    /// A path of the workspace as the programs see it, which run in the checkout.
+    pub(crate) fn path_of(&self, path: &str) -> String {
+        format!("{}{path}", self.up)
     }
 
     /// One of Ansible's programs, in the checkout.

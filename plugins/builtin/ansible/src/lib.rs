@@ -36,11 +36,17 @@ impl Executor for Ansible {
         let params = Params::of(&job)?;
         let checkout = checkout(&job, &params.playbook, host)?;
         let ground = Ground::prepare(&checkout, params.color, host)?;
-        if params.galaxy {
-            galaxy::install(&ground, &params.playbook, host)?;
-        }
+        let installed = if params.galaxy { galaxy::install(&ground, &job, &params.playbook, host)? } else { None };
         let logins = ground.logins(&job, host)?;
-        let command = playbook(&ground, &params, &job, logins)?;
+        let command = playbook(&ground, &params, &job, logins);
+        let command = match &installed {
+            Some(set) => set.found_by(command),
+            None => command,
+        };
+        let command = match key_file(&job, "ssh:passphrase") {
+            Some(file) => ground.with_passphrase(command, file, host)?,
+            None => command,
+        };
         match host.run(command) {
             Ok(Finished { exit, stdout_tail: _, stderr_tail: _ }) => ending(exit, Recap::take(host)?),
             Err(HostError::NotFound(message)) => Err(missing_program(PLAYBOOK, &message)),
@@ -69,7 +75,7 @@ fn checkout(job: &Job, playbook: &str, host: &mut dyn Host) -> Result<String, Fa
 }
 
 /// The whole command line. It holds paths and what stands in git or was asked for, and no secret.
-fn playbook(ground: &Ground, params: &Params, job: &Job, logins: Option<String>) -> Result<Command, Failure> {
+fn playbook(ground: &Ground, params: &Params, job: &Job, logins: Option<String>) -> Command {
     let mut args: Vec<String> = Vec::new();
     let mut option = |name: &str, value: &str| args.push(format!("{name}={value}"));
     if let Some(inventory) = &job.inventory {
@@ -81,7 +87,7 @@ fn playbook(ground: &Ground, params: &Params, job: &Job, logins: Option<String>)
     if !job.variables_file.is_empty() {
         option("--extra-vars", &format!("@{}", job.variables_file));
     }
-    for (name, file) in keys(job)? {
+    for (name, file) in keys(job) {
         option(name, &file);
     }
     let list = |tags: &[String]| (!tags.is_empty()).then(|| tags.join(","));
@@ -104,18 +110,11 @@ fn playbook(ground: &Ground, params: &Params, job: &Job, logins: Option<String>)
     }
     // The `./` keeps a name that begins with `-` from being an option.
     args.push(format!("./{}", params.playbook));
-    Ok(ground.command(PLAYBOOK).args(args).args(&params.arguments).args(&job.arguments))
+    ground.command(PLAYBOOK).args(args).args(&params.arguments).args(&job.arguments)
 }
 
 /// Which option takes which key file.
-fn keys(job: &Job) -> Result<Vec<(&'static str, String)>, Failure> {
-    if key_file(job, "ssh:passphrase").is_some() {
-        return Err(Failure::Invalid(
-            "the inventory's ssh_key has a passphrase, and Ansible can only ask a person for it: take the passphrase off \
-             the key (it is encrypted in the tree anyway) and out of the key's file"
-                .to_owned(),
-        ));
-    }
+fn keys(job: &Job) -> Vec<(&'static str, String)> {
     let mut options = Vec::new();
     match (key_file(job, "ssh:password"), key_file(job, "ssh")) {
         (Some(file), _) => options.push(("--connection-password-file", file.to_owned())),
@@ -131,7 +130,7 @@ fn keys(job: &Job) -> Result<Vec<(&'static str, String)>, Failure> {
             options.push(("--vault-id", format!("{id}@{}", pair.value)));
         }
     }
-    Ok(options)
+    options
 }
 
 fn ending(exit: Exit, recap: Option<Recap>) -> Result<Done, Failure> {

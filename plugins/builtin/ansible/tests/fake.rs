@@ -104,6 +104,22 @@ fn a_password_for_the_hosts_is_no_private_key() {
 }
 
 #[test]
+fn a_passphrase_is_read_by_ssh_and_never_on_the_command_line() {
+    let run = |pairs: &[(&str, &str)]| {
+        let mut host = site();
+        let job = Job { key_files: keys(pairs), ..job(&json!({ "playbook": "site.yml" })) };
+        Ansible::execute(job, &mut host).expect("it ends well");
+        (host.commands.remove(0), host.files.contains_key("forge-ansible/callback/forge_askpass.py"))
+    };
+    let (command, has_callback) = run(&[("ssh", "/k/0-key"), ("ssh:passphrase", "/k/0-passphrase")]);
+    assert_eq!(command.args, ["--private-key=/k/0-key", "./site.yml"]);
+    assert_eq!(variable(&command, "ANSIBLE_FORGE_PASSPHRASE"), Some("/k/0-passphrase"));
+    assert!(has_callback);
+    let (command, has_callback) = run(&[("ssh", "/k/0-key")]);
+    assert_eq!((variable(&command, "ANSIBLE_FORGE_PASSPHRASE"), has_callback), (None, false));
+}
+
+#[test]
 fn a_login_is_looked_up_by_ansible_and_never_on_the_command_line() {
     let job = Job {
         key_files: keys(&[("ssh", "/k/it's"), ("ssh:login", "/k/it's-login"), ("become:login", "/k/1-login")]),
@@ -159,6 +175,66 @@ fn requirements_are_installed_first_where_they_are() {
         failed.message
     );
     assert_eq!(host.commands.len(), 1, "the playbook was not run");
+}
+
+/// What is run for a playbook with one requirements file in a job with a cache, and what the log says.
+fn with_cache(mut host: FakeHost) -> (Vec<Command>, String) {
+    let job = Job { cache: Some("/cache".to_owned()), ..job(&json!({ "playbook": "site.yml" })) };
+    Ansible::execute(job, &mut host).expect("it ends well");
+    let log = host.log.iter().map(|(_, line)| format!("{line}\n")).collect();
+    (host.commands, log)
+}
+
+fn lines(commands: &[Command]) -> Vec<String> {
+    commands.iter().map(|command| format!("{} {}", command.program, command.args.join(" "))).collect()
+}
+
+const LOOK: &str = "ansible-playbook --inventory=localhost, ../forge-ansible/galaxy/empty.yml";
+const INSTALL: &str = "ansible-galaxy install -r ./requirements.yml";
+const PLAY: &str = "ansible-playbook ./site.yml";
+
+#[test]
+fn what_was_installed_is_kept_in_the_cache_and_taken_from_there() {
+    let host = || site().file("repository/requirements.yml", "x");
+    let told = |is_kept: bool| {
+        json!({ "folder": "/cache/galaxy/x", "key": "k", "is_kept": is_kept, "roles": ["/mine", "/all"], "collections": [] })
+            .to_string()
+    };
+    let (look, keep) = ("forge-ansible/galaxy/look-outcome.json", "forge-ansible/galaxy/keep-outcome.json");
+    let (commands, log) = with_cache(host().file(look, told(true)));
+    assert_eq!(lines(&commands), [LOOK, PLAY], "nothing is installed");
+    assert_eq!(variable(&commands[1], "ANSIBLE_ROLES_PATH"), Some("/cache/galaxy/x/roles:/mine:/all"));
+    assert_eq!(variable(&commands[1], "ANSIBLE_COLLECTIONS_PATH"), Some("/cache/galaxy/x/collections"));
+    assert!(log.contains("that an earlier task installed"), "{log}");
+
+    let (commands, _) = with_cache(host().file(look, told(false)).file(keep, r#"{"folder": "/cache/galaxy/k"}"#));
+    assert_eq!(lines(&commands), [LOOK, INSTALL, LOOK, PLAY]);
+    assert_eq!(variable(&commands[1], "ANSIBLE_ROLES_PATH"), Some("/cache/galaxy/x/roles"), "alone");
+    assert_eq!(variable(&commands[3], "ANSIBLE_ROLES_PATH"), Some("/cache/galaxy/k/roles:/mine:/all"));
+
+    // It could not become the set: this attempt has it all the same.
+    let (commands, log) = with_cache(host().file(look, told(false)).file(keep, r#"{"not_kept": "the disk is full"}"#));
+    assert_eq!(variable(&commands[3], "ANSIBLE_ROLES_PATH"), Some("/cache/galaxy/x/roles:/mine:/all"));
+    assert!(log.contains("the disk is full"), "{log}");
+
+    // Not fixed, or Ansible said nothing: as without a cache.
+    for told in [r#"{"not_kept": "no version"}"#, "{"] {
+        let (commands, log) = with_cache(host().file(look, told));
+        assert_eq!(lines(&commands), [LOOK, INSTALL, PLAY]);
+        assert_eq!(variable(&commands[2], "ANSIBLE_ROLES_PATH"), None);
+        assert!(log.contains("for this attempt alone: "), "{log}");
+    }
+    // What is half installed goes again, and the failure is that of the installation.
+    let mut failing = host().file(look, told(false)).answer(Answer::code(0)).answer(Answer::code(3));
+    let with_cache_too = Job { cache: Some("/cache".to_owned()), ..job(&json!({ "playbook": "site.yml" })) };
+    let Err(Failure::Failed(failed)) = Ansible::execute(with_cache_too, &mut failing) else { panic!("it fails") };
+    assert!(failed.message.starts_with("ansible-galaxy did not install requirements.yml: exit code 3"), "{failed:?}");
+    assert_eq!(lines(&failing.commands), [LOOK, INSTALL, LOOK]);
+    let plan = String::from_utf8_lossy(&failing.files["forge-ansible/galaxy/drop.json"]).into_owned();
+    assert!(plan.contains("\"folder\":\"/cache/galaxy/x\""), "{plan}");
+
+    let (commands, _) = with_cache(site());
+    assert_eq!(lines(&commands), [PLAY], "without requirements nothing is looked for");
 }
 
 #[test]
@@ -233,8 +309,6 @@ fn what_makes_no_sense_runs_nothing() {
     );
     assert!(invalid(job(&json!({ "playbook": "../../x.yml" }))).contains("leaves the workspace"));
     assert!(invalid(Job { checkout: None, ..job(&json!({ "playbook": "site.yml" })) }).contains("set `repository`"));
-    let locked = keys(&[("ssh", "/k/0"), ("ssh:passphrase", "/k/1")]);
-    assert!(invalid(Job { key_files: locked, ..job(&json!({ "playbook": "site.yml" })) }).contains("passphrase"));
 }
 
 #[test]

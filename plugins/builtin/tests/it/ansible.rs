@@ -26,7 +26,7 @@ const PLAYBOOK: &str = "
 ";
 
 /// Compiled once for all tests.
-fn ansible() -> &'static Plugin {
+pub(crate) fn ansible() -> &'static Plugin {
     static ANSIBLE: OnceLock<Plugin> = OnceLock::new();
     ANSIBLE.get_or_init(|| {
         let host = Host::new(HostOptions::default()).expect("the engine starts");
@@ -35,7 +35,7 @@ fn ansible() -> &'static Plugin {
     })
 }
 
-fn programs() -> Vec<String> {
+pub(crate) fn programs() -> Vec<String> {
     ["ansible-playbook", "ansible-galaxy"].map(str::to_owned).to_vec()
 }
 

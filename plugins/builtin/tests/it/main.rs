@@ -2,5 +2,9 @@
 
 mod ansible;
 mod ansible_core;
+mod ansible_galaxy;
+mod powershell;
 mod processes;
+mod python;
 mod shell;
+mod terraform;

@@ -84,6 +84,8 @@ fn commands_are_checked_before_the_embedder_hears_of_them() {
     assert!(run(&["true", "A", ".."]).is_err());
     assert!(run(&["true", "A", "/"]).is_err());
     assert_eq!(run(&["true", "A", "gone"]), Err("gone in the workspace".to_owned()));
+    let too_long = answer(&load("long-arguments"), &seen, workspace.path(), &[]).expect_err("ten megabytes");
+    assert!(too_long.contains("write a file instead"), "{too_long}");
     assert!(seen.commands.lock().expect("nobody panics with it").is_empty());
 
     assert_eq!(run(&["true", "A", "folder"]), Ok("hostile".to_owned()));

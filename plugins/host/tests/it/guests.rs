@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use forge_plugin_host::{
     CapabilityError, ChildProcess, Command, Done, Event, ExecuteError, ExecuteRequest, Exit, Finished, Grants, Host,
     HostOptions, Job, Level, Limits, Plugin, Services,
 };
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+
+use crate::packed::{component, pack};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -17,18 +17,13 @@ fn root() -> PathBuf {
 
 /// The bytes of the guest of this name.
 pub(crate) fn bytes(name: &str) -> Vec<u8> {
-    let folder = root().join("testdata/guests");
-    let read = |name: &str| std::fs::read_to_string(folder.join(format!("{name}.wat"))).expect("the guest is there");
-    let text = read(name);
-    if text.starts_with('(') {
-        return wat::parse_str(text).expect("it is WebAssembly text");
-    }
-    let mut module = wat::parse_str(format!("(module ${name}\n{text}\n{})", read("prelude"))).expect("it is a module");
-    let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(root().join("plugins/wit")).expect("the contract parses");
-    let world = resolve.select_world(&[package], Some("executor-plugin")).expect("the world is there");
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("it takes metadata");
-    ComponentEncoder::default().module(&module).expect("it fits").encode().expect("it is a component")
+    component(&root(), name)
+}
+
+/// A guest whose compiled code takes some time to write, in bytes.
+pub(crate) fn large(bytes: usize) -> Vec<u8> {
+    let run = std::fs::read_to_string(root().join("testdata/guests/run.wat")).expect("the guest is there");
+    pack(&root(), "large", &format!("{run}\n(data \"{}\")", "x".repeat(bytes)))
 }
 
 pub(crate) fn host() -> Host {
@@ -48,6 +43,8 @@ pub(crate) struct Seen {
     pub(crate) canceled: Arc<AtomicBool>,
     /// What the embedder does while it runs a command.
     pub(crate) while_running: Option<fn()>,
+    /// Where it stands in the middle of a command, and how long.
+    pub(crate) waits: Option<(Arc<Barrier>, Arc<Barrier>)>,
 }
 
 impl Services for Seen {
@@ -65,6 +62,10 @@ impl Services for Seen {
         self.commands.lock().expect("nobody panics with it").push(command);
         if let Some(work) = self.while_running {
             work();
+        }
+        if let Some((inside, over)) = &self.waits {
+            inside.wait();
+            over.wait();
         }
         Ok(Finished { exit: Exit::Code(0), stdout_tail: Vec::new(), stderr_tail: Vec::new() })
     }

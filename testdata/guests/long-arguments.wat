@@ -1,0 +1,25 @@
+  ;; Runs `true` with a hundred arguments of 100 KiB each: ten megabytes out of one piece of its memory.
+  (import "forge:plugin/process@0.1.0" "run" (func $run
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32)))
+  (data (i32.const 32) "true")
+  (func $execute (export "forge:plugin/executor@0.1.0#execute") (param $job i32) (result i32)
+    (local $list i32) (local $text i32) (local $n i32)
+    (local.set $text (call $allocate (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 102400)))
+    (memory.fill (local.get $text) (i32.const 120) (i32.const 102400))
+    (local.set $list (call $allocate (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 800)))
+    (loop $next
+      (i32.store (i32.add (local.get $list) (i32.mul (local.get $n) (i32.const 8))) (local.get $text))
+      (i32.store offset=4 (i32.add (local.get $list) (i32.mul (local.get $n) (i32.const 8))) (i32.const 102400))
+      (local.set $n (i32.add (local.get $n) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $n) (i32.const 100))))
+    (call $run
+      (i32.const 32) (i32.const 4)
+      (local.get $list) (i32.const 100)
+      (i32.const 0) (i32.const 0)
+      (i32.const 0) (i32.const 0) (i32.const 0)
+      (i32.const 0) (i32.const 0) (i32.const 0)
+      (i32.const 0) (i64.const 0)
+      (i32.const 4096))
+    (if (i32.load8_u (i32.const 4096))
+      (then (return (call $refused (i32.load (i32.const 4104)) (i32.load (i32.const 4108))))))
+    (call $finished (i32.const 16) (i32.const 7)))

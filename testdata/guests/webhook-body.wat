@@ -1,0 +1,13 @@
+  ;; Plans one request with a body of a byte more than a MiB, and gives every answer up in 5 MiB of words.
+  (func $plan (export "forge:plugin/webhook-target@0.1.0#plan")
+    (param i32 i32 i32 i32 i64 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (call $grow_to (i32.const 8388608))
+    (i32.store (i32.const 8212) (i32.const 1048576)) (i32.store (i32.const 8216) (i32.const 1048577))
+    (i32.store (i32.const 2052) (i32.const 8192)) (i32.store (i32.const 2056) (i32.const 1))
+    (i32.const 2048))
+  (func $judge (export "forge:plugin/webhook-target@0.1.0#judge") (param i32) (result i32)
+    (call $grow_to (i32.const 8388608))
+    (memory.fill (i32.const 1048576) (i32.const 120) (i32.const 5242880))
+    (i32.store8 (i32.const 2048) (i32.const 3))
+    (i32.store (i32.const 2056) (i32.const 1048576)) (i32.store (i32.const 2060) (i32.const 5242880))
+    (i32.const 2048))
