@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use forge_config::meant::PluginKind;
-use forge_config::{CheckOptions, Digest, Files, PluginCatalog, PluginFacts, check_tree, objects};
+use forge_config::{CheckOptions, Digest, Files, PluginCatalog, PluginFacts, Wants, check_tree, objects};
 use serde_json::json;
 
 /// How many templates the trees have.
@@ -39,6 +39,7 @@ impl PluginCatalog for Catalog {
             kind: PluginKind::Executor,
             params_schema: Some(schema),
             config_schema: None,
+            wants: Wants::default(),
         };
         (name == "shell").then_some(Ok(facts))
     }

@@ -12,10 +12,23 @@ pub struct PluginFacts {
     pub sha256: Digest,
     /// What it is.
     pub kind: PluginKind,
-    /// JSON Schema of a template's `[params]` (executors).
+    /// JSON Schema of a template's `[params]` (executors), or of a target's `[config]` (webhook targets).
     pub params_schema: Option<Value>,
     /// JSON Schema of the plugin's own `[config]`.
     pub config_schema: Option<Value>,
+    /// What it asks for.
+    pub wants: Wants,
+}
+
+/// What a plugin asks for. Only `[allow]` of its file grants it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Programs by bare name.
+    pub programs: Vec<String>,
+    /// Hosts for webhook targets.
+    pub hosts: Vec<String>,
+    /// Variables of the runner's own environment.
+    pub env: Vec<String>,
 }
 
 /// What knows plugins: the daemon's plugin host, or a table in tests.

@@ -172,6 +172,9 @@ codes! {
     /// Anyone who reaches the daemon could do this: nothing, or something that is easily guessed, stands in the way.
     Unprotected = "FORGE-C035" =>
         "Make a random token with `forge token new`, or choose an `auth` that proves who sends.",
+    /// A plugin asks for something, and nothing of the kind is granted.
+    NotGranted = "FORGE-C036" =>
+        "Grant what the plugin needs below `[allow]` of its file; the hint shows the line. An empty list says that it is to have none, and ends the note. What is not granted is refused when the plugin asks for it, by name.",
 }
 
 impl fmt::Display for Code {

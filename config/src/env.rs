@@ -63,6 +63,8 @@ variables! {
     LOGS_MAX_BYTES = "FORGE_LOGS_MAX_BYTES";
     /// `[logs] disk_reserve` of forge.toml.
     LOGS_DISK_RESERVE = "FORGE_LOGS_DISK_RESERVE";
+    /// `[webhooks] ca_file` of forge.toml.
+    WEBHOOKS_CA_FILE = "FORGE_WEBHOOKS_CA_FILE";
     /// `[store] url` of forge.toml.
     STORE_URL = "FORGE_STORE_URL";
 
@@ -76,6 +78,10 @@ variables! {
     GIT_CLIENT = "FORGE_GIT_CLIENT";
     /// `run_as` of runner.toml.
     RUN_AS = "FORGE_RUN_AS";
+    /// `keep_failed_workspaces` of runner.toml: `true` or `false`.
+    KEEP_FAILED_WORKSPACES = "FORGE_KEEP_FAILED_WORKSPACES";
+    /// `disk_reserve` of runner.toml.
+    DISK_RESERVE = "FORGE_DISK_RESERVE";
     /// `ca_file` of runner.toml; the client reads it too.
     CA_FILE = "FORGE_CA_FILE";
     /// `ca_fingerprint` of runner.toml.

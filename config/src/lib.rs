@@ -8,10 +8,12 @@ mod address;
 mod age_texts;
 pub mod answers;
 mod catalog;
+mod cron;
 mod diagnostic;
 mod diff;
 pub mod env;
 mod git;
+mod host_grant;
 mod json_path;
 pub mod meant;
 mod name;
@@ -29,22 +31,26 @@ mod written;
 
 pub use age_texts::{AgeText, age_texts};
 pub use answers::{AnswerError, Answers};
-pub use catalog::{PluginCatalog, PluginFacts};
+pub use catalog::{PluginCatalog, PluginFacts, Wants};
+pub use cron::{Cron, CronError};
 pub use diagnostic::{Code, Colour, Diagnostic, Severity};
 pub use diff::{ChangeKind, FieldChange, ObjectChange, PluginChange, TreeDiff};
 pub use git::{
     BRANCH_BYTES_MAX, BranchError, RepositoryUrl, Transport, URL_BYTES_MAX, UrlError, branch_name, repository_url,
 };
+pub use host_grant::{GrantedHost, HostGrant, HostGrantError, Network};
 pub use json_path::{JSON_PATH_BYTES_MAX, JsonPath, JsonPathError};
 pub use name::{Digest, DigestError, NAME_CHARS_MAX, Name, NameError};
 pub use objects::{Fields, Objects, objects};
+pub use schema::schema_mistake;
 pub use secret::{
     AgeCause, AgeRefusal, AgeValues, RecipientError, SecretText, SecretValue, SecretsAllow, WEBHOOK_SECRETS,
     check_recipient,
 };
 pub use settings::{
-    DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonSource, DaemonTls, RegistrationTokenSource, RunAs,
-    RunnerIdentity, RunnerSettings, SourceAccess, SourceLocation, StoreKind, Trust, daemon_settings, runner_settings,
+    DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonSource, DaemonTls, DaemonWebhooks,
+    RegistrationTokenSource, RunAs, RunnerIdentity, RunnerSettings, SourceAccess, SourceLocation, StoreKind, Trust,
+    daemon_settings, runner_settings,
 };
 pub use tree::{CheckOptions, Checked, Files, check_tree, tree_recipients};
 pub use units::{DURATION_MS_MAX, UnitError, duration_ms, size_bytes};

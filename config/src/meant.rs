@@ -11,6 +11,9 @@ use crate::json_path::JsonPath;
 use crate::name::{Digest, Name};
 use crate::secret::SecretValue;
 
+/// How long a plan may wait for a person's word where the template does not say, in milliseconds.
+pub const APPROVAL_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1_000;
+
 /// A whole tree that passed every check.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
@@ -95,6 +98,8 @@ pub struct Template {
     pub timeout_ms: u64,
     /// How long a task may wait for a runner, in milliseconds.
     pub queue_timeout_ms: u64,
+    /// How long a plan of a task may wait for a person's word, in milliseconds.
+    pub approval_timeout_ms: u64,
     /// What a task does while another of the same template is open.
     pub concurrency: Concurrency,
     /// What follows when its runner is gone.
@@ -508,13 +513,26 @@ pub struct Extract {
     pub pattern: Option<regex::Regex>,
 }
 
+impl Extract {
+    /// The answer in the text that stands there; `None` where the pattern does not match.
+    pub fn answer(&self, text: &str) -> Option<String> {
+        let Some(pattern) = &self.pattern else { return Some(text.to_owned()) };
+        let captures = pattern.captures(text)?;
+        captures.get(1).or_else(|| captures.get(0)).map(|found| found.as_str().to_owned())
+    }
+}
+
 /// Who is told of events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Webhook {
     /// The plugin's name; it stands in [`Tree::plugins`] and is a webhook target.
     pub plugin: Name,
-    /// What it is told of, each once, at least one.
+    /// What it is told of, each once.
     pub events: Vec<Event>,
+    /// Which ends of tasks it is told of.
+    pub on: On,
+    /// How long a task that it was told of goes on waiting until it is told again, in milliseconds.
+    pub waiting_again_ms: u64,
     /// Its `[config]`, with `{{secret:field}}` in the place of each secret.
     pub config: Map<String, Value>,
     /// The secrets of its `[config]`, by field.
@@ -525,6 +543,25 @@ pub struct Webhook {
     pub retry_attempts: u32,
     /// How long to wait before the first, in milliseconds.
     pub retry_delay_ms: u64,
+}
+
+/// Which ends of tasks a target is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// Every one.
+    Always,
+    /// Those that failed, timed out, were lost or expired.
+    Failure,
+}
+
+impl On {
+    /// Its name in a file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Failure => "failure",
+        }
+    }
 }
 
 /// What a webhook target may be told of.

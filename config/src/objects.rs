@@ -106,6 +106,7 @@ fn template(template: &Template) -> Fields {
         required_tag,
         timeout_ms,
         queue_timeout_ms,
+        approval_timeout_ms,
         concurrency,
         on_runner_lost,
         runner_grace_ms,
@@ -129,6 +130,7 @@ fn template(template: &Template) -> Fields {
         ("runner_tag", json!(required_tag)),
         ("timeout", json!(duration_text(*timeout_ms))),
         ("queue_timeout", json!(duration_text(*queue_timeout_ms))),
+        ("approval_timeout", json!(duration_text(*approval_timeout_ms))),
         ("concurrency", json!(concurrency.as_str())),
         ("on_runner_lost", json!(on_runner_lost.as_str())),
         ("runner_grace", json!(duration_text(*runner_grace_ms))),
@@ -321,12 +323,24 @@ fn plugin(plugin: &Plugin) -> Fields {
 }
 
 fn webhook(webhook: &Webhook) -> Fields {
-    let Webhook { plugin, events, config, config_secrets, secret: signing, retry_attempts, retry_delay_ms } = webhook;
+    let Webhook {
+        plugin,
+        events,
+        on,
+        waiting_again_ms,
+        config,
+        config_secrets,
+        secret: signing,
+        retry_attempts,
+        retry_delay_ms,
+    } = webhook;
     let mut config = config.clone();
     config.extend(config_secrets.iter().map(|(field, value)| (field.clone(), json!(secret(value)))));
     fields([
         ("plugin", json!(plugin)),
         ("events", events.iter().map(|event| event.as_str()).collect()),
+        ("on", json!(on.as_str())),
+        ("waiting_again", json!(duration_text(*waiting_again_ms))),
         ("config", Value::Object(config)),
         ("secret", json!(signing.as_ref().map(secret))),
         ("retry", json!({ "attempts": retry_attempts, "delay": duration_text(*retry_delay_ms) })),

@@ -56,6 +56,16 @@ impl Compiled {
         let validator = jsonschema::options().offline().build(schema).map_err(|error| error.to_string());
         Self { schema: schema.clone(), validator }
     }
+
+    /// Whether a table may hold this key at its top.
+    pub(crate) fn has_property(&self, key: &str) -> bool {
+        self.schema.get("properties").and_then(|properties| properties.get(key)).is_some()
+    }
+}
+
+/// Why no table can be checked against a plugin's schema, if so.
+pub fn schema_mistake(schema: &Value) -> Option<String> {
+    Compiled::new(schema).validator.err()
 }
 
 /// Checks a table and hands back what it holds, or `None` with every mistake noted.

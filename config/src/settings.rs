@@ -6,8 +6,8 @@ mod runner;
 mod source;
 
 pub use daemon::{
-    DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonTls, RegistrationTokenSource, StoreKind,
-    daemon_settings,
+    DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonTls, DaemonWebhooks, RegistrationTokenSource,
+    StoreKind, daemon_settings,
 };
 pub use runner::{RunAs, RunnerIdentity, RunnerSettings, Trust, runner_settings};
 pub use source::{DaemonSource, SourceAccess, SourceLocation};

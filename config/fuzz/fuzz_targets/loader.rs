@@ -44,6 +44,7 @@ impl PluginCatalog for Catalog {
             kind: PluginKind::Executor,
             params_schema: schema(),
             config_schema: schema(),
+            wants: forge_config::Wants::default(),
         };
         Some(Ok(facts))
     }

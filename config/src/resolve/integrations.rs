@@ -43,8 +43,6 @@ pub(super) fn integrations(
             let rules = integration.extract.as_ref().map_or(&[][..], |rules| rules.value.0.as_slice());
             check_names(template, rules.iter().map(|(name, _)| (name.value.as_str(), name.span)), giver, sheet)
         });
-        let message = "this version of Forge checks integrations and does not serve them";
-        sheet.note(Span::FILE, Code::NotActedUponYet, message, None);
         Some(meant::Integration {
             template: template?,
             auth: auth?,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::catalog::{PluginCatalog, PluginFacts};
+use crate::catalog::{PluginCatalog, PluginFacts, Wants};
 use crate::diagnostic::Code;
+use crate::host_grant::HostGrant;
 use crate::meant;
 use crate::name::{Digest, Name};
 use crate::resolve::reference_path;
@@ -31,7 +32,6 @@ const BUILTIN: &str = "builtin:";
 pub(crate) struct ResolvedPlugin {
     pub(crate) facts: Option<PluginFacts>,
     pub(crate) params_schema: Option<Compiled>,
-    pub(crate) config_schema: Option<Compiled>,
     pub(crate) meant: Option<meant::Plugin>,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn plugins(
         .map(|(name, document)| {
             let resolved = match &document.written {
                 Some(plugin) => resolve(name, &document.sheet, plugin, files, catalog),
-                None => ResolvedPlugin { facts: None, params_schema: None, config_schema: None, meant: None },
+                None => ResolvedPlugin { facts: None, params_schema: None, meant: None },
             };
             (name.clone(), resolved)
         })
@@ -57,6 +57,10 @@ fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog:
     let digest = component.as_ref().and_then(|(source, facts)| digest(source, facts, written, sheet));
     let allow = written.allow.clone().unwrap_or_default().value;
     let grants = grants(&allow, sheet);
+    if let Some((_, facts)) = &component {
+        let span = written.allow.as_ref().map(|allow| allow.span).or(written.source.as_ref().map(|source| source.span));
+        ungranted(name, &facts.wants, &allow, span.unwrap_or(Span::FILE), sheet);
+    }
     let limits = limits(&written.limits.clone().unwrap_or_default().value, sheet);
     let compiled = |schema: fn(&PluginFacts) -> Option<&serde_json::Value>| {
         component.as_ref().and_then(|(_, facts)| schema(facts)).map(Compiled::new)
@@ -82,7 +86,7 @@ fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog:
             config: config?,
         })
     })();
-    ResolvedPlugin { facts, params_schema, config_schema, meant }
+    ResolvedPlugin { facts, params_schema, meant }
 }
 
 /// What the plugin itself is told. Without its component there is no schema, and the mistake is noted where the component is named.
@@ -97,7 +101,9 @@ fn config(
     let mut without_secrets = true;
     for (field, secret) in config.iter().flat_map(|config| &config.value.secrets) {
         let message = format!("`config.{field}` is a secret, and this version of Forge fills in none for a plugin");
-        let hint = "a job gets its secrets from an environment's [secrets]".to_owned();
+        let hint = "take it out: a job gets its secrets from [secrets] of projects/PROJECT/environments/NAME.toml, a webhook target from [config] \
+                    of webhooks/NAME.toml"
+            .to_owned();
         sheet.error(secret.span, Code::NotActedUponYet, message, Some(hint));
         without_secrets = false;
     }
@@ -189,46 +195,68 @@ fn digest(source: &meant::PluginSource, facts: &PluginFacts, written: &Plugin, s
     }
 }
 
+/// Says what to grant where nothing of the kind is granted. A list that is there was decided by someone: what it lacks, the plugin may never need.
+fn ungranted(name: &Name, wants: &Wants, allow: &Allow, span: Span, sheet: &Sheet) {
+    let Wants { programs, hosts, env } = wants;
+    let kinds = [("programs", programs, &allow.programs), ("hosts", hosts, &allow.hosts), ("env", env, &allow.env)];
+    for (key, wanted, granted) in kinds {
+        if wanted.is_empty() || granted.is_some() {
+            continue;
+        }
+        let quoted: Vec<_> = wanted.iter().map(|one| format!("{one:?}")).collect();
+        let names = list_of(wanted.iter().map(String::as_str));
+        let message = format!("the plugin `{name}` asks for the {key} {names}, and `allow.{key}` grants none");
+        let hint = format!("write `{key} = [{}]` below [allow], or `{key} = []` to leave it so", quoted.join(", "));
+        sheet.note(span, Code::NotGranted, message, Some(hint));
+    }
+}
+
 type Grants = (Vec<String>, Vec<String>, Vec<String>);
 
 fn grants(allow: &Allow, sheet: &Sheet) -> Option<Grants> {
     let mut valid = true;
-    let mut taken =
-        |key: &str, list: &Option<At<Vec<At<String>>>>, is_valid: fn(&str) -> bool, hint: &str| -> Vec<String> {
-            let mut values = Vec::new();
-            for at in list.iter().flat_map(|list| &list.value) {
-                if !is_valid(&at.value) {
-                    let message = format!("`{}` in `allow.{key}` is refused", at.value);
-                    sheet.error(at.span, Code::BadValue, message, Some(hint.to_owned()));
-                    valid = false;
-                } else if !values.contains(&at.value) {
-                    values.push(at.value.clone());
-                }
+    let mut taken = |key: &str, list: &Option<At<Vec<At<String>>>>, check: Check, hint: &str| -> Vec<String> {
+        let mut values = Vec::new();
+        for at in list.iter().flat_map(|list| &list.value) {
+            if let Err(why) = check(&at.value) {
+                let message = format!("`{}` in `allow.{key}` is refused{why}", at.value);
+                sheet.error(at.span, Code::BadValue, message, Some(hint.to_owned()));
+                valid = false;
+            } else if !values.contains(&at.value) {
+                values.push(at.value.clone());
             }
-            values
-        };
+        }
+        values
+    };
     let programs = taken(
         "programs",
         &allow.programs,
-        is_program,
+        |program| if is_program(program) { Ok(()) } else { Err(String::new()) },
         "write the bare name, such as \"bash\": it is found on the runner's PATH",
     );
-    let hosts = taken("hosts", &allow.hosts, is_granted_host, "write \"host\", \"host:port\" or \"http://host:port\"");
-    let env = taken("env", &allow.env, is_variable_name, "write the variable's name, such as \"LANG\"");
+    let hosts = taken(
+        "hosts",
+        &allow.hosts,
+        |host| host.parse::<HostGrant>().map(drop).map_err(|error| format!(": {error}")),
+        "write \"host\", \"host:port\" or \"http://host:port\", and for a name of your own network \"host in 10.0.0.0/8\"",
+    );
+    let env = taken(
+        "env",
+        &allow.env,
+        |name| if is_variable_name(name) { Ok(()) } else { Err(String::new()) },
+        "write the variable's name, such as \"LANG\"",
+    );
     valid.then_some((programs, hosts, env))
 }
+
+/// Whether a grant is one; an error ends the message.
+type Check = fn(&str) -> Result<(), String>;
 
 /// A bare name: with a slash in it, it would be a path, and whoever can write there would choose the program.
 fn is_program(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(['-', '.'])
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._+".contains(c))
-}
-
-fn is_granted_host(text: &str) -> bool {
-    let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).unwrap_or(text);
-    crate::address::split_port(authority)
-        .is_some_and(|(host, port)| crate::address::is_host(host) && port.is_none_or(crate::address::is_number))
 }
 
 fn limits(limits: &Limits, sheet: &Sheet) -> Option<(u64, u64)> {

@@ -1,11 +1,10 @@
 //! Schedules: a time that comes, in a zone that exists, and answers that the template's survey takes.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use cronexpr::{Crontab, FallbackTimezoneOption, ParseOptions};
-use jiff::tz::TimeZoneDatabase;
+use cronexpr::Crontab;
 
+use crate::cron::{ZONES, parse};
 use crate::diagnostic::Code;
 use crate::meant;
 use crate::name::Name;
@@ -38,9 +37,6 @@ const NICKNAMES: &[(&str, &str)] = &[
     ("@hourly", "0 * * * *"),
 ];
 
-/// The zones, built in: what a tree means does not depend on the files of the machine that reads it.
-static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
-
 pub(super) fn schedules(
     written: &WrittenProject,
     templates: &BTreeMap<Name, Option<meant::Template>>,
@@ -67,10 +63,6 @@ fn resolve(
         check_given(template, &answers, giver, sheet)
     });
     let enabled = or_default(written.enabled.clone(), true);
-    if enabled {
-        let message = "this version of Forge checks schedules and does not fire them";
-        sheet.note(Span::FILE, Code::NotActedUponYet, message, None);
-    }
     Some(meant::Schedule {
         template: template?,
         cron: cron?,
@@ -105,6 +97,10 @@ fn cron(written: &At<String>, sheet: &Sheet) -> Option<String> {
         };
         return refused(written.span, message, hint.to_owned());
     }
+    if [fields.get(2), fields.get(4)].into_iter().flatten().any(|field| is_last(field)) {
+        let hint = "write days, such as 28, or several schedules with the months that have 30 and 31".to_owned();
+        return refused(written.span, "`L`, the last day, is not taken in `cron`".to_owned(), hint);
+    }
     let cron = fields.join(" ");
     match parse(&cron) {
         Err(error) => {
@@ -124,10 +120,9 @@ fn cron(written: &At<String>, sheet: &Sheet) -> Option<String> {
     }
 }
 
-fn parse(cron: &str) -> Result<Crontab, cronexpr::Error> {
-    let mut options = ParseOptions::default();
-    options.fallback_timezone_option = FallbackTimezoneOption::UTC;
-    cronexpr::parse_crontab_with(cron, options)
+/// Whether a day field means a last day. The library that looks for times finds none of those in December.
+fn is_last(field: &str) -> bool {
+    field.split(',').any(|part| part.ends_with(['L', 'l']) && !part.eq_ignore_ascii_case("jul"))
 }
 
 fn ever_fires(cron: &Crontab) -> bool {
@@ -171,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_time_that_comes_is_taken() {
-        for good in ["0 4 * * *", "*/5 8-18 * * MON-FRI", "0 0 29 2 *", "0 0 31 * 1", "59 23 L * *", "0 0 30 2 1"] {
+        for good in ["0 4 * * *", "*/5 8-18 * * MON-FRI", "0 0 29 2 *", "0 0 31 * 1", "0 0 30 2 1"] {
             assert_eq!(checked(good).as_deref(), Ok(good));
         }
         assert_eq!(checked("0  4 * *   *").as_deref(), Ok("0 4 * * *"));
@@ -191,7 +186,16 @@ mod tests {
             let (message, found) = checked(wrong).expect_err(wrong);
             assert_eq!(found, column, "{wrong}: {message}");
         }
-        for wrong in ["", "* * * *", "0 0 4 * * *", "@daily", "0 4 * * * Europe/Berlin", "H * * * *"] {
+        for wrong in [
+            "",
+            "* * * *",
+            "0 0 4 * * *",
+            "@daily",
+            "0 4 * * * Europe/Berlin",
+            "H * * * *",
+            "59 23 L * *",
+            "0 0 * * 5L",
+        ] {
             assert!(checked(wrong).is_err(), "{wrong}");
         }
     }

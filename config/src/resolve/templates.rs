@@ -16,7 +16,7 @@ use crate::resolve::{
 use crate::schema;
 use crate::suggest::{list_of, nearest};
 use crate::tree::{WrittenProject, WrittenTree};
-use crate::written::inventory::InventoryType;
+use crate::written::inventory::{Inventory, InventoryType};
 use crate::written::reader::{Duration, Whole};
 use crate::written::sheet::{At, Sheet, Span};
 use crate::written::template::{Concurrency, OnRunnerLost, Template};
@@ -29,6 +29,9 @@ const RETRY_DELAY_MS: u64 = 30_000;
 
 /// The shortest of these durations: less would end a task before its process could start.
 const TIMEOUT_MS_MIN: u64 = 1_000;
+
+/// The param that an inventory of the type `terraform-workspace` sets.
+const WORKSPACE: &str = "workspace";
 
 /// What templates are resolved against.
 pub(crate) struct Context<'a> {
@@ -78,11 +81,15 @@ fn resolve(
         |key, at: &Option<At<Duration>>, default| duration_at_least(key, at.as_ref(), default, TIMEOUT_MS_MIN, sheet);
     let timeout_ms = least("timeout", &written.timeout, TIMEOUT_MS);
     let queue_timeout_ms = least("queue_timeout", &written.queue_timeout, QUEUE_TIMEOUT_MS);
+    let approval_timeout_ms = least("approval_timeout", &written.approval_timeout, meant::APPROVAL_TIMEOUT_MS);
     let runner_grace_ms = least("runner_grace", &written.runner_grace, RUNNER_GRACE_MS);
     let retry = written.retry.clone().unwrap_or_default().value;
     let survey = survey::survey(written.survey.as_ref(), sheet);
     let webhooks = webhooks::targets(written.webhooks.as_ref(), &context.tree.webhooks, sheet);
-    let params = executor.as_ref().and_then(|executor| params(written, executor, context, sheet));
+    let params = executor.as_ref().and_then(|executor| {
+        let params = params(written, executor, context, sheet)?;
+        with_workspace(params, written, executor, project, context, sheet)
+    });
     let branch = branch?.or_else(|| {
         let repository = project.repositories.get(written.repository.as_ref()?.value.as_str())?;
         Some(repository.written.as_ref()?.branch.as_ref()?.value.clone())
@@ -100,6 +107,7 @@ fn resolve(
         required_tag: required_tag?,
         timeout_ms: timeout_ms?,
         queue_timeout_ms: queue_timeout_ms?,
+        approval_timeout_ms: approval_timeout_ms?,
         concurrency: match or_default(written.concurrency.clone(), Concurrency::Queue) {
             Concurrency::Queue => meant::Concurrency::Queue,
             Concurrency::Parallel => meant::Concurrency::Parallel,
@@ -199,17 +207,45 @@ fn params(
     schema::check(plugin.params_schema.as_ref(), subject, sheet)
 }
 
+/// The params with the workspace that an inventory of the type `terraform-workspace` names.
+fn with_workspace(
+    mut params: serde_json::Map<String, serde_json::Value>,
+    written: &Template,
+    executor: &Name,
+    project: &WrittenProject,
+    context: &Context<'_>,
+    sheet: &Sheet,
+) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let Some(at) = &written.inventory else { return Some(params) };
+    let inventory = project.inventories.get(at.value.as_str()).and_then(|document| document.written.as_ref());
+    let is_workspace = |inventory: &&Inventory| {
+        inventory.kind.as_ref().is_some_and(|kind| kind.value == InventoryType::TerraformWorkspace)
+    };
+    let Some(content) = inventory.filter(is_workspace).and_then(|inventory| inventory.content.as_ref()) else {
+        return Some(params);
+    };
+    let plugin = context.plugins.get(executor)?;
+    if !plugin.params_schema.as_ref().is_some_and(|schema| schema.has_property(WORKSPACE)) {
+        let message =
+            format!("the inventory `{}` is a terraform workspace, and the executor `{executor}` takes none", at.value);
+        let hint = "an inventory of another type goes with it, or the executor `terraform` with this one".to_owned();
+        sheet.error(at.span, Code::Conflict, message, Some(hint));
+        return None;
+    }
+    if params.contains_key(WORKSPACE) {
+        let message = format!("the inventory `{}` names the workspace, and [params] names one, too", at.value);
+        sheet.error(at.span, Code::Conflict, message, Some("take `workspace` out of [params]".to_owned()));
+        return None;
+    }
+    params.insert(WORKSPACE.to_owned(), content.value.clone().into());
+    Some(params)
+}
+
 /// Whether an inventory that is a file lies in some repository: its own, or the template's.
 fn inventory_has_its_file(written: &Template, project: &WrittenProject, sheet: &Sheet) -> bool {
     let Some(at) = &written.inventory else { return true };
     let inventory = project.inventories.get(at.value.as_str()).and_then(|document| document.written.as_ref());
     let kind = inventory.and_then(|inventory| inventory.kind.as_ref()).map(|kind| kind.value);
-    if kind == Some(InventoryType::TerraformWorkspace) {
-        let message = format!("no executor of this version works on a terraform workspace, and `{}` is one", at.value);
-        let hint = "take `inventory` out until Forge has its executor for Terraform".to_owned();
-        sheet.error(at.span, Code::NotActedUponYet, message, Some(hint));
-        return false;
-    }
     let needs = kind == Some(InventoryType::File) && inventory.is_some_and(|inventory| inventory.repository.is_none());
     if needs && written.repository.is_none() {
         let message = format!("the inventory `{}` is a file, and there is no repository that it could be in", at.value);

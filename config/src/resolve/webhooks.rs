@@ -15,11 +15,15 @@ use crate::tree::{CheckOptions, Documents};
 use crate::written::raw::RawTable;
 use crate::written::reader::{Duration, Whole};
 use crate::written::sheet::{At, Sheet, Span};
-use crate::written::webhook::{Event, Webhook};
+use crate::written::webhook::{Event, On, Webhook};
 
 /// Defaults, each decided here only.
 const RETRY_ATTEMPTS: i64 = 8;
 const RETRY_DELAY_MS: u64 = 10_000;
+const WAITING_AGAIN_MS: u64 = 10 * 60_000;
+
+/// A shorter time would have a machine told to start that is starting.
+const WAITING_AGAIN_MS_MIN: u64 = 1_000;
 
 pub(super) fn webhooks(
     written: &Documents<Webhook>,
@@ -45,11 +49,22 @@ pub(super) fn webhooks(
         let table = webhook.config.as_ref().map(|at| At { value: at.value.table.clone(), span: at.span });
         let config = plugin.as_ref().and_then(|name| self::config(name, table.as_ref(), webhook, plugins, sheet));
         let retry = webhook.retry.clone().unwrap_or_default().value;
-        let message = "this version of Forge checks webhook targets and tells them nothing";
-        sheet.note(Span::FILE, Code::NotActedUponYet, message, None);
+        let waiting_again_ms = or_default(webhook.waiting_again.clone(), Duration(WAITING_AGAIN_MS)).0;
+        if let Some(written) = &webhook.waiting_again
+            && waiting_again_ms < WAITING_AGAIN_MS_MIN
+        {
+            let hint = format!("write at least \"{}s\"", WAITING_AGAIN_MS_MIN / 1_000);
+            sheet.error(written.span, Code::BadValue, "`waiting_again` is too short", Some(hint));
+            return None;
+        }
         Some(meant::Webhook {
             plugin: plugin?,
             events: events?,
+            on: match or_default(webhook.on.clone(), On::Always) {
+                On::Always => meant::On::Always,
+                On::Failure => meant::On::Failure,
+            },
+            waiting_again_ms,
             config: config.filter(|_| valid)?,
             config_secrets,
             secret: webhook.secret.as_ref().map(|secret| secret.value.0.clone()),
@@ -97,7 +112,7 @@ fn config(
         span: span.unwrap_or(Span::FILE),
         code: Code::PluginConfig,
     };
-    schema::check(resolved.config_schema.as_ref(), subject, sheet)
+    schema::check(resolved.params_schema.as_ref(), subject, sheet)
 }
 
 fn events(written: Option<&At<Vec<At<Event>>>>, sheet: &Sheet) -> Option<Vec<meant::Event>> {

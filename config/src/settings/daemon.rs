@@ -40,6 +40,8 @@ pub struct DaemonSettings {
     pub secrets: DaemonSecrets,
     /// Limits on logs.
     pub logs: DaemonLogs,
+    /// How webhook targets are reached.
+    pub webhooks: DaemonWebhooks,
     /// Where tasks are kept.
     pub store: StoreKind,
 }
@@ -91,6 +93,13 @@ pub struct DaemonLogs {
     pub disk_reserve_bytes: u64,
 }
 
+/// How webhook targets are reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DaemonWebhooks {
+    /// Authorities that are believed beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// Where tasks are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreKind {
@@ -134,6 +143,8 @@ written! {
         optional secrets: WrittenSecrets,
         /// Limits on logs.
         optional logs: WrittenLogs,
+        /// How webhook targets are reached.
+        optional webhooks: WrittenWebhooks,
         /// Where tasks are kept.
         optional store: WrittenStore,
     }
@@ -190,6 +201,14 @@ written! {
         optional max_bytes: Size => env::LOGS_MAX_BYTES,
         /// Below it no new work is accepted, and running work is not lost. Default: `"1GiB"`.
         optional disk_reserve: Size => env::LOGS_DISK_RESERVE,
+    }
+}
+
+written! {
+    /// How webhook targets are reached; what they are told stands in the tree.
+    shown WrittenWebhooks {
+        /// The CA certificates, in PEM, of targets in your own network: believed beside the system's. Read when the daemon starts.
+        optional ca_file: String => env::WEBHOOKS_CA_FILE,
     }
 }
 
@@ -287,6 +306,7 @@ fn resolve(written: WrittenDaemon, sheet: &Sheet) -> Option<DaemonSettings> {
     let source = source::read(written.source, sheet);
     let secrets = secrets(written.secrets.unwrap_or_default().value, sheet);
     let logs = logs(written.logs.unwrap_or_default().value, sheet);
+    let webhooks = path("webhooks.ca_file", written.webhooks.unwrap_or_default().value.ca_file, sheet);
     let store = store(written.store.unwrap_or_default().value, sheet);
     Some(DaemonSettings {
         data_dir: data_dir?,
@@ -301,6 +321,7 @@ fn resolve(written: WrittenDaemon, sheet: &Sheet) -> Option<DaemonSettings> {
         source: source?,
         secrets: secrets?,
         logs: logs?,
+        webhooks: DaemonWebhooks { ca_file: webhooks? },
         store: store?,
     })
 }

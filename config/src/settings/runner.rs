@@ -12,7 +12,7 @@ use crate::secret::SecretText;
 use crate::settings::daemon::path;
 use crate::settings::{Outcome, read_settings};
 use crate::written::declare::written;
-use crate::written::reader::Count;
+use crate::written::reader::{Count, Size};
 use crate::written::sheet::{At, Sheet, Span};
 
 /// A runner's settings with defaults applied. Paths are as written: a relative one is the runner's to resolve.
@@ -28,6 +28,10 @@ pub struct RunnerSettings {
     pub git_client: String,
     /// The user that jobs run as; `None` is the runner's own.
     pub run_as: Option<RunAs>,
+    /// Whether the workspaces of failed attempts are kept.
+    pub keep_failed_workspaces: bool,
+    /// Below this much free space where `tmp_path` lies it takes no new work, in bytes.
+    pub disk_reserve_bytes: u64,
     /// Whom to believe to be the daemon.
     pub trust: Trust,
     /// Who it is.
@@ -81,6 +85,7 @@ pub struct RunnerIdentity {
 /// Defaults, each decided here only. Token and key lie beside the workspaces unless the settings say otherwise.
 const TMP_PATH: &str = "/var/lib/forge-runner";
 const GIT_CLIENT: &str = "git";
+const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 const TOKEN_FILE: &str = "token";
 const PRIVATE_KEY_FILE: &str = "private.key";
 
@@ -97,6 +102,10 @@ written! {
         optional git_client: String => env::GIT_CLIENT,
         /// The jobs' user, or a range of user ids such as `"70000-70099"`, one an attempt.
         optional run_as: String => env::RUN_AS,
+        /// True: the workspaces of the ten newest attempts that failed, timed out or were lost are kept, under `kept` in `tmp_path`. Default: false.
+        optional keep_failed_workspaces: bool => env::KEEP_FAILED_WORKSPACES,
+        /// Below this much free space where `tmp_path` lies it takes no new work. Default: `256MiB`.
+        optional disk_reserve: Size => env::DISK_RESERVE,
         /// A file with the CA to believe.
         optional ca_file: String => env::CA_FILE,
         /// The SHA-256 of the CA to believe, as the daemon prints it.
@@ -151,6 +160,8 @@ fn resolve(written: WrittenRunner, environment: &BTreeMap<String, String>, sheet
         ssh_config_path: ssh_config_path?,
         git_client: git_client.map(|_| or_default(written.git_client, GIT_CLIENT.to_owned()))?,
         run_as: run_as?,
+        keep_failed_workspaces: or_default(written.keep_failed_workspaces, false),
+        disk_reserve_bytes: or_default(written.disk_reserve, Size(DISK_RESERVE_BYTES)).0,
         trust: trust?,
         runner: runner?,
         token: secret(env::RUNNER_TOKEN).map(SecretText::new),

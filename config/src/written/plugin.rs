@@ -26,7 +26,7 @@ written! {
     shown Allow {
         /// Programs by bare name, found on the runner's PATH.
         optional programs: Vec<At<String>>,
-        /// Hosts of webhook targets: `host` or `host:port`, https unless `http://...` is written.
+        /// Hosts of webhook targets: `host` or `host:port`, https unless `http://...` is written. A name leads to public addresses alone, unless the network stands with it, as in `chat.example.com in 10.0.0.0/8`; an address grants itself.
         optional hosts: Vec<At<String>>,
         /// Variables of the runner's own environment that its processes see.
         optional env: Vec<At<String>>,

@@ -12,7 +12,7 @@ written! {
         optional branch: String,
         /// The key that opens it.
         optional ssh_key: String,
-        /// Whether submodules are checked out. Default: false.
+        /// Whether submodules are checked out, each over https or ssh. Default: false.
         optional submodules: bool,
         /// How many commits of history to fetch; 0 is all. Default: 0.
         optional depth: Count,

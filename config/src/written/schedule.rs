@@ -4,11 +4,13 @@ use crate::written::declare::{choice, written};
 use crate::written::raw::RawTable;
 
 written! {
-    /// A schedule: starts a template's tasks at certain times.
+    /// A schedule: starts a template's tasks at certain times, each time once. What was missed while the daemon was away is made up for once.
     shown Schedule {
         /// When, in five fields: minute, hour, day of the month, month, day of the week, as in `"30 4 * * MON-FRI"`.
         required cron: String,
-        /// The time zone of those fields, by its IANA name. Default: `"UTC"`.
+        /// The time zone of those fields, by its IANA name. When clocks are set, fields that name hours mean the clock on the wall: a time that
+        /// does not exist comes at the end of the gap, one that comes twice counts the first time. With `*` for the hour they mean the time that
+        /// passes. Default: `"UTC"`.
         optional timezone: String,
         /// The template that is started.
         required template: String,

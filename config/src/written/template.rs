@@ -31,6 +31,8 @@ written! {
         optional timeout: Duration,
         /// How long a task may wait for a runner. Default: `"24h"`.
         optional queue_timeout: Duration,
+        /// How long a plan may wait for a person to approve or reject it. Default: `"24h"`.
+        optional approval_timeout: Duration,
         /// What a task does while another of this template is open. Default: `"queue"`.
         optional concurrency: Concurrency,
         /// What follows when the task's runner is gone. Default: `"fail"`.

@@ -19,6 +19,10 @@ written! {
         required plugin: String,
         /// The events that it is told of. Default: all of them.
         optional events: Vec<At<Event>>,
+        /// Which ends of tasks it is told of. Default: `"always"`.
+        optional on: On,
+        /// How long a task that it was told of goes on waiting, with no runner there, until it is told again. Default: `"10m"`.
+        optional waiting_again: Duration,
         /// What the plugin is told, by its own schema. A secret (`{ file = "..." }`, and so on) reaches it as `{{secret:field}}` only.
         optional config: SecretConfig,
         /// What deliveries are signed with, where the plugin signs them.
@@ -41,6 +45,11 @@ choice! {
         "config.applied" => ConfigApplied,
         "config.failed" => ConfigFailed,
     }
+}
+
+choice! {
+    /// Which ends of tasks a target is told of: every one, or those that failed, timed out, were lost or expired.
+    On { "always" => Always, "failure" => Failure, }
 }
 
 written! {

@@ -1,7 +1,7 @@
 //! A table in the place of the plugin host: the configuration never runs a plugin, it only asks.
 
 use forge_config::meant::PluginKind;
-use forge_config::{Digest, PluginCatalog, PluginFacts};
+use forge_config::{Digest, PluginCatalog, PluginFacts, Wants};
 use serde_json::{Value, json};
 
 /// What a component of the samples holds.
@@ -53,7 +53,7 @@ fn notify_config() -> Value {
 }
 
 fn facts(byte: u8, kind: PluginKind, params_schema: Option<Value>, config_schema: Option<Value>) -> PluginFacts {
-    PluginFacts { sha256: Digest([byte; 32]), kind, params_schema, config_schema }
+    PluginFacts { sha256: Digest([byte; 32]), kind, params_schema, config_schema, wants: Wants::default() }
 }
 
 impl PluginCatalog for FakeCatalog {
@@ -66,7 +66,10 @@ impl PluginCatalog for FakeCatalog {
         match name {
             "shell" => Some(Ok(facts(1, PluginKind::Executor, Some(shell_params()), None))),
             "levels" => Some(Ok(facts(2, PluginKind::Executor, Some(levels_params()), Some(endpoint)))),
-            "notify" => Some(Ok(facts(3, PluginKind::WebhookTarget, None, Some(notify_config())))),
+            "notify" => {
+                let wants = Wants { hosts: vec!["chat.example.com".to_owned()], ..Wants::default() };
+                Some(Ok(PluginFacts { wants, ..facts(3, PluginKind::WebhookTarget, Some(notify_config()), None) }))
+            }
             "python" => Some(Err("it was built for another engine".to_owned())),
             _ => None,
         }

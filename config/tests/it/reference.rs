@@ -16,6 +16,9 @@ fn root(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(part)
 }
 
+/// Pages of the reference that no declaration knows.
+const WRITTEN_BY_HAND: [&str; 1] = ["webhooks.md"];
+
 /// Compares a folder's files with what they should be; nothing else may lie there.
 fn compare(folder: &str, expected: &BTreeMap<String, String>) {
     let folder = root(folder);
@@ -36,7 +39,7 @@ fn compare(folder: &str, expected: &BTreeMap<String, String>) {
     let present = fs::read_dir(&folder).expect("the folder is there");
     let files = present.map(|entry| entry.expect("an entry")).filter(|entry| entry.path().is_file());
     let names = files.map(|entry| entry.file_name().into_string().expect("UTF-8"));
-    stale.extend(names.filter(|name| !expected.contains_key(name)));
+    stale.extend(names.filter(|name| !expected.contains_key(name) && !WRITTEN_BY_HAND.contains(&name.as_str())));
     assert!(stale.is_empty(), "{} is stale: {stale:?}; FORGE_TEST_REWRITE=1 writes it anew", folder.display());
 }
 
@@ -135,7 +138,9 @@ fn what_the_reader_takes_the_schemas_take() {
         .expect("the samples are there")
         .map(|entry| entry.expect("an entry").path())
         .collect();
-    trees.extend(["quickstart", "ansible-fleet"].map(|example| root("examples").join(example)));
+    let examples = fs::read_dir(root("examples")).expect("the examples").map(|entry| entry.expect("an entry").path());
+    // The others are plugins.
+    trees.extend(examples.filter(|example| example.join("projects").is_dir()));
     for tree in trees {
         for file in toml_files(&tree) {
             let relative = file.strip_prefix(&tree).expect("below the root");

@@ -111,6 +111,7 @@ fn each_variable_overrides_its_key() {
         ("FORGE_SECRETS_ALLOW_NEW_SHOP_CREDENTIALS", "one"),
         (env::LOGS_MAX_BYTES, "1MiB"),
         (env::LOGS_DISK_RESERVE, "2MiB"),
+        (env::WEBHOOKS_CA_FILE, "/run/webhook-ca"),
         (env::STORE_URL, "sqlite"),
     ]);
     let (settings, _) = daemon_settings("forge.toml", Some(DAEMON), &all).expect("settings");
@@ -134,6 +135,7 @@ fn each_variable_overrides_its_key() {
     assert_eq!(settings.secrets.allow["shop"].env, ["SHOP"]);
     assert_eq!(settings.secrets.allow["new-shop"].credentials, ["one"]);
     assert_eq!((settings.logs.max_bytes, settings.logs.disk_reserve_bytes), (1 << 20, 2 << 20));
+    assert_eq!(settings.webhooks.ca_file.as_deref(), Some(Path::new("/run/webhook-ca")));
 }
 
 #[test]
@@ -234,6 +236,8 @@ tmp_path        = "/srv/runner"
 ssh_config_path = "/etc/ssh/config"
 git_client      = "/usr/bin/git"
 run_as          = "70000-70099"
+keep_failed_workspaces = true
+disk_reserve    = "2GiB"
 ca_file         = "/etc/forge/ca.pem"
 [runner]
 name               = "new-york-1"
@@ -249,6 +253,8 @@ fn every_key_of_a_runner_is_read() {
     assert!(warnings.is_empty());
     assert_eq!(settings.web_host, "https://forge.example.com");
     assert_eq!(settings.run_as, Some(RunAs::Range { first: 70_000, last: 70_099 }));
+    assert!(settings.keep_failed_workspaces);
+    assert_eq!(settings.disk_reserve_bytes, 2 << 30);
     assert_eq!(settings.trust, Trust::CaFile("/etc/forge/ca.pem".into()));
     assert_eq!(settings.runner.name.as_ref().map(|name| name.as_str()), Some("new-york-1"));
     assert_eq!((settings.runner.max_parallel_tasks, settings.runner.one_off), (4, true));
@@ -264,6 +270,8 @@ fn a_runner_needs_no_file() {
         ("FORGE_SSH_CONFIG_PATH", "/ssh"),
         ("FORGE_GIT_CLIENT", "git2"),
         ("FORGE_RUN_AS", "forge-job"),
+        ("FORGE_KEEP_FAILED_WORKSPACES", "true"),
+        ("FORGE_DISK_RESERVE", "1MiB"),
         ("FORGE_CA_FINGERPRINT", &fingerprint),
         ("FORGE_RUNNER_NAME", "one"),
         ("FORGE_RUNNER_TOKEN_FILE", "/t"),
@@ -277,6 +285,8 @@ fn a_runner_needs_no_file() {
     assert_eq!((settings.web_host.as_str(), settings.git_client.as_str()), ("https://127.0.0.1:8443", "git2"));
     assert_eq!(settings.trust, Trust::Fingerprint(forge_config::Digest([0xab; 32])));
     assert_eq!(settings.run_as, Some(RunAs::User("forge-job".into())));
+    assert!(settings.keep_failed_workspaces);
+    assert_eq!(settings.disk_reserve_bytes, 1 << 20);
     assert_eq!(settings.runner.token_file, Path::new("/t"));
     assert_eq!(settings.runner.private_key_file, Path::new("/tmp/runner/private.key"));
     assert_eq!((settings.runner.max_parallel_tasks, settings.runner.one_off), (2, true));
