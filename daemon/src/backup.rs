@@ -35,8 +35,8 @@ const DATABASE: &str = "forge.db";
 /// The folder of logs in the data folder and in the file.
 const LOGS: &str = "logs";
 
-/// What else is kept, whole: the keys, the TLS material, the last good revision, the components of plugins.
-const FOLDERS: [&str; 4] = ["config", "keys", "plugins", "tls"];
+/// What else is kept, whole: what waits for approval, the keys, the TLS material, the last good revision, the components of plugins.
+const FOLDERS: [&str; 5] = [crate::carries::FOLDER, "config", "keys", "plugins", "tls"];
 
 /// What is made again and need not be kept: plugins as this machine compiled them.
 const COMPILED: &str = "compiled";
@@ -168,6 +168,7 @@ pub fn restore(source: &Path, data_dir: &Path) -> Result<BackupReport, BackupErr
     let bytes = file.metadata().map_err(failed("read", source))?.len();
     let note = unpack(file, source, scratch.path())?;
     let Copied { tasks, attempts } = copies::look(&scratch.path().join(DATABASE))?;
+    copies::end_plans(&scratch.path().join(DATABASE), Clock::system().now())?;
     let logs = logs_of(scratch.path(), |id| attempts.contains(&id))?.len() as u64;
     give_to_owner_of(data_dir, scratch.path()).map_err(failed("give away", scratch.path()))?;
     // Logs are there even when none was kept, and the database makes the folder a daemon's: it comes last.

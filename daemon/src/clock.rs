@@ -64,11 +64,17 @@ impl Clock {
 
     /// Waits until `duration_ms` have passed on this clock.
     pub async fn sleep_ms(&self, duration_ms: u64) {
+        self.sleep_until_ms(self.elapsed_ms().saturating_add(duration_ms)).await;
+    }
+
+    /// Waits until [`Clock::elapsed_ms`] is `due_ms`: what passes between the reckoning of a moment and the wait for it counts.
+    pub async fn sleep_until_ms(&self, due_ms: u64) {
         match &self.kind {
-            Kind::System => tokio::time::sleep(Duration::from_millis(duration_ms)).await,
+            Kind::System => {
+                tokio::time::sleep(Duration::from_millis(due_ms.saturating_sub(self.elapsed_ms()))).await;
+            }
             Kind::Test(elapsed_ms, ..) => {
                 let mut elapsed_ms = elapsed_ms.clone();
-                let due_ms = elapsed_ms.borrow().saturating_add(duration_ms);
                 // A dropped sender means that nobody moves this clock any more: then no wait ends.
                 if elapsed_ms.wait_for(|now_ms| *now_ms >= due_ms).await.is_err() {
                     std::future::pending::<()>().await;

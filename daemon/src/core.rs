@@ -3,16 +3,21 @@
 //! A [`Core`] is a handle, cheap to clone. It never prints, never reads a socket, and gives nothing away that its caller did
 //! not prove: who may see which project is the routes' business, what a runner or an attempt may do is decided here.
 
+mod approvals;
 mod attempts;
 mod config;
 mod error;
+mod integrations;
+mod news;
 mod options;
 mod registration;
 mod runners;
+mod schedules;
 mod stepper;
 mod tasks;
 mod tokens;
 mod versions;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +26,7 @@ use forge_api::{AttemptId, Secret};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::carries::Carries;
 use crate::clock::Clock;
 pub use crate::logs::LogReader;
 use crate::logs::{self, LogError, Logs};
@@ -28,14 +34,17 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::reconcile::Reconciler;
 use crate::secrets::{Keys, Resolver};
 use crate::store::{Opened, Planner, Refused, Store, StoreError, WriterThread};
+pub use approvals::CarryIn;
 pub use error::CoreError;
 pub use forge_config::SecretsAllow;
+pub(crate) use integrations::Proved;
 pub use options::{
-    Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, LogLimits, RunnerIdentity, TaskFilter,
+    Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, FreeSpace, LogLimits, RunnerIdentity, TaskFilter,
 };
 pub use stepper::Stepper;
 pub use tokens::revoke_token_on_host;
 pub use versions::{DAEMON_VERSION, RUNNER_VERSION_MIN};
+pub use webhooks::DeliveryFilter;
 
 /// The handle.
 #[derive(Clone)]
@@ -47,6 +56,7 @@ struct Inner {
     clock: Clock,
     store: Store,
     logs: Arc<Logs>,
+    carries: Arc<Carries>,
     scheduler: Arc<Scheduler>,
     keys: Arc<Keys>,
     resolver: Arc<Resolver>,
@@ -86,6 +96,8 @@ impl Core {
         let Inner { logs, shutdown, .. } = &*core.inner;
         tasks.tasks.spawn(reconciler.run(shutdown.clone()));
         tasks.tasks.spawn(sync_logs(Arc::clone(logs), shutdown.clone()));
+        tasks.tasks.spawn(core.clone().look_for_news(shutdown.clone()));
+        tasks.tasks.spawn(core.clone().fire_schedules(shutdown.clone()));
         Ok((core, tasks))
     }
 
@@ -100,15 +112,17 @@ impl Core {
             secrets_allow,
             clock,
             log_limits,
+            free_space,
         } = options;
         let opened = blocking_start(move || {
             // The lock comes first: a second daemon changes nothing in the folder.
             let opened = Opened::open(&data_dir)?;
             let keys = Keys::open(&data_dir)?;
-            let logs = Logs::open(&data_dir, log_limits)?;
-            Ok((opened, Arc::new(keys), Arc::new(logs)))
+            let logs = Logs::open(&data_dir, log_limits, free_space)?;
+            let carries = Carries::open(&data_dir)?;
+            Ok((opened, Arc::new(keys), Arc::new(logs), Arc::new(carries)))
         });
-        let (opened, keys, logs) = opened.await?;
+        let (opened, keys, logs, carries) = opened.await?;
         let scheduler = Arc::new(Scheduler::new(config, clock.clone(), Arc::clone(&keys)));
         let planner: Arc<dyn Planner> = Arc::<Scheduler>::clone(&scheduler);
         let (store, writer) = opened.serve(planner)?;
@@ -119,6 +133,8 @@ impl Core {
             scheduler: Arc::clone(&scheduler),
             store: store.clone(),
             logs: Arc::clone(&logs),
+            carries: Arc::clone(&carries),
+            plugin_dir: plugin_dir.clone(),
             disk_reserve_bytes: log_limits.disk_reserve_bytes,
         };
         let resolver = Arc::new(Resolver { identity_file, allow: secrets_allow });
@@ -126,6 +142,7 @@ impl Core {
             clock,
             store,
             logs,
+            carries,
             scheduler,
             keys,
             resolver,
@@ -183,7 +200,7 @@ fn refused(error: StoreError, what: &'static str, name: &str, attempt: Option<At
         return internal(error);
     };
     match refusal {
-        Refused::NoTask | Refused::NoAttempt | Refused::NoRunner => not_found(what, name),
+        Refused::NoTask | Refused::NoAttempt | Refused::NoRunner | Refused::NoDelivery => not_found(what, name),
         Refused::Ended { state } => match attempt {
             Some(attempt) => CoreError::Gone { attempt, reason: format!("its task is {state}") },
             None => CoreError::Conflict {

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forge_api::Secret;
-use forge_config::{CheckOptions, DaemonSettings, DaemonSource, RegistrationTokenSource, SourceAccess, SourceLocation};
-use forge_plugin_host::{Host, HostOptions};
+use forge_config::{
+    CheckOptions, DaemonSettings, DaemonSource, DaemonWebhooks, RegistrationTokenSource, SourceAccess, SourceLocation,
+};
+use forge_plugin_host::{Host, HostOptions, Memory};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,7 +19,8 @@ use tokio_util::task::TaskTracker;
 use crate::addresses::{Addresses, AddressesFile, base_url};
 use crate::check::check_options;
 use crate::clock::Clock;
-use crate::core::{Core, CoreOptions, CoreStartError, CoreTasks, LogLimits, SecretsAllow};
+use crate::core::{Core, CoreOptions, CoreStartError, CoreTasks, FreeSpace, LogLimits, SecretsAllow};
+use crate::dispatch::{Dispatcher, TargetOptions};
 use crate::files::{self, FileError};
 use crate::gitops::{Acceptance, ApplyOptions, GitOps, GitOpsHandle, GitOptions, SourceOptions};
 use crate::http::auth::FailedAuthentications;
@@ -30,6 +34,7 @@ use crate::local::{LocalError, LocalSocket};
 use crate::plugins::Catalog;
 use crate::settings::{self, SettingsError};
 use crate::tls::{CertificateSource, Certificates, Refreshed, TlsError};
+use crate::webhooks::{PLUGIN_CALLS_MAX, Sender, SenderError, SenderOptions};
 
 /// How often the operator's certificate files are looked at.
 const GIVEN_CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
@@ -39,6 +44,9 @@ const MADE_CERTIFICATE_LOOK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long the core may take to end what it runs after the listeners are drained.
 const CORE_DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Calls that describe plugins for a check of the tree, beside those of webhook targets.
+const CHECK_CALLS_MAX: u32 = 8;
 
 /// Why a daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +69,9 @@ pub enum StartError {
         /// The file.
         path: PathBuf,
     },
+    /// What webhook targets are to be believed by cannot be read.
+    #[error("`webhooks.ca_file`: {0}")]
+    Webhooks(#[from] SenderError),
     /// The plugin host does not start.
     #[error("the plugin host does not start: {0}")]
     PluginHost(#[from] forge_plugin_host::HostError),
@@ -97,6 +108,9 @@ impl StartError {
             Self::NoHookSecret { .. } => {
                 Some("write a random text into it as its only line, and give the same to the git server".to_owned())
             }
+            Self::Webhooks(_) => Some(
+                "write the CA certificates of your webhook targets into it, in PEM, or take the key out".to_owned(),
+            ),
             Self::File(_) => Some("let the daemon's user read and write it".to_owned()),
             Self::Tls(error) => error.hint().map(str::to_owned),
             Self::Bind(error) => Some(error.hint()),
@@ -181,18 +195,24 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
 
     let plugin_dir = plan.data_dir.join("plugins");
     files::make_private_folder(&plugin_dir)?;
-    let host = Host::new(HostOptions { cache_dir: Some(plugin_dir.join("compiled")), ..HostOptions::default() })?;
+    let host = Host::new(HostOptions {
+        cache_dir: Some(plugin_dir.join("compiled")),
+        memory: Memory::Pool { calls: PLUGIN_CALLS_MAX + CHECK_CALLS_MAX },
+        ..HostOptions::default()
+    })?;
     let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
     let options = ApplyOptions {
         data_dir: plan.data_dir.clone(),
         plugin_dir: plugin_dir.clone(),
-        catalog: Catalog::new(host),
+        catalog: Catalog::new(host.clone()),
         check: plan.check.clone(),
         identity_file: plan.identity_file.clone(),
         clock: clock.clone(),
     };
     let gitops = GitOps::start(options, plan.source(stopping.clone())?, plan.poll_interval).await;
-    let (core, core_tasks) = Core::start(plan.core_options(plugin_dir, &gitops, clock.clone())).await?;
+    let (core, core_tasks) = Core::start(plan.core_options(plugin_dir.clone(), &gitops, clock.clone())).await?;
+    let dispatcher =
+        Dispatcher::new(core.clone(), clock.clone(), plan.sender.clone(), TargetOptions { host, plugin_dir });
 
     let names = plan.names();
     let certificates = plan.certificates(&names, &clock)?;
@@ -218,6 +238,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         gitops: gitops.handle(),
         hook_secret_file: plan.hook_secret_file.clone(),
         clock: clock.clone(),
+        integration_bodies: Semaphore::new(limits::INTEGRATION_BODIES_MAX),
         failures: FailedAuthentications::default(),
         shutdown: draining.clone(),
     });
@@ -246,6 +267,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
     serving.spawn(api_server.serve(draining.clone()));
     beside.spawn(metrics_server.serve(stopping.clone()));
     beside.spawn(gitops.run(core.clone(), stopping.clone()));
+    beside.spawn(dispatcher.run(stopping.clone()));
     if let Some(certificates) = certificates {
         beside.spawn(keep_fresh(certificates, clock, stopping.clone()));
     }
@@ -329,6 +351,17 @@ impl Daemon {
     }
 }
 
+/// How webhook targets are sent to: by the authorities of the system and of `[webhooks] ca_file`.
+fn sender_options(settings: &DaemonWebhooks) -> Result<SenderOptions, StartError> {
+    let ca_file = settings.ca_file.as_deref().map(absolute).transpose()?;
+    let options = SenderOptions { ca_file, ..SenderOptions::default() };
+    if options.ca_file.is_some() {
+        // Told now, and not at the first event.
+        Sender::new(options.clone())?;
+    }
+    Ok(options)
+}
+
 /// The settings with what the machine adds.
 struct Plan {
     data_dir: PathBuf,
@@ -345,6 +378,7 @@ struct Plan {
     secrets_allow: std::collections::BTreeMap<String, SecretsAllow>,
     check: CheckOptions,
     log_limits: LogLimits,
+    sender: SenderOptions,
 }
 
 impl Plan {
@@ -357,6 +391,7 @@ impl Plan {
         if settings.listen.insecure_http {
             settings::check_insecure_address(api)?;
         }
+        let sender = sender_options(&settings.webhooks)?;
         let secrets_allow = settings.secrets.allow.iter();
         Ok(Self {
             data_dir: absolute(&settings.data_dir)?,
@@ -376,6 +411,7 @@ impl Plan {
                 attempt_bytes_max: settings.logs.max_bytes,
                 disk_reserve_bytes: settings.logs.disk_reserve_bytes,
             },
+            sender,
         })
     }
 
@@ -413,6 +449,7 @@ impl Plan {
             secrets_allow: self.secrets_allow.clone(),
             clock,
             log_limits: self.log_limits,
+            free_space: FreeSpace::Measured,
         }
     }
 

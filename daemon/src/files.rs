@@ -2,16 +2,23 @@
 //!
 //! It knows nothing of what is in them. It refuses to follow a half-written file: readers see the old one or the new one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The mode of what only the daemon reads.
 pub(crate) const MODE_PRIVATE: u32 = 0o600;
 
 /// The mode of what everyone may read.
 pub(crate) const MODE_PUBLIC: u32 = 0o644;
+
+/// How long a lock is tried that somebody holds.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How long is waited between two tries.
+const LOCK_NAP: Duration = Duration::from_millis(10);
 
 /// Something about a file failed.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +95,29 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Takes `file` for this process alone, for as long as it stays open; answers whether it could.
+///
+/// A program that was started a moment ago holds the files of who started it until it has become that program. So what a daemon or a
+/// runner that was just killed seems to hold is tried again before it is believed.
+pub(crate) fn lock_alone(file: &File) -> io::Result<bool> {
+    let until = Instant::now() + LOCK_WAIT_MAX;
+    lock_alone_until(file, || {
+        std::thread::sleep(LOCK_NAP);
+        Instant::now() >= until
+    })
+}
+
+fn lock_alone_until(file: &File, mut gives_up: impl FnMut() -> bool) -> io::Result<bool> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if gives_up() => return Ok(false),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +137,19 @@ mod tests {
     fn an_error_names_the_file() {
         let error = write_atomic(Path::new("/nowhere/at/all"), b"", MODE_PRIVATE).expect_err("no such folder");
         assert!(error.to_string().starts_with("cannot write /nowhere/at/all: "), "{error}");
+    }
+
+    #[test]
+    fn a_lock_that_is_let_go_is_taken_and_one_that_is_held_is_not() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let holder = File::open(file.path()).expect("opened");
+        holder.lock().expect("locked");
+        assert!(!lock_alone_until(file.as_file(), || true).expect("tried"));
+        let mut holder = Some(holder);
+        let lets_go = || {
+            holder = None;
+            false
+        };
+        assert!(lock_alone_until(file.as_file(), lets_go).expect("tried"));
     }
 }

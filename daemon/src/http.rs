@@ -8,8 +8,8 @@
 //! | `hosts` | the names that the API answers to |
 //! | `auth` | tokens, roles, failed attempts by address |
 //! | `routes` | the table of routes |
-//! | `runner_side`, `user_side`, `task_log`, `tokens`, `config` | the routes themselves |
-//! | `hooks` | what git servers call |
+//! | `runner_side`, `user_side`, `task_log`, `tokens`, `config`, `webhooks` | the routes themselves |
+//! | `hooks`, `integrations` | what git servers and other programs call |
 //! | `requests`, `exposition`, `metrics` | how long answers take, everything that is measured as text, `/healthz`, `/readyz`, `/metrics` |
 //! | `body`, `path`, `problem` | reading requests, and errors in one shape |
 //! | `limits` | every bound, in one place |
@@ -19,10 +19,12 @@
 mod answer;
 pub(crate) mod auth;
 mod body;
+mod carry;
 mod config;
 mod exposition;
 mod hooks;
 pub(crate) mod hosts;
+mod integrations;
 pub(crate) mod limits;
 pub(crate) mod metrics;
 mod path;
@@ -36,3 +38,4 @@ mod stall;
 mod task_log;
 mod tokens;
 mod user_side;
+mod webhooks;

@@ -6,15 +6,19 @@
 //! | `scheduler` | task states, assignment, deadlines |
 //! | [`store`] | SQLite behind one writer |
 //! | [`logs`] | one append-only file an attempt |
+//! | `carries` | what a plan hands to the attempt that does it |
 //! | [`secrets`] | tokens, keys, what a job may see |
 //! | `gitops` | from a watched folder or a repository to the revision that serves |
-//! | `plugins` | what plugins say of themselves |
+//! | `plugins`, `examine` | what plugins say of themselves |
+//! | `components` | plugins as runners fetch them, and when they go |
 //! | `http` | the public API and the metrics listener |
 //! | `local` | the operator socket |
 //! | `tls` | the certificate that is shown |
 //! | `backup` | what is remembered, in one file and back |
 //! | `settings`, `files`, `addresses` | the machine underneath |
 //! | `histogram` | counting for metrics |
+//! | [`webhooks`] | sending what webhook targets plan |
+//! | `dispatch` | which deliveries are due, and what became of them |
 //! | [`clock`] | the only reader of time |
 //!
 //! The order of a start is: data folder, first revision, core (which locks the data folder and reconciles), certificate,
@@ -22,10 +26,14 @@
 
 mod addresses;
 mod backup;
+mod carries;
 mod check;
 pub mod clock;
+mod components;
 pub mod core;
 mod daemon;
+mod dispatch;
+mod examine;
 mod files;
 mod gitops;
 mod hex;
@@ -39,6 +47,7 @@ pub mod secrets;
 mod settings;
 pub mod store;
 mod tls;
+pub mod webhooks;
 
 pub use self::core::revoke_token_on_host;
 pub use self::http::serve::BindError;
@@ -46,9 +55,10 @@ pub use addresses::{ADDRESSES_FILE, Addresses};
 pub use backup::{BackupError, BackupReport, backup, restore};
 pub use check::{CheckReport, check_folder};
 pub use daemon::{Daemon, Liveness, Reloader, StartError, StopError, start};
+pub use examine::{ExaminedPlugin, PluginExaminer, PluginWords};
 pub use files::FileError;
 pub use local::{LOCAL_SOCKET, LocalError};
-pub use secrets::{NoRandomness, TokenKind, new_token};
+pub use secrets::{KeysError, NoRandomness, RotatedKey, TokenKind, new_token, rotate_signing_key};
 pub use settings::SettingsError;
 pub use store::seed_history;
 pub use tls::TlsError;

@@ -1,21 +1,21 @@
-//! What the daemon knows of plugins: their own words, asked through the same host that runs them, and their components on disk for runners.
+//! What the daemon knows of plugins: their own words, asked through the same host that runs them.
 //!
 //! It runs no plugin's work. Built-ins get no privilege: they are described by the same call as a file of the tree.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::path::Path;
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use forge_config::meant::{Plugin, PluginKind, PluginSource, Tree};
-use forge_config::{Digest, Files, PluginCatalog, PluginFacts};
-use forge_plugin_host::{Host, Kind};
+use forge_config::meant::PluginKind;
+use forge_config::{Digest, PluginCatalog, PluginFacts, Wants};
+use forge_plugin_host::{Capability, Host, Kind};
 
-use crate::files::{self, FileError, MODE_PRIVATE};
 use crate::hex;
 
 /// How many components' facts are remembered; a tree of today has a handful.
 const FACTS_MAX: usize = 1_024;
+
+/// How many names of each kind a plugin may ask for; more are not looked at.
+const WANTS_MAX: usize = 64;
 
 /// The plugin host as the configuration's check asks it.
 pub(crate) struct Catalog {
@@ -37,11 +37,28 @@ impl Catalog {
             sha256: Digest(hash),
             kind: match plugin.kind() {
                 Kind::Executor => PluginKind::Executor,
+                Kind::WebhookTarget => PluginKind::WebhookTarget,
             },
             params_schema: info.params_schema,
             config_schema: info.config_schema,
+            wants: wants(info.wants),
         })
     }
+}
+
+fn wants(capabilities: Vec<Capability>) -> Wants {
+    let mut wants = Wants::default();
+    for capability in capabilities.into_iter().take(WANTS_MAX) {
+        match capability {
+            Capability::Process(programs) => wants.programs.extend(programs),
+            Capability::Env(names) => wants.env.extend(names),
+            Capability::Http(hosts) => wants.hosts.extend(hosts),
+        }
+    }
+    for names in [&mut wants.programs, &mut wants.hosts, &mut wants.env] {
+        names.truncate(WANTS_MAX);
+    }
+    wants
 }
 
 impl PluginCatalog for Catalog {
@@ -68,30 +85,5 @@ impl PluginCatalog for Catalog {
             known.insert(key, facts.clone());
             facts
         })
-    }
-}
-
-/// Puts every component that the tree names where runners are served from, as `<sha256>.wasm`.
-pub(crate) fn store_components(folder: &Path, tree: &Tree, files: &Files) -> Result<(), FileError> {
-    let components: BTreeMap<String, &[u8]> = tree
-        .plugins
-        .values()
-        .filter_map(|plugin| component(plugin, files).map(|bytes| (hex::encode(&plugin.sha256.0), bytes)))
-        .collect();
-    for (sha256, bytes) in components {
-        let path = folder.join(format!("{sha256}.wasm"));
-        // Named by digest and written whole: a file of the right length is the right file.
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == bytes.len() as u64) {
-            continue;
-        }
-        files::write_atomic(&path, bytes, MODE_PRIVATE)?;
-    }
-    Ok(())
-}
-
-fn component<'a>(plugin: &Plugin, files: &'a Files) -> Option<&'a [u8]> {
-    match &plugin.source {
-        PluginSource::Builtin(name) => forge_plugin_builtins::get(name).map(|builtin| builtin.wasm),
-        PluginSource::File(path) => files.get(path).map(Vec::as_slice),
     }
 }

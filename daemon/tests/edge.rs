@@ -9,6 +9,8 @@ mod access;
 mod hooks;
 #[path = "edge/hostile.rs"]
 mod hostile;
+#[path = "edge/integrations.rs"]
+mod integrations;
 #[path = "edge/life.rs"]
 mod life;
 #[path = "edge/tree.rs"]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::TaskState;
+use crate::{AttemptId, TaskState};
 
 /// What `POST /attempts/{id}/start` takes. It may be sent again, and is when the commit becomes known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,19 @@ pub enum AttemptOutcome {
     TimedOut,
     /// The runner ended it: it was being stopped, or had been out of contact for too long.
     Lost,
+    /// The executor has planned, and a person has to approve it. What the plan needs was handed in before.
+    AwaitsApproval,
+}
+
+/// What an attempt hands to the one that follows an approval: encrypted files of its workspace, as `PUT /attempts/{id}/carry` took them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carry {
+    /// The attempt that left it.
+    pub attempt: AttemptId,
+    /// How many bytes, as they are sent.
+    pub length: u64,
+    /// The SHA-256 of these bytes, in lower-case hex.
+    pub sha256: String,
 }
 
 /// What `PUT /attempts/{id}/result` takes. It is sent until it is acknowledged; sending it again changes nothing.
@@ -62,6 +75,9 @@ pub struct AttemptResult {
     pub log_length: u64,
     /// The SHA-256 of the whole log, in lower-case hex.
     pub log_sha256: String,
+    /// What an attempt that awaits approval leaves for the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carry: Option<Carry>,
 }
 
 /// The answer to a result.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{AttemptId, Secret, Timestamp};
+use crate::{AttemptId, Carry, Secret, Timestamp};
 
 /// What the daemon's Ed25519 signature covers is these bytes followed by the job's JSON: a signature for one purpose serves no other.
 pub const SIGNED_JOB_CONTEXT: &[u8] = b"forge job v1\n";
@@ -69,6 +69,12 @@ pub struct Job {
     pub runner_grace_ms: u64,
     /// What follows when it is longer.
     pub on_runner_lost: OnRunnerLost,
+    /// What encrypts and opens a [`Carry`] of this task: 32 bytes in base64.
+    #[serde(default)]
+    pub carry_key: Option<Secret>,
+    /// What an earlier attempt left for this one, once a person has approved it.
+    #[serde(default)]
+    pub resume: Option<Carry>,
 }
 
 /// What the daemon does with a task whose runner is gone.

@@ -7,40 +7,48 @@
 mod attempt;
 mod config;
 mod id;
+mod integration;
 mod job;
 mod problem;
 mod runner;
+mod schedule;
 mod secret;
 mod served;
+mod signing;
 mod task;
 mod time;
 mod token;
 mod version;
+mod webhook;
 
 pub use attempt::{
-    AttemptOutcome, AttemptResult, ContentRange, ContentRangeError, LogAccepted, ResultAccepted, StartRequest,
+    AttemptOutcome, AttemptResult, Carry, ContentRange, ContentRangeError, LogAccepted, ResultAccepted, StartRequest,
     StartResponse,
 };
 pub use config::{ApplyConfig, ConfigCommit, ConfigFailure, ConfigStatus, Diagnostic, Severity};
 pub use id::{AttemptId, AttemptIdError};
+pub use integration::{IntegrationAnswer, IntegrationOutcome, IntegrationRequest};
 pub use job::{
     Grants, Inventory, InventorySource, Job, JobKey, KeyMaterial, Limits, OnRunnerLost, PluginRef, Repository,
     SIGNED_JOB_CONTEXT, SealedJob,
 };
 pub use problem::{PROBLEM_MEDIA_TYPE, Problem};
 pub use runner::{
-    ClaimRequest, ClaimResponse, Health, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
-    Runner, RunnerStatus,
+    ClaimRequest, ClaimResponse, Health, HeartbeatRequest, HeartbeatResponse, RefusedJob, RegisterRequest,
+    RegisterResponse, Runner, RunnerStatus,
 };
+pub use schedule::{Firing, Schedule};
 pub use secret::Secret;
 pub use served::ServedConfig;
+pub use signing::KeyChange;
 pub use task::{
-    CreateTask, CreatedTask, Page, ProjectSummary, SurveyQuestion, Task, TaskState, TaskStateError, TemplateSummary,
-    Trigger, TriggerKind, UnmetReason, Why,
+    Approved, CreateTask, CreatedTask, Decision, Page, ProjectSummary, SurveyQuestion, Task, TaskState, TaskStateError,
+    TemplateSummary, Trigger, TriggerKind, UnmetReason, Why,
 };
 pub use time::{Timestamp, TimestampError};
 pub use token::{RevokeToken, RevokedToken};
 pub use version::{Version, VersionError};
+pub use webhook::{DeliveryState, DeliveryStateError, TestWebhook, WebhookDelivery, WebhookExchange, WebhookTarget};
 
 /// The path under which every route of this version stands.
 pub const API_PREFIX: &str = "/api/v1";
@@ -50,6 +58,12 @@ pub const CLAIM_WAIT_MS_MAX: u64 = 30_000;
 
 /// A claim's answer that arrives later than this after it was sent is dropped by the runner, in milliseconds.
 pub const CLAIM_ANSWER_AGE_MS_MAX: u64 = 45_000;
+
+/// The most jobs that one claim refuses; a runner says the rest with its next.
+pub const REFUSED_JOBS_MAX: usize = 64;
+
+/// The most bytes of the reason for which a runner refuses a job.
+pub const REFUSED_REASON_BYTES_MAX: usize = 1024;
 
 /// How often a runner with work renews its leases, in milliseconds.
 pub const HEARTBEAT_INTERVAL_MS: u64 = 5_000;
@@ -65,6 +79,21 @@ pub const JSON_BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most bytes of a plugin component that a daemon serves and a runner takes.
 pub const PLUGIN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The most bytes of the files that an attempt carries over an approval, before they are encrypted.
+pub const CARRY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What encrypting and packing may add to them.
+pub const CARRY_OVERHEAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// The slug of the problem that a result is answered with when what it carries is not there.
+pub const CARRY_MISSING: &str = "carry-missing";
+
+/// The most files that an attempt carries over an approval.
+pub const CARRY_FILES_MAX: usize = 256;
+
+/// The most bytes of a reason that a person gives for a decision.
+pub const DECISION_REASON_BYTES_MAX: usize = 1024;
 
 /// The header that carries the length of the log that the daemon holds, on every answer about a log.
 pub const LOG_LENGTH_HEADER: &str = "forge-log-length";

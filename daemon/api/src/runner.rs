@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptId, SealedJob, Timestamp};
+use crate::{AttemptId, KeyChange, SealedJob, Timestamp};
 
 /// How a runner stands with the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +95,9 @@ pub struct RegisterRequest {
     /// Whether it takes one task and leaves.
     #[serde(default)]
     pub one_off: bool,
+    /// The daemon's signing key that it has pinned, as [`RegisterResponse::signing_key`] says it; empty when it has none.
+    #[serde(default)]
+    pub signing_key: String,
 }
 
 /// The answer to a registration.
@@ -110,6 +113,9 @@ pub struct RegisterResponse {
     pub project: Option<String>,
     /// The tags that it was given.
     pub tags: Vec<String>,
+    /// From the key that the runner has pinned to `signing_key`; empty when they are the same, or when no way leads from one to the other.
+    #[serde(default)]
+    pub key_changes: Vec<KeyChange>,
 }
 
 /// What `POST /runner/claim` takes.
@@ -136,6 +142,21 @@ pub struct ClaimRequest {
     /// The moment of sending, by the runner's clock.
     #[serde(default)]
     pub sent_at: Option<Timestamp>,
+    /// The daemon's signing key that it has pinned: an answer says how today's follows from it.
+    #[serde(default)]
+    pub signing_key: String,
+    /// Jobs that were delivered and that it does not begin: their attempts end. At most [`crate::REFUSED_JOBS_MAX`] at a time.
+    #[serde(default)]
+    pub refused: Vec<RefusedJob>,
+}
+
+/// A job that its runner does not begin, such as one that the daemon's pinned key did not sign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedJob {
+    /// The attempt that the job was delivered for.
+    pub attempt: AttemptId,
+    /// Why, in words; at most [`crate::REFUSED_REASON_BYTES_MAX`] bytes.
+    pub reason: String,
 }
 
 /// The answer to a claim. Both lists may be empty when the wait ended.
@@ -153,6 +174,13 @@ pub struct ClaimResponse {
     /// The daemon program's version.
     #[serde(default)]
     pub daemon_version: String,
+    /// True for a one-off runner whose one task has ended: it leaves.
+    #[serde(default)]
+    pub over: bool,
+    /// From the key that the runner has pinned to the one that signed `jobs`; empty when they are the same, or when no way leads from one
+    /// to the other.
+    #[serde(default)]
+    pub key_changes: Vec<KeyChange>,
 }
 
 /// What `POST /runner/heartbeat` takes: it renews the lease of every attempt held.

@@ -179,8 +179,35 @@ pub struct Task {
     pub finished_at: Option<Timestamp>,
     /// How many bytes of the newest attempt's log the daemon holds.
     pub log_bytes: u64,
-    /// What the executor plugin reported.
+    /// Whether the newest attempt's log is not all that its process wrote, and never will be; absent where nothing is known to be wrong.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub log_damaged: bool,
+    /// What the executor plugin reported; of a task that awaits approval, what it has planned.
     pub summary: Option<Value>,
+    /// Who approved what the task had planned, and when; absent where nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
+}
+
+/// A person's word that a task goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    /// The access token's name.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What `POST /tasks/{n}/approve` and `/reject` take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// The attempt whose plan was looked at: another one's is a conflict. Absent: the newest.
+    #[serde(default)]
+    pub attempt: Option<u32>,
+    /// Why, in words; at most [`crate::DECISION_REASON_BYTES_MAX`] bytes. It becomes part of a rejected task's reason.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// What an answer leaves out.
@@ -277,6 +304,9 @@ pub struct Why {
     pub deadline: Option<Timestamp>,
     /// What the reconciler does then, as in "the task expires".
     pub at_deadline: Option<String>,
+    /// What would change it, in words; null once the task is final.
+    #[serde(default)]
+    pub remedy: Option<String>,
     /// One entry for each runner or rule that holds the task back.
     pub unmet: Vec<UnmetReason>,
 }
@@ -285,10 +315,14 @@ pub struct Why {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnmetReason {
     /// A stable name: `no_runner_with_tag`, `runner_offline`, `runner_disabled`, `runner_full`, `project_limit`,
-    /// `template_concurrency`, `runner_draining`, `wrong_project`, `untagged_refused`, `cancel_pending`, `runner_unreachable`, `retry_delay`, `turn`, `storage_full`.
+    /// `template_concurrency`, `template_awaits_approval`, `runner_draining`, `runner_not_asking`, `wrong_project`, `untagged_refused`, `cancel_pending`, `runner_unreachable`,
+    /// `retry_delay`, `turn`, `storage_full`.
     pub code: String,
     /// The runner that it is about, where it is about one.
     pub runner: Option<String>,
     /// The same in words.
     pub message: String,
+    /// What would change it, in words.
+    #[serde(default)]
+    pub remedy: String,
 }

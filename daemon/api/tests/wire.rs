@@ -32,6 +32,9 @@ const SAMPLES: &[(&str, Again)] = &[
     ("job", again::<Job>),
 ];
 
+/// Folders whose versions are out, and the SHA-256 over their files' names and texts, by name.
+const OUT: &[(&str, &str)] = &[("0.1.0-alpha", "e4f93a6bb4225d8dd9090c1f8f86e5ca2db0613ffdc4808103d52cc2d0a0e56a")];
+
 /// Fields whose objects are anyone's own: what stands in them is data and no field.
 const FREE: &[&str] = &["summary", "params", "config", "variables", "secret_variables", "env", "secret_env"];
 
@@ -100,6 +103,25 @@ fn what_every_version_said_is_read_and_keeps_its_meaning() {
             let read = again(&sample).unwrap_or_else(|error| panic!("{version}/{name}.json: {error}"));
             assert_eq!(lost(&sample, &read, name), Vec::<String>::new(), "{version}");
         }
+    }
+}
+
+#[test]
+fn what_a_version_said_that_is_out_is_never_changed() {
+    for (version, expected) in OUT {
+        let entries =
+            fs::read_dir(folder().join(version)).expect("its folder").map(|entry| entry.expect("an entry").path());
+        let files: BTreeSet<PathBuf> = entries.collect();
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        for file in files {
+            digest.update(file.file_name().expect("a name").as_encoded_bytes());
+            digest.update(&fs::read(&file).expect("read"));
+        }
+        let found: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            found, *expected,
+            "runners and daemons of {version} are out there: write a folder of a new version instead"
+        );
     }
 }
 

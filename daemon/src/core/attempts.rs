@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use forge_api::{
-    AttemptId, AttemptResult, ContentRange, LogAccepted, PLUGIN_BYTES_MAX, ResultAccepted, Secret, StartRequest,
-    StartResponse,
+    AttemptId, AttemptOutcome, AttemptResult, ContentRange, LogAccepted, PLUGIN_BYTES_MAX, ResultAccepted, Secret,
+    StartRequest, StartResponse,
 };
 
 use super::runners::check_said;
 use super::{AttemptAccess, Core, CoreError, internal, log_error, refused};
-use crate::logs::Verdict;
+use crate::components;
+use crate::logs::{LogError, Verdict};
 use crate::secrets::{digest_of, same_digest};
 use crate::store::{Finished, LogState, StoreError};
 
@@ -48,7 +49,7 @@ impl Core {
         check_said(request.session.as_deref().as_slice(), 0)?;
         let started = self.inner.store.start(access.attempt, request, self.now()).await;
         let cancel = started.map_err(|error| self.fenced(error, access))?;
-        self.inner.scheduler.heard_of_attempt(access.attempt, &access.runner);
+        self.inner.scheduler.heard_of_attempt(access.attempt);
         Ok(StartResponse { cancel })
     }
 
@@ -66,7 +67,7 @@ impl Core {
         range: ContentRange,
         bytes: Bytes,
     ) -> Result<LogAccepted, CoreError> {
-        self.inner.scheduler.heard_of_attempt(access.attempt, &access.runner);
+        self.inner.scheduler.heard_of_attempt(access.attempt);
         // A log that was found whole stays what it is; the same bytes once more are no harm.
         if access.log_whole && range.last >= self.inner.logs.length(access.attempt) {
             return Err(CoreError::Conflict {
@@ -75,16 +76,27 @@ impl Core {
             });
         }
         let appended = self.inner.logs.append(access.attempt, range, bytes).await;
-        match appended.map_err(|error| log_error(error, access.attempt)) {
+        match appended.map_err(|error| self.append_error(error, access.attempt)) {
             Err(CoreError::LogLimit { attempt, bytes_max }) => {
-                let reason =
-                    format!("its log is longer than `max_bytes` under [logs] of forge.toml ({bytes_max} bytes)");
+                let reason = format!(
+                    "its log is longer than `max_bytes` under [logs] of forge.toml ({bytes_max} bytes): let it print less, or raise that"
+                );
                 self.fail_attempt(attempt, reason).await?;
                 self.inner.store.set_log_state(attempt, LogState::Damaged, 0).await.map_err(internal)?;
                 Err(CoreError::LogLimit { attempt, bytes_max })
             }
             other => other,
         }
+    }
+
+    /// A disk that is full is nobody's mistake: the runner keeps what it has and sends it again.
+    fn append_error(&self, error: LogError, attempt: AttemptId) -> CoreError {
+        if !error.is_full() {
+            return log_error(error, attempt);
+        }
+        tracing::error!(%attempt, %error, "there is no room for a log; its runner keeps it and sends it again");
+        let free_bytes = self.inner.logs.free_bytes().unwrap_or_default();
+        CoreError::StorageFull { free_bytes, reserve_bytes: self.inner.log_limits.disk_reserve_bytes }
     }
 
     /// Takes an attempt's end. The same report again changes nothing, and says how much of the log is there by now.
@@ -94,13 +106,16 @@ impl Core {
         result: AttemptResult,
     ) -> Result<ResultAccepted, CoreError> {
         check_result(&result)?;
-        self.inner.scheduler.heard_of_attempt(access.attempt, &access.runner);
+        self.inner.scheduler.heard_of_attempt(access.attempt);
+        if result.outcome == AttemptOutcome::AwaitsApproval {
+            self.check_carry(access.attempt, result.carry.as_ref()).await?;
+        }
         let (length, sha256) = (result.log_length, result.log_sha256.clone());
         // A log that is known to be whole by now is written down with the end itself.
         let is_whole = self.inner.logs.is_whole_now(access.attempt, length, &sha256);
         let log = if is_whole { LogState::Whole } else { LogState::Open };
         let finished = self.inner.store.finish(access.attempt, result, log, self.now()).await;
-        let Finished { fate, counted, is_first } = finished.map_err(|error| self.fenced(error, access))?;
+        let Finished { fate, counted, is_first, one_off } = finished.map_err(|error| self.fenced(error, access))?;
         if !counted {
             self.inner.scheduler.count_fenced();
         }
@@ -115,6 +130,9 @@ impl Core {
         };
         if log_whole {
             self.inner.scheduler.tell_readers(access.attempt.task);
+        }
+        if log_whole && one_off {
+            self.inner.scheduler.leaves(&access.runner);
         }
         Ok(ResultAccepted { state, counted, log_length, log_whole })
     }
@@ -167,7 +185,7 @@ impl Core {
         if !in_tree && !self.inner.store.open_task_uses_plugin(sha256.to_owned()).await.map_err(internal)? {
             return Err(unknown());
         }
-        let path = self.inner.plugin_dir.join(format!("{sha256}.wasm"));
+        let path = components::path_of(&self.inner.plugin_dir, sha256);
         let bytes = tokio::task::spawn_blocking(move || {
             let length = std::fs::metadata(&path)?.len();
             if length > u64::try_from(PLUGIN_BYTES_MAX).unwrap_or(u64::MAX) {

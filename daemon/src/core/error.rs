@@ -90,6 +90,12 @@ pub enum CoreError {
         /// The limit.
         bytes_max: u64,
     },
+    /// An attempt awaits approval, and what the next one needs is not here.
+    #[error("the attempt cannot await approval: {detail}")]
+    CarryMissing {
+        /// What is missing.
+        detail: String,
+    },
     /// Answers to the survey that do not match, one line each. None holds a secret answer.
     #[error("{}", .0.join("; "))]
     InvalidAnswers(Vec<String>),
@@ -155,6 +161,8 @@ impl CoreError {
             }
             Self::LogLimit { .. } => problem(413, "log-limit", "Log too long")
                 .with_hint("write less, or raise `max_bytes` under [logs] of forge.toml"),
+            Self::CarryMissing { .. } => problem(409, forge_api::CARRY_MISSING, "Carry missing")
+                .with_hint("send it with `PUT /attempts/{id}/carry`, and the result after it"),
             Self::InvalidAnswers(_) => problem(422, "invalid-answers", "Answers do not match the survey"),
             Self::Invalid { detail: _, hint } => with_hint(problem(400, "invalid", "Invalid request"), hint.as_deref()),
             Self::StorageFull { .. } => problem(507, "storage-full", "Storage full")

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use forge_api::{AttemptId, ConfigCommit, RunnerStatus, Secret, TaskState, Timestamp};
 use forge_config::SecretsAllow;
@@ -30,6 +31,18 @@ pub struct CoreOptions {
     pub clock: Clock,
     /// `[logs]`.
     pub log_limits: LogLimits,
+    /// How much space is left.
+    pub free_space: FreeSpace,
+}
+
+/// Where it is known from how much space is left for logs and the store.
+#[derive(Clone, Debug, Default)]
+pub enum FreeSpace {
+    /// The file system that the data folder lies on is asked.
+    #[default]
+    Measured,
+    /// So many bytes, by somebody else's word: no test fills a disk.
+    Told(Arc<AtomicU64>),
 }
 
 /// A revision of the tree that passed every check and serves.
@@ -121,6 +134,8 @@ pub struct Counters {
     pub assignments: u64,
     /// Attempts lost since the start since their runner stayed away.
     pub lease_expiries: u64,
+    /// Jobs that runners did not begin since they do not trust them, since the start.
+    pub jobs_refused: u64,
     /// How far the clock of the runner that is farthest off is from the daemon's, either way, in milliseconds.
     pub clock_skew_ms_max: u64,
     /// What is free where `data_dir` lies; `None` when the system does not say.
@@ -141,4 +156,7 @@ pub enum CoreStartError {
     /// The folder of logs could not be made or read.
     #[error(transparent)]
     Logs(#[from] crate::logs::LogError),
+    /// The folder of what attempts carry could not be made or read.
+    #[error(transparent)]
+    Carries(#[from] crate::files::FileError),
 }

@@ -1,7 +1,10 @@
 //! Who may register a runner under which name, and what a registration answers.
 //!
 //! The single token of forge.toml registers any name. A scoped token registers the names bound to it and names without a file.
-//! A name that is taken stays with its key: the same key gets a new token, sealed to it; another key is refused.
+//! A name that is taken stays with its key: the same key gets a new token, sealed to it; another key is refused, but for the name of a
+//! one-off runner that had its task and went.
+
+use std::sync::Arc;
 
 use forge_api::{RegisterRequest, RegisterResponse, Secret};
 use forge_config::Name;
@@ -10,7 +13,7 @@ use forge_config::meant::{RegistrationToken, Tree};
 use super::{Core, CoreError, refused, versions};
 use crate::scheduler::facts::Permission;
 use crate::secrets::{self, TokenKind, digest_of, new_token, same_digest};
-use crate::store::{NewRegistration, Registration};
+use crate::store::{NewRegistration, Registered, Registration};
 
 /// The most bytes of what a runner says of itself when it registers.
 const SAID_BYTES_MAX: usize = 256;
@@ -41,6 +44,7 @@ impl Core {
             detail: error.to_string(),
             hint: Some("send the recipient (age1...) of the runner's own key".to_owned()),
         })?;
+        let pinned = request.signing_key;
         let registration = NewRegistration {
             name: request.name.clone(),
             public_key: request.public_key,
@@ -60,8 +64,13 @@ impl Core {
                 Bearer::Scoped(_, token) => token.uses.map(|uses| (token.hash.0, uses)),
             },
         };
-        let stored = self.inner.store.register(registration, self.now()).await;
-        stored.map_err(|error| refused(error, "runner", &request.name, None))?;
+        let scheduler = Arc::clone(&self.inner.scheduler);
+        let stored = self.inner.store.register(registration, move |name| scheduler.is_away(name), self.now()).await;
+        match stored.map_err(|error| refused(error, "runner", &request.name, None))? {
+            Registered::New | Registered::Again => {}
+            // Its predecessor's token and sessions are nobody's any more.
+            Registered::Successor => self.inner.scheduler.forget_runner(&request.name),
+        }
         let permission = match tree.runners.get(request.name.as_str()) {
             Some(_declared) => Permission::of(tree, &request.name, None::<&Registration>),
             None => granted,
@@ -73,6 +82,7 @@ impl Core {
             signing_key: self.inner.keys.signing_public(),
             project: permission.project,
             tags: permission.tags,
+            key_changes: self.inner.keys.changes_since(&pinned).to_vec(),
         })
     }
 

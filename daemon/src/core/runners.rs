@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use forge_api::{
-    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, Health, HeartbeatRequest, HeartbeatResponse, Runner,
-    SealedJob, Secret, Timestamp,
+    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, Health, HeartbeatRequest, HeartbeatResponse,
+    REFUSED_JOBS_MAX, REFUSED_REASON_BYTES_MAX, RefusedJob, Runner, SealedJob, Secret, Timestamp,
 };
 
 use super::{Core, CoreError, RunnerIdentity, internal, refused, versions};
@@ -35,7 +35,7 @@ impl Core {
         // The token's hash was looked up whole: nothing of it can be guessed piece by piece.
         let (registration, pending) = found.ok_or(CoreError::Unauthorized)?;
         if pending {
-            self.inner.store.promote(registration.key, digest.0).await.map_err(internal)?;
+            self.inner.store.promote(registration.key, digest.0, self.now()).await.map_err(internal)?;
             tracing::info!(runner = registration.name, "a runner's new token was used for the first time");
             // A claim that waits knows the runner as it was.
             self.inner.scheduler.wake(&registration.name);
@@ -52,7 +52,7 @@ impl Core {
         self.forget(&runner.name, format!("runner {} unregistered", runner.name)).await
     }
 
-    /// Forgets a runner's registration. What it still runs is lost at once.
+    /// Forgets a runner's registration. What it still runs is lost at once, and tried elsewhere when its lease is over.
     pub async fn remove_runner(&self, name: &str) -> Result<(), CoreError> {
         match self.forget(name, format!("runner {name} was removed")).await {
             Err(CoreError::NotFound { .. }) => Err(self.no_runner(name).await),
@@ -70,7 +70,7 @@ impl Core {
 
     /// Lets a runner take nothing new, or again.
     pub async fn set_draining(&self, name: &str, draining: bool) -> Result<Runner, CoreError> {
-        match self.inner.store.set_draining(name.to_owned(), draining).await {
+        match self.inner.store.set_draining(name.to_owned(), draining, self.now()).await {
             Ok(()) => {}
             Err(StoreError::Refused(_)) => return Err(self.no_runner(name).await),
             Err(error) => return Err(internal(error)),
@@ -147,7 +147,9 @@ impl Core {
         }
         let candidates = known.into_iter().map(|(name, registration)| {
             let permission = Permission::of(&applied.tree, name, registration);
-            let contact = registration.and_then(|_| self.inner.scheduler.contact(name));
+            // What was heard of another registration of the name is another runner's.
+            let contact = registration
+                .and_then(|known| self.inner.scheduler.contact(name).filter(|(said, _)| said.key == known.key));
             let last_contact_at = contact
                 .as_ref()
                 .map(|(said, _)| said.at)
@@ -160,9 +162,14 @@ impl Core {
             let running = running_on.get(name).copied().unwrap_or_default();
             let asking = self.inner.scheduler.asking(name);
             Candidate {
-                facts: permission.facts(name, status, own_max, running, asking),
+                facts: permission.facts(name, status, own_max, running, asking.unwrap_or_default()),
                 last_contact_at,
+                in_contact: in_contact.unwrap_or_default(),
                 declared: applied.tree.runners.contains_key(name),
+                draining,
+                one_off: registration.is_some_and(|known| known.one_off),
+                waits: asking.is_some(),
+                key: registration.map(|known| known.key),
             }
         });
         Ok(candidates.collect())
@@ -170,15 +177,27 @@ impl Core {
 
     /// Waits for work. Dropping the future gives the place up.
     pub async fn claim(&self, runner: &RunnerIdentity, mut request: ClaimRequest) -> Result<ClaimResponse, CoreError> {
+        let pinned = std::mem::take(&mut request.signing_key);
+        let answer = self.answer_to_claim(runner, request).await?;
+        Ok(ClaimResponse { key_changes: self.inner.keys.changes_since(&pinned).to_vec(), ..answer })
+    }
+
+    async fn answer_to_claim(
+        &self,
+        runner: &RunnerIdentity,
+        mut request: ClaimRequest,
+    ) -> Result<ClaimResponse, CoreError> {
         check_said(&[&request.session, &request.version], request.held.len())?;
         versions::check(&runner.name, &request.version)?;
         self.compare_clocks(&mut request.health, request.sent_at);
         if self.inner.scheduler.is_draining() {
             return Err(CoreError::ShuttingDown);
         }
+        check_refused(&request.refused)?;
         let wait_ms = request.wait_ms.min(CLAIM_WAIT_MS_MAX);
         let until_ms = self.inner.clock.elapsed_ms().saturating_add(wait_ms);
         let request = Arc::new(request);
+        self.end_refused(runner, &request).await?;
         loop {
             let left_ms = until_ms.saturating_sub(self.inner.clock.elapsed_ms());
             let (scheduler, asked) = (Arc::clone(&self.inner.scheduler), Arc::clone(&request));
@@ -192,7 +211,7 @@ impl Core {
                     return Err(CoreError::SessionClash { runner: runner.name.clone(), last_contact_at });
                 }
                 Considered::Answer(answer) => {
-                    let Answer { undelivered, public_key, cancels, lost, draining } = answer;
+                    let Answer { undelivered, public_key, cancels, lost, draining, over } = answer;
                     let nothing_else = cancels.is_empty() && lost.is_empty();
                     let asked_for_some = !undelivered.is_empty();
                     let jobs = self.deliver(public_key, undelivered).await?;
@@ -200,7 +219,7 @@ impl Core {
                     if jobs.is_empty() && asked_for_some && nothing_else {
                         continue;
                     }
-                    return Ok(ClaimResponse { jobs, cancels, lost, draining, ..ClaimResponse::default() });
+                    return Ok(ClaimResponse { jobs, cancels, lost, draining, over, ..ClaimResponse::default() });
                 }
                 Considered::Parked(place) => {
                     if let Some(response) = self.wait(place, left_ms).await? {
@@ -209,6 +228,26 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Ends the attempts whose jobs a runner does not begin, before it is asked what else there is for it.
+    async fn end_refused(&self, runner: &RunnerIdentity, request: &Arc<ClaimRequest>) -> Result<(), CoreError> {
+        if request.refused.is_empty() {
+            return Ok(());
+        }
+        let (scheduler, asked) = (Arc::clone(&self.inner.scheduler), Arc::clone(request));
+        let may_speak = move |registration: &Registration| scheduler.meet(registration, &asked);
+        let ended = self.inner.store.refuse(runner.key, request.refused.clone(), may_speak, self.now()).await;
+        let fates = ended
+            .map_err(gone_runner)?
+            .map_err(|last_contact_at| CoreError::SessionClash { runner: runner.name.clone(), last_contact_at })?;
+        for fate in &fates {
+            let reason = request.refused.iter().find(|job| job.attempt == fate.attempt).map(|job| job.reason.as_str());
+            tracing::error!(runner = runner.name, attempt = %fate.attempt, reason, "a runner refused a job");
+        }
+        self.inner.scheduler.count_refused(fates.len());
+        self.inner.scheduler.after(&fates);
+        Ok(())
     }
 
     /// Waits at a place; `None` when the claim is to look again.
@@ -238,18 +277,14 @@ impl Core {
         if attempts.is_empty() {
             return Ok(Vec::new());
         }
-        let deliveries = self.inner.store.deliveries(attempts).await.map_err(internal)?;
         let (core, now) = (self.clone(), self.now());
-        // Two steps: secrets may take their time, and a reader's connection is not kept for that long.
-        let sealing = tokio::task::spawn_blocking(move || {
+        let seal = move |attempt, delivery| {
             let (resolver, keys) = (&*core.inner.resolver, &*core.inner.keys);
-            let seal = |(attempt, delivery)| {
-                let parts = Parts { attempt, delivery, resolver, keys, now };
-                let job = secrets::build(parts).map_err(|error| (attempt, error.to_string()))?;
-                secrets::seal_job(&job, &public_key, keys.signing()).map_err(|error| (attempt, error.to_string()))
-            };
-            deliveries.into_iter().map(seal).collect::<Vec<_>>()
-        });
+            let parts = Parts { attempt, delivery, resolver, keys, now };
+            let job = secrets::build(parts).map_err(|error| (attempt, error.to_string()))?;
+            secrets::seal_job(&job, &public_key, keys.signing()).map_err(|error| (attempt, error.to_string()))
+        };
+        let sealing = self.inner.store.with_deliveries(attempts, seal);
         let mut jobs = Vec::new();
         for sealed in sealing.await.map_err(internal)? {
             match sealed {
@@ -295,6 +330,19 @@ impl Core {
         let answered = self.inner.scheduler.heartbeat(&registration, &held, &request);
         answered.map_err(|last_contact_at| CoreError::SessionClash { runner: runner.name.clone(), last_contact_at })
     }
+}
+
+fn check_refused(refused: &[RefusedJob]) -> Result<(), CoreError> {
+    let is_long = |job: &RefusedJob| job.reason.len() > REFUSED_REASON_BYTES_MAX;
+    if refused.len() > REFUSED_JOBS_MAX || refused.iter().any(is_long) {
+        return Err(CoreError::Invalid {
+            detail: format!(
+                "a claim refuses {REFUSED_JOBS_MAX} jobs at most, for a reason of {REFUSED_REASON_BYTES_MAX} bytes at most"
+            ),
+            hint: Some("say the rest with the next claim, and cut long reasons".to_owned()),
+        });
+    }
+    Ok(())
 }
 
 /// A runner that was removed while it asked is nobody.

@@ -6,6 +6,7 @@ use forge_api::{CreateTask, CreatedTask, Page, Task, Trigger, Why};
 use forge_config::meant::{Project, Template};
 
 use super::{Applied, Core, CoreError, Counters, LogReader, TaskFilter, internal, refused};
+use crate::components;
 use crate::logs::{Attempts, Expectation};
 use crate::scheduler::spec::TaskSpec;
 use crate::scheduler::task::Happening;
@@ -32,14 +33,35 @@ impl Core {
         trigger: Trigger,
         idempotency_key: Option<String>,
     ) -> Result<CreatedTask, CoreError> {
+        let applied = self.inner.scheduler.applied();
+        let idempotency = idempotency_key.map(|key| self.idempotency(key, &request)).transpose()?;
+        self.store_task(self.new_task(&applied, project, template, request, trigger, idempotency)?).await
+    }
+
+    /// Makes the task.
+    pub(super) async fn store_task(&self, new: NewTask) -> Result<CreatedTask, CoreError> {
+        let made = self.inner.store.create(new, self.now()).await;
+        let made = made.map_err(|error| refused(error, "task", "", None))?;
+        self.inner.scheduler.after(&made.others);
+        Ok(CreatedTask { task: self.task(made.number).await?, replayed: made.replayed })
+    }
+
+    /// A task about to be made, from a template of a revision.
+    pub(super) fn new_task(
+        &self,
+        applied: &Applied,
+        project: &str,
+        template: &str,
+        request: CreateTask,
+        trigger: Trigger,
+        idempotency: Option<Idempotency>,
+    ) -> Result<NewTask, CoreError> {
         if self.inner.scheduler.is_draining() {
             return Err(CoreError::ShuttingDown);
         }
         self.check_space()?;
-        let applied = self.inner.scheduler.applied();
-        let (project, template) = find_template(&applied, project, template)?;
+        let (project, template) = find_template(applied, project, template)?;
         check_arguments(&template, &request)?;
-        let idempotency = idempotency_key.map(|key| self.idempotency(key, &request)).transpose()?;
         let answers = template
             .check_answers(&request.variables)
             .map_err(|errors| CoreError::InvalidAnswers(errors.iter().map(ToString::to_string).collect()))?;
@@ -49,7 +71,7 @@ impl Core {
             let json = serde_json::to_vec(&answers.secret).map_err(internal)?;
             Some(age::encrypt(&self.inner.keys.store().to_public(), &json).map_err(internal)?)
         };
-        let new = NewTask {
+        Ok(NewTask {
             spec: TaskSpec::of(&applied.tree, &project, &template).map_err(internal)?,
             revision: applied.revision.clone(),
             revision_commit: applied.commit.as_ref().map(|commit| (commit.author.clone(), commit.subject.clone())),
@@ -58,11 +80,7 @@ impl Core {
             arguments: request.arguments,
             secret_answers,
             idempotency,
-        };
-        let made = self.inner.store.create(new, self.now()).await;
-        let made = made.map_err(|error| refused(error, "task", "", None))?;
-        self.inner.scheduler.after(&made.others);
-        Ok(CreatedTask { task: self.task(made.number).await?, replayed: made.replayed })
+        })
     }
 
     fn check_space(&self) -> Result<(), CoreError> {
@@ -138,8 +156,11 @@ impl Core {
         let candidates = self.candidates().await?;
         let applied = self.inner.scheduler.applied();
         let project = assign::project_facts(&project_facts(&applied), &circumstances.task.project);
+        let attempt = forge_api::AttemptId { task: number, attempt: circumstances.task.attempt };
+        let lease = self.inner.scheduler.lease_facts(attempt);
         let storage_full = self.inner.scheduler.is_storage_full();
-        Ok(why::why(&circumstances, &candidates, project, storage_full, self.now()))
+        let situation = why::Situation { candidates: &candidates, project, lease, storage_full, now: self.now() };
+        Ok(why::why(&circumstances, &situation))
     }
 
     /// Asks for a task's end. Asking again changes nothing; a task that ended is a conflict.
@@ -156,8 +177,31 @@ impl Core {
                 hint: Some("run its template anew with `forge run`".to_owned()),
             });
         }
+        self.need_plugin_of(number).await?;
         tracing::info!(task = number, by, "another attempt was asked for");
         self.happen(number, Happening::Retry { by: by.to_owned() }).await
+    }
+
+    /// A task that ended long ago may need a component that no revision has named since.
+    async fn need_plugin_of(&self, number: u64) -> Result<(), CoreError> {
+        let Some((plugin, sha256)) = self.inner.store.plugin_of_task(number).await.map_err(internal)? else {
+            return Ok(());
+        };
+        let applied = self.inner.scheduler.applied();
+        if applied.tree.plugins.values().any(|plugin| plugin.sha256.hex() == sha256) {
+            return Ok(());
+        }
+        let (folder, digest, now) = (self.inner.plugin_dir.clone(), sha256.clone(), self.now());
+        let is_there = tokio::task::spawn_blocking(move || components::need(&folder, &digest, now));
+        if is_there.await.map_err(internal)?.map_err(|error| internal(format!("plugin {sha256}: {error}")))? {
+            return Ok(());
+        }
+        Err(CoreError::Conflict {
+            detail: format!(
+                "task {number} ran with a component of plugin {plugin} ({sha256}) that no revision has named for 30 days: it was removed"
+            ),
+            hint: Some("run its template anew with `forge run`, with the component that the tree names now".to_owned()),
+        })
     }
 
     async fn happen(&self, number: u64, happening: Happening) -> Result<Task, CoreError> {
@@ -200,6 +244,7 @@ impl Core {
             oldest_ready_ms: oldest_ready.map_or(0, |since| self.now().millis_since(since)),
             assignments: self.inner.scheduler.assignments(),
             lease_expiries: self.inner.scheduler.lease_expiries(),
+            jobs_refused: self.inner.scheduler.jobs_refused(),
             clock_skew_ms_max: self.inner.scheduler.clock_skew_ms_max(),
             disk_free_bytes: self.inner.logs.free_bytes().ok(),
             disk_reserve_bytes: self.inner.log_limits.disk_reserve_bytes,

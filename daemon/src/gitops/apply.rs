@@ -22,10 +22,11 @@ use super::prune;
 use super::read::{ReadTree, read_until_still};
 use super::view::ConfigView;
 use crate::clock::Clock;
+use crate::components;
 use crate::core::Applied;
 use crate::files;
 use crate::hex;
-use crate::plugins::{Catalog, store_components};
+use crate::plugins::Catalog;
 
 /// The most events that wait to be recorded; beyond it the oldest goes.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -316,7 +317,7 @@ impl Applier {
             return;
         }
         // Not remembered as seen when it fails: the next look tries again, whether or not the tree has changed.
-        if let Err(error) = store_components(&self.options.plugin_dir, &tree, &read.files) {
+        if let Err(error) = components::store(&self.options.plugin_dir, &tree, &read.files) {
             let message = format!("the revision's plugins cannot be kept: {error}");
             tracing::error!(revision = read.revision, "{message}");
             self.refuse_for(&read.revision, commit, vec![no_space(&message)], now, progress);
@@ -401,7 +402,7 @@ impl Applier {
         let Some(kept) = progress.kept.take() else { return false };
         let verdict = check(&kept.read, &self.options.catalog, &self.options.check);
         match verdict.tree {
-            Some(tree) if store_components(&self.options.plugin_dir, &tree, &kept.read.files).is_ok() => {
+            Some(tree) if components::store(&self.options.plugin_dir, &tree, &kept.read.files).is_ok() => {
                 tracing::info!(
                     revision = kept.read.revision,
                     "the last good revision serves until the source gives a newer one"

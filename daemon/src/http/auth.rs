@@ -50,6 +50,17 @@ impl Access {
         if self.role >= needed { Ok(()) } else { Err(Refusal::role(role_name(needed), role_name(self.role))) }
     }
 
+    /// Refuses a lesser role, and a token that reaches only some projects: for what belongs to no project.
+    pub(crate) fn require_everywhere(&self, needed: Role) -> Result<(), Refusal> {
+        self.require(needed)?;
+        if self.projects.is_none() {
+            return Ok(());
+        }
+        let detail = "this is about every project, and this token reaches only some".to_owned();
+        Err(Refusal::new(403, "forbidden", "Forbidden", detail)
+            .hint("use a token without `projects` in its file under access/ of the tree"))
+    }
+
     /// Whether it reaches a project.
     pub(crate) fn sees(&self, project: &str) -> bool {
         self.projects.as_ref().is_none_or(|projects| projects.iter().any(|name| name == project))

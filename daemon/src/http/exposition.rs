@@ -96,6 +96,8 @@ fn tasks(text: &mut Text, core: &Counters) {
     text.one("forge_assignments_total", "counter", "Attempts given to runners.", core.assignments);
     let help = "Attempts lost since their runner stayed away for longer than runner_grace.";
     text.one("forge_lease_expiries_total", "counter", help, core.lease_expiries);
+    let help = "Jobs that runners did not begin, such as ones that the key they pinned did not sign.";
+    text.one("forge_jobs_refused_total", "counter", help, core.jobs_refused);
     text.one(
         "forge_fenced_writes_total",
         "counter",

@@ -59,7 +59,7 @@ pub(super) async fn config(State(api): State<Api>, request: Request) -> Result<S
             let is_right = same_digest(&digest_of(&token), &digest_of(&secret));
             if is_right {
                 // Nothing in it matters, but a body that is left unread ends the connection under the next request.
-                read(body, |_| {}).await?;
+                read(body, limits::HOOK_BODY_BYTES_MAX, |_| {}).await?;
             }
             is_right
         }
@@ -67,7 +67,7 @@ pub(super) async fn config(State(api): State<Api>, request: Request) -> Result<S
             let key = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
             let mut context = hmac::Context::with_key(&key);
             context.update(before.as_bytes());
-            read(body, |data| context.update(data)).await?;
+            read(body, limits::HOOK_BODY_BYTES_MAX, |data| context.update(data)).await?;
             digest(context.sign().as_ref()).is_some_and(|ours| same_digest(&ours, &mac))
         }
     };
@@ -83,21 +83,21 @@ pub(super) async fn config(State(api): State<Api>, request: Request) -> Result<S
 }
 
 /// Reads the body to its end, within its limits.
-async fn read(body: Body, take: impl FnMut(&[u8])) -> Result<(), Refusal> {
-    tokio::time::timeout(limits::HOOK_BODY_READ_MAX, read_slowly(body, take)).await.unwrap_or_else(|_| {
+pub(super) async fn read(body: Body, bytes_max: u64, take: impl FnMut(&[u8])) -> Result<(), Refusal> {
+    tokio::time::timeout(limits::HOOK_BODY_READ_MAX, read_slowly(body, bytes_max, take)).await.unwrap_or_else(|_| {
         let detail = format!("the body did not arrive within {} s", limits::HOOK_BODY_READ_MAX.as_secs());
         Err(Refusal::new(408, "body-timeout", "Body too slow", detail).hint("send it again"))
     })
 }
 
-async fn read_slowly(mut body: Body, mut take: impl FnMut(&[u8])) -> Result<(), Refusal> {
+async fn read_slowly(mut body: Body, bytes_max: u64, mut take: impl FnMut(&[u8])) -> Result<(), Refusal> {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::invalid(format!("the body could not be read: {error}")))?;
         let Some(data) = frame.data_ref() else { continue };
         bytes += data.len() as u64;
-        if bytes > limits::HOOK_BODY_BYTES_MAX {
-            let detail = format!("the body is larger than {} bytes", limits::HOOK_BODY_BYTES_MAX);
+        if bytes > bytes_max {
+            let detail = format!("the body is larger than {bytes_max} bytes");
             return Err(Refusal::new(413, "body-too-large", "Body too large", detail).hint("send less at a time"));
         }
         take(data);
@@ -109,11 +109,8 @@ async fn read_slowly(mut body: Body, mut take: impl FnMut(&[u8])) -> Result<(), 
 fn proof(headers: &HeaderMap, now_s: i64) -> Option<Proof> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     if let Some(written) = text("forge-signature") {
-        let part = |name: &str| written.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
-        let moment = part("t")?;
-        let age_s = now_s.abs_diff(moment.parse().ok()?);
-        let is_fresh = age_s <= limits::HOOK_AGE_MAX.as_secs();
-        return mac(part("v1")?).filter(|_| is_fresh).map(|mac| Proof::Signature { before: format!("{moment}."), mac });
+        let (before, digits) = forge_signature(written, now_s)?;
+        return mac(&digits).map(|mac| Proof::Signature { before, mac });
     }
     if let Some(written) = text("x-hub-signature-256") {
         let mac = mac(written.strip_prefix("sha256=")?)?;
@@ -122,11 +119,20 @@ fn proof(headers: &HeaderMap, now_s: i64) -> Option<Proof> {
     text("x-gitlab-token").map(|token| Proof::Token(Secret::new(token)))
 }
 
-fn mac(text: &str) -> Option<Digest> {
+/// What `Forge-Signature` says is signed before the body, and the digits, when it is fresh.
+pub(super) fn forge_signature(written: &str, now_s: i64) -> Option<(String, String)> {
+    let part = |name: &str| written.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
+    let moment = part("t")?;
+    let is_fresh = now_s.abs_diff(moment.parse().ok()?) <= limits::HOOK_AGE_MAX.as_secs();
+    part("v1").filter(|_| is_fresh).map(|digits| (format!("{moment}."), digits.to_owned()))
+}
+
+/// A SHA-256 or HMAC in hex.
+pub(super) fn mac(text: &str) -> Option<Digest> {
     format!("sha256:{}", text.to_ascii_lowercase()).parse().ok()
 }
 
-fn digest(bytes: &[u8]) -> Option<Digest> {
+pub(super) fn digest(bytes: &[u8]) -> Option<Digest> {
     mac(&hex::encode(bytes))
 }
 

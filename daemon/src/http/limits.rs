@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::problem::Refusal;
+
 /// From the connection's first byte to the end of the TLS handshake.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
@@ -13,6 +15,9 @@ pub(crate) const JSON_BODY_READ_MAX: Duration = Duration::from_secs(10);
 
 /// The same for a piece of a log, which may come over a slow line.
 pub(crate) const LOG_BODY_READ_MAX: Duration = Duration::from_secs(30);
+
+/// The same for what an attempt carries over an approval, which may be 64 times as long.
+pub(crate) const CARRY_BODY_READ_MAX: Duration = Duration::from_secs(300);
 
 /// A body that is too large, and no larger than this, is read to its end before it is refused.
 pub(crate) const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -74,6 +79,12 @@ pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// The most bytes of a push webhook: what the largest of the git servers sends. They are hashed as they come, and not kept.
 pub(crate) const HOOK_BODY_BYTES_MAX: u64 = 25 * 1024 * 1024;
 
+/// The most bytes of a request to an integration, which is held in memory to be looked into.
+pub(crate) const INTEGRATION_BODY_BYTES_MAX: u64 = 5 * 1024 * 1024;
+
+/// How many of them are held at a time; more wait.
+pub(crate) const INTEGRATION_BODIES_MAX: usize = 32;
+
 /// From the end of the headers to the end of a webhook's body.
 pub(crate) const HOOK_BODY_READ_MAX: Duration = Duration::from_secs(10);
 
@@ -82,3 +93,13 @@ pub(crate) const HOOK_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// How long an admin who applies a revision is kept waiting for it; it is applied all the same.
 pub(crate) const APPLY_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// How many items a page has: what was asked for, within the bounds.
+pub(crate) fn page_items(asked: Option<u32>) -> Result<u32, Refusal> {
+    let items = asked.unwrap_or(PAGE_ITEMS_DEFAULT);
+    if (1..=PAGE_ITEMS_MAX).contains(&items) {
+        return Ok(items);
+    }
+    let detail = format!("`limit` is {items} and not 1 to {PAGE_ITEMS_MAX}");
+    Err(Refusal::invalid(detail).hint("ask for less, and follow `next_cursor`"))
+}

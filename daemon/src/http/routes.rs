@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{delete, get, patch, post, put};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::FailedAuthentications;
 use super::problem::Refusal;
 use super::requests::{self, Requests};
-use super::{config, hooks, runner_side, served, task_log, tokens, user_side};
+use super::{carry, config, hooks, integrations, runner_side, served, task_log, tokens, user_side, webhooks};
 use crate::clock::Clock;
 use crate::core::{Applied, Core};
 use crate::gitops::{ConfigView, GitOpsHandle};
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) hook_secret_file: Option<PathBuf>,
     /// The clock.
     pub(crate) clock: Clock,
+    /// Places for bodies of requests to integrations, which are held in memory.
+    pub(crate) integration_bodies: Semaphore,
     /// Wrong tokens by address.
     pub(crate) failures: FailedAuthentications,
     /// Ends answers that would otherwise follow a log for as long as it grows.
@@ -67,6 +69,7 @@ pub(crate) fn router(api: Api, requests: Requests) -> Router {
         .route("/attempts/{id}/start", post(runner_side::start))
         .route("/attempts/{id}/log", patch(runner_side::append_log))
         .route("/attempts/{id}/result", put(runner_side::finish))
+        .route("/attempts/{id}/carry", put(carry::put).get(carry::get))
         // Both sides: registering is a runner's, listing a person's.
         .route("/runners", post(runner_side::register).get(user_side::runners))
         // The user's side.
@@ -79,17 +82,27 @@ pub(crate) fn router(api: Api, requests: Requests) -> Router {
         .route("/tasks/{number}/cancel", post(user_side::cancel))
         .route("/tasks/{number}/retry", post(user_side::retry))
         .route("/tasks/{number}/why", get(user_side::why))
+        .route("/tasks/{number}/approve", post(user_side::approve))
+        .route("/tasks/{number}/reject", post(user_side::reject))
         .route("/runners/{name}", get(user_side::runner).delete(user_side::remove_runner))
         .route("/runners/{name}/drain", post(user_side::drain_runner))
         .route("/runners/{name}/resume", post(user_side::resume_runner))
         .route("/config", get(config::status))
         .route("/config/apply", post(config::apply))
         .route("/config/objects", get(served::objects))
-        .route("/tokens/revoke", post(tokens::revoke));
+        .route("/tokens/revoke", post(tokens::revoke))
+        .route("/projects/{project}/integrations/{integration}/log", get(integrations::log))
+        .route("/schedules", get(user_side::schedules))
+        .route("/webhooks", get(webhooks::targets))
+        .route("/webhooks/deliveries", get(webhooks::deliveries))
+        .route("/webhooks/deliveries/{id}", get(webhooks::delivery))
+        .route("/webhooks/deliveries/{id}/redeliver", post(webhooks::redeliver))
+        .route("/webhooks/{name}/test", post(webhooks::test));
     Router::new()
         .nest(forge_api::API_PREFIX, routes)
         // Git servers call it, which know nothing of the API.
         .route("/hooks/config", post(hooks::config))
+        .route("/hooks/{project}/{integration}", post(integrations::receive))
         .fallback(async |uri: http::Uri| {
             Refusal::not_found("route", uri.path()).hint("the API's routes stand under /api/v1")
         })

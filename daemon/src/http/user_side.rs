@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use forge_api::{
-    CreateTask, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, SurveyQuestion, Task, TaskState, TemplateSummary,
-    Why,
+    CreateTask, Decision, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, Schedule, SurveyQuestion, Task,
+    TaskState, TemplateSummary, Why,
 };
 use forge_config::meant::{Project, QuestionKind, Role, Template};
 use http::header::{HeaderMap, LOCATION};
@@ -26,7 +26,7 @@ fn whole<T>(items: Vec<T>) -> Json<Page<T>> {
 }
 
 /// The project, when it exists and the token reaches it.
-fn project(api: &Api, access: &Access, name: &str) -> Result<Arc<Project>, Refusal> {
+pub(super) fn project(api: &Api, access: &Access, name: &str) -> Result<Arc<Project>, Refusal> {
     let applied = api.config.borrow().clone();
     let visible: Vec<_> = applied.tree.projects.values().filter(|project| access.sees(project.name.as_str())).collect();
     if let Some(project) = visible.iter().find(|project| project.name.as_str() == name) {
@@ -104,6 +104,11 @@ fn template_summary(project: &Project, template: &Template) -> TemplateSummary {
     }
 }
 
+/// `GET /schedules`
+pub(super) async fn schedules(State(api): State<Api>, access: Access) -> Result<Json<Page<Schedule>>, Refusal> {
+    Ok(whole(api.core.schedules(access.visible()).await?))
+}
+
 /// `POST /projects/{p}/templates/{t}/tasks`
 pub(super) async fn create_task(
     State(api): State<Api>,
@@ -153,11 +158,7 @@ pub(super) async fn tasks(
     let state = query.state.map(|state| state.parse::<TaskState>()).transpose();
     let state = state.map_err(|error| Refusal::invalid(error.to_string()))?;
     let filter = TaskFilter { project: query.project, state, template: query.template, visible: access.visible() };
-    let limit = query.limit.unwrap_or(limits::PAGE_ITEMS_DEFAULT);
-    if limit == 0 || limit > limits::PAGE_ITEMS_MAX {
-        let detail = format!("`limit` is {limit} and not 1 to {}", limits::PAGE_ITEMS_MAX);
-        return Err(Refusal::invalid(detail).hint("ask for less, and follow `next_cursor`"));
-    }
+    let limit = limits::page_items(query.limit)?;
     Ok(Json(api.core.tasks(filter, query.cursor, limit).await?))
 }
 
@@ -202,6 +203,34 @@ pub(super) async fn retry(
     access.require(Role::Operator)?;
     tracing::info!(task = number, by = access.name(), "a retry was asked for");
     Ok(Json(api.core.retry(number, access.name()).await?))
+}
+
+/// `POST /tasks/{n}/approve`
+pub(super) async fn approve(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(number): PathOf<u64>,
+    JsonBody(decision): JsonBody<Decision>,
+) -> Result<Json<Task>, Refusal> {
+    visible_task(&api, &access, number).await?;
+    access.require(Role::Operator)?;
+    let task = api.core.approve(number, access.name(), &decision).await?;
+    tracing::info!(task = number, by = access.name(), reason = decision.reason, "a plan was approved");
+    Ok(Json(task))
+}
+
+/// `POST /tasks/{n}/reject`
+pub(super) async fn reject(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(number): PathOf<u64>,
+    JsonBody(decision): JsonBody<Decision>,
+) -> Result<Json<Task>, Refusal> {
+    visible_task(&api, &access, number).await?;
+    access.require(Role::Operator)?;
+    let task = api.core.reject(number, access.name(), &decision).await?;
+    tracing::info!(task = number, by = access.name(), reason = decision.reason, "a plan was rejected");
+    Ok(Json(task))
 }
 
 /// `GET /runners`

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use forge_api::{AttemptId, ContentRange, LogAccepted};
 use rustix::process::{Resource, getrlimit};
 
-use crate::core::LogLimits;
+use crate::core::{FreeSpace, LogLimits};
 use file::LogFile;
 pub use reader::LogReader;
 pub(crate) use reader::{Attempts, Expectation};
@@ -80,11 +80,20 @@ pub enum LogError {
     Ended,
 }
 
+impl LogError {
+    /// Whether there was no room for it: that passes, and whoever sends it sends it again.
+    pub(crate) fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
 /// All logs of a data folder.
 #[derive(Debug)]
 pub(crate) struct Logs {
     folder: PathBuf,
     limits: LogLimits,
+    free_space: FreeSpace,
     files: Mutex<HashMap<AttemptId, Arc<LogFile>>>,
     open_max: usize,
     /// Whose turn it is to bring logs to disk: who waits finds that another has done its work.
@@ -105,7 +114,7 @@ pub(crate) enum Verdict {
 
 impl Logs {
     /// Opens the folder; it blocks.
-    pub(crate) fn open(data_dir: &Path, limits: LogLimits) -> Result<Self, LogError> {
+    pub(crate) fn open(data_dir: &Path, limits: LogLimits, free_space: FreeSpace) -> Result<Self, LogError> {
         let folder = data_dir.join("logs");
         std::fs::create_dir_all(&folder).map_err(|source| LogError::Io { path: folder.clone(), source })?;
         let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -113,6 +122,7 @@ impl Logs {
         Ok(Self {
             folder,
             limits,
+            free_space,
             files: Mutex::default(),
             open_max: usize::try_from(open_max).unwrap_or(usize::MAX),
             syncing: tokio::sync::Mutex::default(),
@@ -127,6 +137,9 @@ impl Logs {
 
     /// Bytes that are free where logs lie; it blocks for no longer than a system call.
     pub(crate) fn free_bytes(&self) -> Result<u64, LogError> {
+        if let FreeSpace::Told(free_bytes) = &self.free_space {
+            return Ok(free_bytes.load(Ordering::Relaxed));
+        }
         let stat = rustix::fs::statvfs(&self.folder)
             .map_err(|error| LogError::Io { path: self.folder.clone(), source: error.into() })?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

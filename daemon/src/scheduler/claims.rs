@@ -82,6 +82,8 @@ pub(crate) struct Answer {
     pub(crate) cancels: Vec<AttemptId>,
     pub(crate) lost: Vec<AttemptId>,
     pub(crate) draining: bool,
+    /// A one-off runner that had its task: it is told to leave and waits for nothing.
+    pub(crate) over: bool,
 }
 
 /// A place among the parked claims; given up when it is dropped.
@@ -126,7 +128,24 @@ struct Hello<'a> {
     own_max: Option<u32>,
 }
 
+impl<'a> Hello<'a> {
+    fn of_claim(request: &'a ClaimRequest) -> Self {
+        Self {
+            session: &request.session,
+            previous_sessions: &request.previous_sessions,
+            health: request.health,
+            version: Some(&request.version),
+            own_max: Some(request.max_parallel_tasks),
+        }
+    }
+}
+
 impl Scheduler {
+    /// Whether a claim comes from its runner's one live session; the error is when the other session was last heard of.
+    pub(crate) fn meet(&self, registration: &Registration, request: &ClaimRequest) -> Result<(), Timestamp> {
+        self.greet(&mut self.lock(), registration, &Hello::of_claim(request))
+    }
+
     /// What a claim finds, given what its runner holds by the store; called in the writer's turn, so that nothing is assigned
     /// between the look and the parking.
     pub(crate) fn consider(
@@ -136,20 +155,15 @@ impl Scheduler {
         request: &ClaimRequest,
     ) -> (Considered, bool) {
         let mut live = self.lock();
-        let hello = Hello {
-            session: &request.session,
-            previous_sessions: &request.previous_sessions,
-            health: request.health,
-            version: Some(&request.version),
-            own_max: Some(request.max_parallel_tasks),
-        };
+        let hello = Hello::of_claim(request);
         if let Err(last_contact_at) = self.greet(&mut live, &registration, &hello) {
             return (Considered::Clash { last_contact_at }, false);
         }
         self.renew(&mut live, held, &request.held);
         let draining = registration.draining || self.is_draining();
         let public_key = registration.public_key.clone();
-        let mut answer = Answer { draining, public_key: public_key.clone(), ..Answer::default() };
+        let over = registration.one_off && registration.draining && held.is_empty();
+        let mut answer = Answer { draining, over, public_key: public_key.clone(), ..Answer::default() };
         let told = live.contacts.get(&registration.name).map(|contact| contact.told.clone()).unwrap_or_default();
         for attempt in held {
             if !request.held.contains(&attempt.attempt) {
@@ -162,7 +176,7 @@ impl Scheduler {
         }
         answer.lost = lost(held, &request.held).filter(|id| !told.contains(id)).collect();
         let nothing = answer.undelivered.is_empty() && answer.cancels.is_empty() && answer.lost.is_empty();
-        if !nothing || self.is_draining() {
+        if !nothing || over || self.is_draining() {
             if let Some(contact) = live.contacts.get_mut(&registration.name) {
                 contact.told.extend(answer.cancels.iter().chain(&answer.lost));
             }
@@ -217,8 +231,8 @@ impl Scheduler {
             Some(known) => (known.row.version.clone(), known.row.own_max),
             None => (registration.version.clone(), registration.own_max),
         };
-        let told = match known {
-            Some(known) if known.row.session == hello.session => known.told,
+        let (told, leaves) = match known {
+            Some(known) if known.row.session == hello.session => (known.told, known.leaves),
             Some(known) => {
                 let fresh = waits || now_ms.saturating_sub(known.seen_ms) < millis(forge_api::RUNNER_OFFLINE_AFTER_MS);
                 if fresh && !hello.previous_sessions.contains(&known.row.session) {
@@ -238,7 +252,7 @@ impl Scheduler {
             own_max: hello.own_max.unwrap_or(own_max),
             health: hello.health.or(registration.health),
         };
-        live.contacts.insert(registration.name.clone(), Contact { row, seen_ms: now_ms, dirty: true, told });
+        live.contacts.insert(registration.name.clone(), Contact { row, seen_ms: now_ms, dirty: true, leaves, told });
         Ok(())
     }
 

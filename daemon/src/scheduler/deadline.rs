@@ -27,6 +27,7 @@ pub(crate) struct Open {
     pub(crate) cancel_at: Option<Timestamp>,
     pub(crate) timeout_ms: u64,
     pub(crate) queue_timeout_ms: u64,
+    pub(crate) approval_timeout_ms: u64,
 }
 
 fn after(moment: Timestamp, duration_ms: u64) -> Timestamp {
@@ -36,7 +37,8 @@ fn after(moment: Timestamp, duration_ms: u64) -> Timestamp {
 /// The moment at which the reconciler acts; `None` for a task that ended.
 pub(crate) fn deadline(open: &Open) -> Option<Timestamp> {
     let by_state = match open.state {
-        TaskState::Queued | TaskState::AwaitingApproval => after(open.queued_at, open.queue_timeout_ms),
+        TaskState::Queued => after(open.queued_at, open.queue_timeout_ms),
+        TaskState::AwaitingApproval => after(open.queued_at, open.approval_timeout_ms),
         TaskState::Assigned => after(open.assigned_at.unwrap_or(open.queued_at), START_WITHIN_MS),
         TaskState::Running => after(
             open.started_at.or(open.assigned_at).unwrap_or(open.queued_at),
@@ -77,9 +79,8 @@ pub(crate) fn after_boot(open: &Open, runner_grace_ms: u64, now: Timestamp) -> O
 /// What happens to a task whose deadline has passed.
 pub(crate) fn at_deadline(open: &Open) -> Option<Happening> {
     match open.state {
-        TaskState::Queued | TaskState::AwaitingApproval => {
-            Some(Happening::QueueTimeout { queue_timeout_ms: open.queue_timeout_ms })
-        }
+        TaskState::Queued => Some(Happening::QueueTimeout { queue_timeout_ms: open.queue_timeout_ms }),
+        TaskState::AwaitingApproval => Some(Happening::Undecided { approval_timeout_ms: open.approval_timeout_ms }),
         TaskState::Assigned | TaskState::Running if open.cancel_at.is_some() => Some(Happening::CancelOverdue),
         TaskState::Assigned => Some(Happening::TakeBack),
         TaskState::Running => Some(Happening::Overdue { timeout_ms: open.timeout_ms }),
@@ -96,7 +97,7 @@ pub(crate) fn at_deadline(open: &Open) -> Option<Happening> {
 /// The same in words, for `why`.
 pub(crate) fn at_deadline_words(open: &Open) -> Option<&'static str> {
     at_deadline(open).map(|happening| match happening {
-        Happening::QueueTimeout { .. } => "the task expires",
+        Happening::QueueTimeout { .. } | Happening::Undecided { .. } => "the task expires",
         Happening::TakeBack => "the attempt is taken back and the task is queued again",
         Happening::CancelOverdue => "the task ends as canceled, confirmed or not",
         _overdue => "the task ends as timed out",
@@ -117,6 +118,7 @@ mod tests {
             cancel_at: None,
             timeout_ms: 1_000,
             queue_timeout_ms: 5_000,
+            approval_timeout_ms: 7_000,
         }
     }
 

@@ -10,6 +10,7 @@ pub(crate) mod facts;
 pub(crate) mod reconcile;
 pub(crate) mod spec;
 pub(crate) mod task;
+pub(crate) mod tell;
 pub(crate) mod why;
 pub(crate) mod words;
 
@@ -35,6 +36,10 @@ pub(crate) struct Scheduler {
     live: Mutex<Live>,
     /// The loop looks again.
     nudge: Notify,
+    /// Deliveries were put out.
+    told: Notify,
+    /// There may be news beside them: a task that was made may find nobody there.
+    news: Notify,
     /// Counts the loop's turns.
     turns: watch::Sender<u64>,
     /// By task, who follows its log: told of everything that begins or ends an attempt of it.
@@ -44,6 +49,7 @@ pub(crate) struct Scheduler {
     fenced_writes: AtomicU64,
     assignments: AtomicU64,
     lease_expiries: AtomicU64,
+    jobs_refused: AtomicU64,
 }
 
 /// Those who follow logs, by task.
@@ -83,6 +89,8 @@ struct Contact {
     seen_ms: i64,
     /// Not stored yet.
     dirty: bool,
+    /// A one-off runner that was told that everything of its task is there: it goes.
+    leaves: bool,
     /// Cancels and losses that a claim of this session has been answered with: a heartbeat repeats them, a claim does not.
     told: std::collections::BTreeSet<AttemptId>,
 }
@@ -92,8 +100,17 @@ struct Lease {
     runner: String,
     seen_ms: u64,
     grace_ms: u64,
+    /// Not acted on before, since that failed.
+    not_before_ms: u64,
     /// The hash of the attempt's own token.
     token_sha256: [u8; 32],
+}
+
+impl Lease {
+    /// When it ends, or when that is tried again.
+    fn due_ms(&self) -> u64 {
+        self.seen_ms.saturating_add(self.grace_ms).max(self.not_before_ms)
+    }
 }
 
 fn millis(elapsed_ms: u64) -> i64 {
@@ -108,6 +125,8 @@ impl Scheduler {
             keys,
             live: Mutex::default(),
             nudge: Notify::new(),
+            told: Notify::new(),
+            news: Notify::new(),
             turns: watch::Sender::new(0),
             readers: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -115,12 +134,18 @@ impl Scheduler {
             fenced_writes: AtomicU64::new(0),
             assignments: AtomicU64::new(0),
             lease_expiries: AtomicU64::new(0),
+            jobs_refused: AtomicU64::new(0),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Live> {
         // A thread that panicked here left maps that are each whole; what they miss, leases and claims bring back.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hears of each revision that serves from now on.
+    pub(crate) fn config_changes(&self) -> watch::Receiver<Arc<Applied>> {
+        self.config.clone()
     }
 
     /// The revision that serves.
@@ -133,7 +158,7 @@ impl Scheduler {
         let (now, seen_ms) = (self.clock.now(), self.clock.elapsed_ms());
         let mut live = self.lock();
         for LiveAttempt { attempt, runner, grace_ms, token_sha256 } in attempts {
-            live.leases.insert(attempt, Lease { runner, seen_ms, grace_ms, token_sha256 });
+            live.leases.insert(attempt, Lease { runner, seen_ms, grace_ms, not_before_ms: 0, token_sha256 });
         }
         for registration in registrations {
             let (Some(at), Some(session)) = (registration.last_contact_at, registration.session) else {
@@ -148,22 +173,17 @@ impl Scheduler {
                 health: registration.health,
             };
             let seen_ms = millis(seen_ms).saturating_sub(millis(now.millis_since(at)));
-            let contact = Contact { row, seen_ms, dirty: false, told: Default::default() };
+            let contact = Contact { row, seen_ms, dirty: false, leaves: false, told: Default::default() };
             live.contacts.insert(registration.name, contact);
         }
     }
 
-    /// Something was heard of an attempt.
-    pub(crate) fn heard_of_attempt(&self, id: AttemptId, runner: &str) {
-        let (now, elapsed_ms) = (self.clock.now(), self.clock.elapsed_ms());
-        let mut live = self.lock();
-        if let Some(lease) = live.leases.get_mut(&id) {
+    /// Something was heard of an attempt. Its runner's contact stays as it is: an attempt does not say which session speaks, and one of
+    /// long ago, which is all that a daemon may know after its start, must not look as if it were still there.
+    pub(crate) fn heard_of_attempt(&self, id: AttemptId) {
+        let elapsed_ms = self.clock.elapsed_ms();
+        if let Some(lease) = self.lock().leases.get_mut(&id) {
             lease.seen_ms = elapsed_ms;
-        }
-        if let Some(contact) = live.contacts.get_mut(runner) {
-            contact.seen_ms = millis(elapsed_ms);
-            contact.row.at = now;
-            contact.dirty = true;
         }
     }
 
@@ -190,7 +210,7 @@ impl Scheduler {
     fn lost_leases(&self) -> Vec<(AttemptId, String)> {
         let now_ms = self.clock.elapsed_ms();
         let live = self.lock();
-        let lost = live.leases.iter().filter(|(_, lease)| now_ms.saturating_sub(lease.seen_ms) >= lease.grace_ms);
+        let lost = live.leases.iter().filter(|(_, lease)| lease.due_ms() <= now_ms);
         lost.map(|(id, lease)| {
             let since = live.contacts.get(&lease.runner).map(|contact| contact.row.at);
             let since = since.map_or_else(|| "since the daemon started".to_owned(), |at| format!("since {at}"));
@@ -204,7 +224,26 @@ impl Scheduler {
     fn next_lease_ms(&self) -> Option<u64> {
         let now_ms = self.clock.elapsed_ms();
         let live = self.lock();
-        live.leases.values().map(|lease| lease.seen_ms.saturating_add(lease.grace_ms).saturating_sub(now_ms)).min()
+        live.leases.values().map(|lease| lease.due_ms().saturating_sub(now_ms)).min()
+    }
+
+    /// How an attempt's lease stands, for `why`.
+    pub(crate) fn lease_facts(&self, id: AttemptId) -> Option<why::LeaseFacts> {
+        let now_ms = self.clock.elapsed_ms();
+        let live = self.lock();
+        let lease = live.leases.get(&id)?;
+        Some(why::LeaseFacts {
+            quiet_ms: now_ms.saturating_sub(lease.seen_ms),
+            left_ms: lease.due_ms().saturating_sub(now_ms),
+        })
+    }
+
+    /// Leaves a lease that could not be acted on for a while.
+    fn put_off_lease(&self, id: AttemptId) {
+        let not_before_ms = self.clock.elapsed_ms().saturating_add(reconcile::LEASE_AGAIN_MS);
+        if let Some(lease) = self.lock().leases.get_mut(&id) {
+            lease.not_before_ms = not_before_ms;
+        }
     }
 
     /// Follows what became of tasks: closed attempts give their leases back, and runners hear of cancels and losses.
@@ -313,6 +352,16 @@ impl Scheduler {
         self.lease_expiries.load(Ordering::Relaxed)
     }
 
+    /// Counts jobs that a runner did not begin.
+    pub(crate) fn count_refused(&self, jobs: usize) {
+        self.jobs_refused.fetch_add(u64::try_from(jobs).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Jobs that runners refused since the start.
+    pub(crate) fn jobs_refused(&self) -> u64 {
+        self.jobs_refused.load(Ordering::Relaxed)
+    }
+
     /// How far the clock of the runner that is farthest off is from ours, either way; 0 without runners that are there.
     pub(crate) fn clock_skew_ms_max(&self) -> u64 {
         let now_ms = millis(self.clock.elapsed_ms());
@@ -350,9 +399,24 @@ impl Scheduler {
         Some((contact.row.clone(), in_contact))
     }
 
-    /// How many tasks a runner asks for right now.
-    pub(crate) fn asking(&self, name: &str) -> u32 {
-        self.lock().parked.get(name).map_or(0, |parked| parked.slots)
+    /// A one-off runner hears that everything of its task is there, and goes.
+    pub(crate) fn leaves(&self, name: &str) {
+        if let Some(contact) = self.lock().contacts.get_mut(name) {
+            contact.leaves = true;
+        }
+    }
+
+    /// Whether nobody is heard of under a name: its runner said goodbye, is out of contact, or never was in contact.
+    pub(crate) fn is_away(&self, name: &str) -> bool {
+        if self.lock().contacts.get(name).is_some_and(|contact| contact.leaves) {
+            return true;
+        }
+        !self.contact(name).is_some_and(|(_, in_contact)| in_contact)
+    }
+
+    /// How many tasks a runner asks for right now; `None` between two claims.
+    pub(crate) fn asking(&self, name: &str) -> Option<u32> {
+        self.lock().parked.get(name).map(|parked| parked.slots)
     }
 }
 
@@ -438,7 +502,8 @@ impl Planner for Scheduler {
         let mut live = self.lock();
         let tasks: Vec<u64> = assigned.iter().map(|assigned| assigned.attempt.task).collect();
         for Assigned { attempt, runner, grace_ms, token_sha256 } in assigned {
-            live.leases.insert(attempt, Lease { runner: runner.clone(), seen_ms, grace_ms, token_sha256 });
+            let lease = Lease { runner: runner.clone(), seen_ms, grace_ms, not_before_ms: 0, token_sha256 };
+            live.leases.insert(attempt, lease);
             by_runner.entry(runner).or_default().push(attempt);
         }
         for (runner, attempts) in by_runner {

@@ -1,5 +1,7 @@
 //! The one loop that acts by itself: deadlines, leases, retries whose delay is over, and the housekeeping that is due.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,11 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Scheduler;
 use super::task::Happening;
+use crate::carries::Carries;
+use crate::components;
 use crate::logs::Logs;
 use crate::store::{Keep, Store, StoreError};
 
 /// The loop looks at least this often, since a new task's deadline may be nearer than any it knew, in milliseconds.
 const LOOK_INTERVAL_MS_MAX: u64 = 1_000;
+
+/// When a lease that could not be acted on is tried again, in milliseconds.
+pub(super) const LEASE_AGAIN_MS: u64 = 60_000;
 
 /// How often contacts are stored, in milliseconds.
 const CONTACTS_INTERVAL_MS: u64 = 10_000;
@@ -60,6 +67,8 @@ pub(crate) struct Reconciler {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) store: Store,
     pub(crate) logs: Arc<Logs>,
+    pub(crate) carries: Arc<Carries>,
+    pub(crate) plugin_dir: PathBuf,
     pub(crate) disk_reserve_bytes: u64,
 }
 
@@ -81,7 +90,7 @@ impl Reconciler {
                     Event::ConfigChanged
                 }
                 () = self.scheduler.nudge.notified() => Event::Nudged,
-                () = clock.sleep_ms(due_ms.saturating_sub(clock.elapsed_ms())) => Event::TimerDue,
+                () = clock.sleep_until_ms(due_ms) => Event::TimerDue,
             };
             match event {
                 Event::Shutdown => break,
@@ -138,7 +147,9 @@ impl Reconciler {
     /// Acts on what is due; answers how long there is nothing more to do.
     pub(crate) async fn reconcile(&self, now: Timestamp) -> Result<u64, StoreError> {
         for (attempt, reason) in self.scheduler.lost_leases() {
-            match self.store.happen_to_attempt(attempt, Happening::RunnerLost { reason }, now).await {
+            // Its lease is over, by the runner's own clock too.
+            let lost = Happening::RunnerLost { reason, runs_on_ms: 0 };
+            match self.store.happen_to_attempt(attempt, lost, now).await {
                 Ok(fate) => {
                     tracing::warn!(%attempt, state = %fate.state, "an attempt's runner is lost");
                     self.scheduler.lease_expiries.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +159,11 @@ impl Reconciler {
                 Err(StoreError::Refused(_)) => {
                     self.scheduler.lock().leases.remove(&attempt);
                 }
-                Err(error) => return Err(error),
+                Err(error) if error.is_everyones() => return Err(error),
+                Err(error) => {
+                    tracing::error!(%attempt, %error, "a lost attempt could not be closed; it is tried again");
+                    self.scheduler.put_off_lease(attempt);
+                }
             }
         }
         let (fates, next) = self.store.reconcile(now).await?;
@@ -174,6 +189,64 @@ impl Reconciler {
         }
     }
 
+    /// Forgets what attempts carried for tasks that have ended or planned anew.
+    async fn forget_carries(&self) -> Result<(), StoreError> {
+        let carries = Arc::clone(&self.carries);
+        let here = tokio::task::spawn_blocking(move || carries.all()).await;
+        let here = match here {
+            Ok(Ok(here)) => here,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what attempts carry could not be looked through");
+                return Ok(());
+            }
+            Err(_ended) => return Ok(()),
+        };
+        if here.is_empty() {
+            return Ok(());
+        }
+        let unwanted = self.store.unwanted_carries(here).await?;
+        let carries = Arc::clone(&self.carries);
+        let remove = move || unwanted.into_iter().try_for_each(|attempt| carries.remove(attempt));
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(remove).await {
+            tracing::warn!(%error, "what an attempt carried could not be removed");
+        }
+        Ok(())
+    }
+
+    /// Removes components of plugins that nothing has named for long.
+    async fn forget_components(&self, now: Timestamp) -> Result<(), StoreError> {
+        let failed = |error: std::io::Error| {
+            tracing::warn!(folder = %self.plugin_dir.display(), %error, "old components of plugins cannot be removed");
+        };
+        let in_tree: BTreeSet<String> =
+            self.scheduler.applied().tree.plugins.values().map(|plugin| plugin.sha256.hex()).collect();
+        let folder = self.plugin_dir.clone();
+        let looked = tokio::task::spawn_blocking(move || components::look(&folder, &in_tree, now)).await;
+        let unneeded = match looked {
+            Ok(Ok(unneeded)) => unneeded,
+            Ok(Err(error)) => {
+                failed(error);
+                return Ok(());
+            }
+            Err(_ended) => return Ok(()),
+        };
+        for sha256 in unneeded {
+            let is_needed = self.store.open_task_uses_plugin(sha256.clone()).await?;
+            let folder = self.plugin_dir.clone();
+            let done = tokio::task::spawn_blocking(move || {
+                if is_needed {
+                    components::need(&folder, &sha256, now).map(drop)
+                } else {
+                    components::remove_unneeded(&folder, &sha256, now)
+                }
+            });
+            if let Ok(Err(error)) = done.await {
+                failed(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what is beyond retention, and runners that are gone for good.
     async fn tidy(&self, now: Timestamp, all_could_return: bool) -> Result<Tidied, StoreError> {
         let mut tidied = Tidied::Whole;
@@ -194,7 +267,12 @@ impl Reconciler {
                 tracing::warn!(%error, "a log of a forgotten task could not be removed");
             }
         }
+        self.forget_carries().await?;
+        self.forget_components(now).await?;
         self.store.sweep(now.plus_millis(-IDEMPOTENCY_MS)).await?;
+        if self.store.forget_told(now).await? {
+            tidied = Tidied::Partly;
+        }
         // Who was heard of a moment ago must not look silent.
         self.store_contacts().await;
         let declared = applied.tree.runners.keys().map(|name| name.as_str().to_owned()).collect();

@@ -29,12 +29,22 @@ pub(crate) struct TaskSpec {
     pub(crate) required_tag: Option<String>,
     pub(crate) timeout_ms: u64,
     pub(crate) queue_timeout_ms: u64,
+    /// What was cut out before there was one has the default.
+    #[serde(default = "approval_timeout_default_ms")]
+    pub(crate) approval_timeout_ms: u64,
     pub(crate) runner_grace_ms: u64,
     pub(crate) on_runner_lost: OnRunnerLost,
     pub(crate) retry_attempts: u32,
     pub(crate) retry_delay_ms: u64,
     pub(crate) priority: i32,
     pub(crate) concurrency: Concurrency,
+    /// The targets of the template and of its project: who is told that a task was made is told of its end, whatever is committed between.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) webhooks: Vec<String>,
+}
+
+fn approval_timeout_default_ms() -> u64 {
+    meant::APPROVAL_TIMEOUT_MS
 }
 
 /// Where a secret's value comes from.
@@ -161,6 +171,7 @@ impl TaskSpec {
             required_tag: template.required_tag.clone(),
             timeout_ms: template.timeout_ms,
             queue_timeout_ms: template.queue_timeout_ms,
+            approval_timeout_ms: template.approval_timeout_ms,
             runner_grace_ms: template.runner_grace_ms,
             on_runner_lost: match template.on_runner_lost {
                 meant::OnRunnerLost::Fail => OnRunnerLost::Fail,
@@ -175,11 +186,22 @@ impl TaskSpec {
                 meant::Concurrency::Skip => Concurrency::Skip,
                 meant::Concurrency::Replace => Concurrency::Replace,
             },
+            webhooks: cut.webhooks(),
         })
     }
 }
 
 impl Cut<'_> {
+    fn webhooks(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in self.template.webhooks.iter().chain(&self.project.webhooks) {
+            if !names.iter().any(|known| known == name.as_str()) {
+                names.push(name.as_str().to_owned());
+            }
+        }
+        names
+    }
+
     fn found<'m, V>(&self, map: &'m BTreeMap<Name, V>, name: &Name, what: &'static str) -> Result<&'m V, DanglingName> {
         map.get(name).ok_or_else(|| self.dangling(what, name))
     }
@@ -225,10 +247,8 @@ impl Cut<'_> {
             meant::InventorySource::File { repository: Some(repository), path } => {
                 InventorySourceSpec::RepositoryFile { repository: self.repository(&repository)?, path }
             }
-            // The tree's check lets no template name one until an executor takes it.
-            meant::InventorySource::TerraformWorkspace(_) => {
-                return Err(self.dangling("inventory of a type that jobs take", name));
-            }
+            // It stands among the params already.
+            meant::InventorySource::TerraformWorkspace(_) => return Ok((None, Vec::new())),
         };
         let mut keys = Vec::new();
         for (role, key) in [("ssh", ssh_key), ("become", become_key)] {
@@ -260,7 +280,8 @@ fn environment_secret(secret: meant::EnvironmentSecret) -> EnvironmentSecret {
     }
 }
 
-fn secret_ref(value: SecretValue) -> SecretRef {
+/// Where a secret's value comes from, as it is kept.
+pub(crate) fn secret_ref(value: SecretValue) -> SecretRef {
     match value {
         SecretValue::Age(text) => SecretRef::Age(text),
         SecretValue::File(path) => SecretRef::File(path),

@@ -20,6 +20,8 @@ pub(crate) struct Standing {
     /// How many further attempts a failed one still gets.
     pub(crate) retries_left: u32,
     pub(crate) retry_delay_ms: u64,
+    /// Whether its newest attempt does what an earlier one has planned and a person approved.
+    pub(crate) resumes: bool,
 }
 
 /// What happens to a task.
@@ -35,8 +37,8 @@ pub(crate) enum Happening {
     Cancel { by: String },
     /// It was assigned and never started.
     TakeBack,
-    /// Its runner was out of contact for too long, or was removed.
-    RunnerLost { reason: String },
+    /// Its runner was out of contact for too long, or was removed; what it runs may run on for so long.
+    RunnerLost { reason: String, runs_on_ms: u64 },
     /// Its attempt took longer than `timeout`, and its runner did not end it.
     Overdue { timeout_ms: u64 },
     /// It waited longer than `queue_timeout`.
@@ -47,6 +49,12 @@ pub(crate) enum Happening {
     Fail { reason: String },
     /// Someone asks for another attempt.
     Retry { by: String },
+    /// A person approves what it has planned.
+    Approve { by: String },
+    /// A person rejects what it has planned.
+    Reject { by: String, reason: Option<String> },
+    /// Nobody decided within `approval_timeout`.
+    Undecided { approval_timeout_ms: u64 },
 }
 
 /// What follows.
@@ -60,6 +68,10 @@ pub(crate) enum Next {
     Advance(TaskState),
     /// It ends; the reason is there for every end but `succeeded`.
     End { state: TaskState, reason: Option<String> },
+    /// Its attempt is over and it waits for a person's word.
+    Ask,
+    /// It goes back to the queue, and its next attempt does what was approved.
+    Resume { by: String },
     /// It goes back to the queue, not before the delay is over.
     Requeue { delay_ms: u64, queue: QueueClock, retry: Retry },
 }
@@ -121,7 +133,10 @@ pub(crate) fn step(standing: &Standing, happening: &Happening) -> Result<Next, R
             | Happening::Overdue { .. }
             | Happening::QueueTimeout { .. }
             | Happening::CancelOverdue
-            | Happening::Fail { .. } => Err(Refusal::Ended),
+            | Happening::Fail { .. }
+            | Happening::Approve { .. }
+            | Happening::Reject { .. }
+            | Happening::Undecided { .. } => Err(Refusal::Ended),
         },
     }
 }
@@ -149,7 +164,10 @@ fn queued(happening: &Happening) -> Result<Next, Refusal> {
         | Happening::TakeBack
         | Happening::RunnerLost { .. }
         | Happening::Overdue { .. }
-        | Happening::CancelOverdue => Err(Refusal::NotNow),
+        | Happening::CancelOverdue
+        | Happening::Approve { .. }
+        | Happening::Reject { .. }
+        | Happening::Undecided { .. } => Err(Refusal::NotNow),
     }
 }
 
@@ -166,7 +184,12 @@ fn assigned(standing: &Standing, happening: &Happening) -> Result<Next, Refusal>
         Happening::CancelOverdue => cancel_overdue(standing),
         Happening::Fail { reason } => Ok(failed_by_daemon(standing, reason)),
         Happening::Retry { .. } => Err(Refusal::StillOpen),
-        Happening::Assign | Happening::Overdue { .. } | Happening::QueueTimeout { .. } => Err(Refusal::NotNow),
+        Happening::Assign
+        | Happening::Overdue { .. }
+        | Happening::QueueTimeout { .. }
+        | Happening::Approve { .. }
+        | Happening::Reject { .. }
+        | Happening::Undecided { .. } => Err(Refusal::NotNow),
     }
 }
 
@@ -175,7 +198,7 @@ fn running(standing: &Standing, happening: &Happening) -> Result<Next, Refusal> 
         Happening::Start => Ok(Next::Stay),
         Happening::Report { outcome, reason } => Ok(reported(standing, *outcome, reason.as_deref())),
         Happening::Cancel { by } => Ok(intent(standing, by)),
-        Happening::RunnerLost { reason } => Ok(lost(standing, reason)),
+        Happening::RunnerLost { reason, runs_on_ms } => Ok(lost(standing, reason, *runs_on_ms)),
         Happening::Overdue { timeout_ms } => Ok(match &standing.cancel_by {
             Some(by) => canceled_by(by),
             None => {
@@ -185,16 +208,29 @@ fn running(standing: &Standing, happening: &Happening) -> Result<Next, Refusal> 
         Happening::CancelOverdue => cancel_overdue(standing),
         Happening::Fail { reason } => Ok(failed_by_daemon(standing, reason)),
         Happening::Retry { .. } => Err(Refusal::StillOpen),
-        Happening::Assign | Happening::TakeBack | Happening::QueueTimeout { .. } => Err(Refusal::NotNow),
+        Happening::Assign
+        | Happening::TakeBack
+        | Happening::QueueTimeout { .. }
+        | Happening::Approve { .. }
+        | Happening::Reject { .. }
+        | Happening::Undecided { .. } => Err(Refusal::NotNow),
     }
 }
 
 fn awaiting_approval(happening: &Happening) -> Result<Next, Refusal> {
     match happening {
         Happening::Cancel { by } => Ok(canceled_by(by)),
-        Happening::QueueTimeout { queue_timeout_ms } => Ok(end(
+        Happening::Approve { by } => Ok(Next::Resume { by: by.clone() }),
+        Happening::Reject { by, reason } => Ok(end(
+            TaskState::Canceled,
+            match reason {
+                Some(reason) => format!("rejected by {by}: {reason}"),
+                None => format!("rejected by {by}"),
+            },
+        )),
+        Happening::Undecided { approval_timeout_ms } => Ok(end(
             TaskState::Expired,
-            format!("nobody approved it within queue_timeout ({})", super::words::duration(*queue_timeout_ms)),
+            format!("nobody approved it within approval_timeout ({})", super::words::duration(*approval_timeout_ms)),
         )),
         Happening::Retry { .. } => Err(Refusal::StillOpen),
         Happening::Assign
@@ -203,6 +239,7 @@ fn awaiting_approval(happening: &Happening) -> Result<Next, Refusal> {
         | Happening::TakeBack
         | Happening::RunnerLost { .. }
         | Happening::Overdue { .. }
+        | Happening::QueueTimeout { .. }
         | Happening::CancelOverdue
         | Happening::Fail { .. } => Err(Refusal::NotNow),
     }
@@ -234,6 +271,10 @@ fn reported(standing: &Standing, outcome: AttemptOutcome, reason: Option<&str>) 
     }
     match outcome {
         AttemptOutcome::Succeeded => Next::End { state: TaskState::Succeeded, reason: None },
+        // Nobody knows how much of the plan was done: a person looks at it before anything is planned anew. `Retry` says that nothing was.
+        AttemptOutcome::Failed if standing.resumes => {
+            end(TaskState::Failed, reason.unwrap_or("the attempt failed and its runner did not say why"))
+        }
         AttemptOutcome::Failed | AttemptOutcome::Retry => {
             if standing.retries_left > 0 {
                 let delay_ms = standing.retry_delay_ms;
@@ -247,15 +288,17 @@ fn reported(standing: &Standing, outcome: AttemptOutcome, reason: Option<&str>) 
             end(TaskState::Failed, reason.unwrap_or("its runner ended it as canceled, and nobody had asked for that"))
         }
         AttemptOutcome::TimedOut => end(TaskState::TimedOut, reason.unwrap_or("took longer than timeout")),
-        AttemptOutcome::Lost => lost(standing, reason.unwrap_or("its runner gave it up")),
+        AttemptOutcome::AwaitsApproval => Next::Ask,
+        AttemptOutcome::Lost => lost(standing, reason.unwrap_or("its runner gave it up"), 0),
     }
 }
 
-fn lost(standing: &Standing, reason: &str) -> Next {
+/// A task is given to another runner only when what the lost one runs has ended.
+fn lost(standing: &Standing, reason: &str, runs_on_ms: u64) -> Next {
     match (&standing.cancel_by, standing.on_runner_lost) {
         (Some(by), OnRunnerLost::Fail | OnRunnerLost::Retry) => canceled_by(by),
         (None, OnRunnerLost::Retry) if standing.attempt < ATTEMPTS_MAX => {
-            Next::Requeue { delay_ms: 0, queue: QueueClock::Restarts, retry: Retry::Free }
+            Next::Requeue { delay_ms: runs_on_ms, queue: QueueClock::Restarts, retry: Retry::Free }
         }
         (None, OnRunnerLost::Fail | OnRunnerLost::Retry) => end(TaskState::Lost, reason),
     }
@@ -273,6 +316,7 @@ mod tests {
             on_runner_lost: OnRunnerLost::Fail,
             retries_left: 0,
             retry_delay_ms: 30_000,
+            resumes: false,
         }
     }
 
@@ -287,14 +331,18 @@ mod tests {
             report(AttemptOutcome::Canceled),
             report(AttemptOutcome::TimedOut),
             report(AttemptOutcome::Lost),
+            report(AttemptOutcome::AwaitsApproval),
             Happening::Cancel { by: "ann".to_owned() },
             Happening::TakeBack,
-            Happening::RunnerLost { reason: "gone".to_owned() },
+            Happening::RunnerLost { reason: "gone".to_owned(), runs_on_ms: 0 },
             Happening::Overdue { timeout_ms: 1_000 },
             Happening::QueueTimeout { queue_timeout_ms: 1_000 },
             Happening::CancelOverdue,
             Happening::Fail { reason: "no secret".to_owned() },
             Happening::Retry { by: "ann".to_owned() },
+            Happening::Approve { by: "ann".to_owned() },
+            Happening::Reject { by: "ann".to_owned(), reason: Some("too much".to_owned()) },
+            Happening::Undecided { approval_timeout_ms: 1_000 },
         ]
     }
 
@@ -304,6 +352,8 @@ mod tests {
             Ok(Next::Stay) => "stay".to_owned(),
             Ok(Next::Intent { .. }) => "intent".to_owned(),
             Ok(Next::Advance(state) | Next::End { state, .. }) => state.to_string(),
+            Ok(Next::Ask) => "asks".to_owned(),
+            Ok(Next::Resume { .. }) => "resumes".to_owned(),
             Ok(Next::Requeue { .. }) => "queued".to_owned(),
             Err(Refusal::Ended) => "ended".to_owned(),
             Err(Refusal::StillOpen) => "open".to_owned(),
@@ -320,20 +370,22 @@ mod tests {
         let expect = |state, words: &str| {
             assert_eq!(row(&standing(state)), words.split_whitespace().collect::<Vec<_>>(), "{state}");
         };
-        expect(TaskState::Queued, "assigned - - - - - - - canceled - - - expired - failed open");
+        expect(TaskState::Queued, "assigned - - - - - - - - canceled - - - expired - failed open - - -");
         expect(
             TaskState::Assigned,
-            "- running succeeded failed failed failed timed_out lost intent queued queued - - - failed open",
+            "- running succeeded failed failed failed timed_out lost asks intent queued queued - - - failed open - - -",
         );
         expect(
             TaskState::Running,
-            "- stay succeeded failed failed failed timed_out lost intent - lost timed_out - - failed open",
+            "- stay succeeded failed failed failed timed_out lost asks intent - lost timed_out - - failed open - - -",
         );
-        expect(TaskState::AwaitingApproval, "- - - - - - - - canceled - - - expired - - open");
+        expect(TaskState::AwaitingApproval, "- - - - - - - - - canceled - - - - - - open resumes canceled expired");
         for state in TaskState::ALL.into_iter().filter(|state| state.is_final()) {
             let words = row(&standing(state));
-            assert!(words[..15].iter().all(|word| word == "ended"), "{state}: {words:?}");
-            assert_eq!(words[15], "queued", "{state}");
+            let retry = 16;
+            assert_eq!(words[retry], "queued", "{state}");
+            let others = words.iter().enumerate().filter(|(index, _)| *index != retry);
+            assert!(others.into_iter().all(|(_, word)| word == "ended"), "{state}: {words:?}");
         }
     }
 
@@ -350,6 +402,7 @@ mod tests {
                     cancel_at: cancel_by.as_ref().map(|_| at(0)),
                     timeout_ms: 1_000,
                     queue_timeout_ms: 1_000,
+                    approval_timeout_ms: 1_000,
                 };
                 let happening = super::super::deadline::at_deadline(&open).expect("an act");
                 let standing = Standing { cancel_by, ..standing(state) };
@@ -358,6 +411,7 @@ mod tests {
         }
     }
 
+    /// Complaint 5 (a stop is ignored, a report overwrites it): a cancel is an intent that no report undoes.
     #[test]
     fn no_report_undoes_a_cancel() {
         for state in [TaskState::Assigned, TaskState::Running] {
@@ -399,15 +453,23 @@ mod tests {
             step(&standing, &failed),
             Ok(Next::Requeue { delay_ms: 30_000, queue: QueueClock::Restarts, retry: Retry::Spent })
         );
+        standing.resumes = true;
+        assert_eq!(word(&step(&standing, &failed)), "failed", "half of a plan may be done");
+        let nothing_done = Happening::Report { outcome: AttemptOutcome::Retry, reason: Some("locked".to_owned()) };
+        assert_eq!(word(&step(&standing, &nothing_done)), "queued");
+        standing.resumes = false;
         standing.retries_left = 0;
         assert_eq!(word(&step(&standing, &failed)), "failed");
     }
 
+    /// Complaint 4 (a runner dies in the middle of a task): it is tried again where the template says so.
     #[test]
     fn a_lost_runner_is_tried_again_where_the_template_says_so_and_not_forever() {
-        let lost = Happening::RunnerLost { reason: "gone".to_owned() };
+        let lost = Happening::RunnerLost { reason: "gone".to_owned(), runs_on_ms: 120_000 };
         let mut standing = Standing { on_runner_lost: OnRunnerLost::Retry, ..standing(TaskState::Running) };
-        assert_eq!(word(&step(&standing, &lost)), "queued");
+        // Its supervisor may live until its lease ends.
+        let later = Next::Requeue { delay_ms: 120_000, queue: QueueClock::Restarts, retry: Retry::Free };
+        assert_eq!(step(&standing, &lost), Ok(later));
         standing.attempt = ATTEMPTS_MAX;
         assert_eq!(word(&step(&standing, &lost)), "lost");
     }

@@ -41,7 +41,8 @@ pub(crate) struct Parts<'a> {
 /// Makes the job; it blocks for as long as its secrets take.
 pub(crate) fn build(parts: Parts<'_>) -> Result<Job, JobError> {
     let Parts { attempt, delivery, resolver, keys, now } = parts;
-    let Delivery { spec, revision, commit, variables: answers, arguments, secret_answers, nonce, runner } = delivery;
+    let Delivery { spec, revision, commit, variables: answers, arguments, secret_answers, nonce, runner, resume } =
+        delivery;
     let resolve = |what: String, value: &SecretRef| {
         resolver.resolve(&spec.project, value).map_err(|source| JobError::Secret { what, source })
     };
@@ -117,6 +118,8 @@ pub(crate) fn build(parts: Parts<'_>) -> Result<Job, JobError> {
         timeout_ms: spec.timeout_ms,
         runner_grace_ms: spec.runner_grace_ms,
         on_runner_lost: spec.on_runner_lost,
+        carry_key: Some(keys.carry_key(attempt.task)),
+        resume,
     })
 }
 

@@ -13,7 +13,7 @@ pub(crate) use age_value::Identity;
 pub use age_value::{new_identity, open_for_project, seal_for_project};
 pub(crate) use job::{Parts, build};
 pub(crate) use keys::Keys;
-pub use keys::KeysError;
+pub use keys::{KeysError, RotatedKey, rotate_signing_key};
 pub(crate) use resolve::Resolver;
 pub use resolve::{SECRET_BYTES_MAX, SecretError};
 pub use seal::SealError;

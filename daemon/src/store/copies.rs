@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use forge_api::AttemptId;
-use rusqlite::Connection;
+use forge_api::{AttemptId, Timestamp};
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, params};
 
 use super::{StoreError, open};
 
@@ -53,4 +53,57 @@ pub(crate) fn look(path: &Path) -> Result<Copied, StoreError> {
     let mut statement = copy.prepare("SELECT task, attempt FROM attempts")?;
     let attempts = statement.query_map([], |row| Ok(AttemptId { task: row.get(0)?, attempt: row.get(1)? }))?;
     Ok(Copied { tasks, attempts: attempts.collect::<Result<_, _>>()? })
+}
+
+/// The schema's version from which on tasks wait for approval.
+const APPROVALS_SINCE: u32 = 7;
+
+/// Why a task ends whose plan a restored database holds.
+const PLAN_OF_A_BACKUP: &str =
+    "its plan came back with a backup, and may have been carried out since that was taken: run the template again";
+
+/// The schema that brought deliveries.
+const DELIVERIES_SINCE: u32 = 8;
+
+/// The schema that brought schedules.
+const SCHEDULES_SINCE: u32 = 9;
+
+/// Why a delivery of a backup is not sent.
+const DELIVERY_OF_A_BACKUP: &str = "it came back with a backup, and may have been delivered since that was taken";
+
+/// Ends what waits for approval, or was approved and did not begin, in a copy that is about to be used: the plan may have been carried
+/// out since, and must not be a second time. Webhooks that wait are not sent either: they tell of what was true then; and a schedule has
+/// fired since for what it would have missed. It blocks.
+pub(crate) fn end_plans(path: &Path, now: Timestamp) -> Result<(), StoreError> {
+    let mut copy = Connection::open(path)?;
+    let version: u32 = copy.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version < APPROVALS_SINCE {
+        return Ok(());
+    }
+    const OPEN_PLANS: &str = "SELECT number FROM tasks WHERE state = 'awaiting_approval'
+         OR (state IN ('queued', 'assigned') AND resume_attempt IS NOT NULL)";
+    let transaction = copy.transaction()?;
+    transaction.execute(
+        &format!(
+            "UPDATE attempts SET closed_at = ?1, closed_why = ?2 WHERE closed_at IS NULL AND task IN ({OPEN_PLANS})"
+        ),
+        params![now.unix_micros(), PLAN_OF_A_BACKUP],
+    )?;
+    transaction.execute(
+        &format!(
+            "UPDATE tasks SET state = 'canceled', reason = ?2, finished_at = ?1, deadline_at = NULL, secret_answers = NULL
+             WHERE number IN ({OPEN_PLANS})"
+        ),
+        params![now.unix_micros(), PLAN_OF_A_BACKUP],
+    )?;
+    if version >= DELIVERIES_SINCE {
+        transaction.execute(
+            "UPDATE deliveries SET state = 'dead', message = ?2, next_at = NULL, ended_at = ?1 WHERE state = 'waiting'",
+            params![now.unix_micros(), DELIVERY_OF_A_BACKUP],
+        )?;
+    }
+    if version >= SCHEDULES_SINCE {
+        transaction.execute("UPDATE schedules SET until = max(until, ?1)", [now.unix_micros()])?;
+    }
+    Ok(transaction.commit()?)
 }

@@ -124,7 +124,8 @@ fn store_spec(connection: &Connection, spec: &TaskSpec) -> Result<i64, StoreErro
     connection
         .prepare_cached(
             "INSERT INTO specs (sha256, json, timeout_ms, queue_timeout_ms, runner_grace_ms, on_runner_lost,
-                                retry_attempts, retry_delay_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                                retry_attempts, retry_delay_ms, approval_timeout_ms, webhooks)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             sha256.as_ref(),
@@ -134,7 +135,9 @@ fn store_spec(connection: &Connection, spec: &TaskSpec) -> Result<i64, StoreErro
             spec.runner_grace_ms,
             work::rule_name(spec.on_runner_lost)?,
             spec.retry_attempts,
-            spec.retry_delay_ms
+            spec.retry_delay_ms,
+            spec.approval_timeout_ms,
+            rows::to_json(&spec.webhooks)?
         ])?;
     Ok(connection.last_insert_rowid())
 }
@@ -156,6 +159,7 @@ fn insert(
         cancel_at: None,
         timeout_ms: new.spec.timeout_ms,
         queue_timeout_ms: new.spec.queue_timeout_ms,
+        approval_timeout_ms: new.spec.approval_timeout_ms,
     };
     let micros = now.unix_micros();
     connection

@@ -9,6 +9,9 @@ use super::{Store, StoreError, rows};
 /// The most events that are kept; the newest are.
 const EVENTS_MAX: i64 = 100_000;
 
+/// The most that one transaction forgets.
+const FORGOTTEN_MAX: i64 = 2_000;
+
 /// An event about to be recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NewEvent {
@@ -18,6 +21,10 @@ pub(crate) struct NewEvent {
     pub(crate) at: Timestamp,
     /// What it is about: an object with `task`, `runner` or `config`.
     pub(crate) body: Value,
+    /// The runner that it is about.
+    pub(crate) runner: Option<String>,
+    /// Who is told of it, where whoever records it knows that best.
+    pub(crate) targets: Option<Vec<String>>,
 }
 
 impl Store {
@@ -29,12 +36,27 @@ impl Store {
     }
 }
 
-fn record(connection: &Connection, new: &NewEvent) -> Result<(), StoreError> {
-    let sql = "INSERT INTO events (event, at, body) VALUES (?1, ?2, ?3)";
-    connection.prepare_cached(sql)?.execute(params![new.event, new.at.unix_micros(), rows::to_json(&new.body)?])?;
-    let oldest = connection.last_insert_rowid().saturating_sub(EVENTS_MAX);
-    connection.prepare_cached("DELETE FROM events WHERE id <= ?1")?.execute([oldest])?;
+/// Records one event.
+pub(super) fn record(connection: &Connection, new: &NewEvent) -> Result<(), StoreError> {
+    let sql = "INSERT INTO events (event, at, body, uid, runner, targets)
+         VALUES (?1, ?2, ?3, lower(hex(randomblob(16))), ?4, ?5)";
+    let targets = new.targets.as_ref().map(rows::to_json).transpose()?;
+    connection.prepare_cached(sql)?.execute(params![
+        new.event,
+        new.at.unix_micros(),
+        rows::to_json(&new.body)?,
+        new.runner,
+        targets
+    ])?;
     Ok(())
+}
+
+/// Forgets some of the oldest beyond what is kept, but for those that are still to be told; answers whether there may be more.
+pub(super) fn forget(connection: &Connection) -> Result<bool, StoreError> {
+    let sql = "DELETE FROM events WHERE id IN (
+             SELECT id FROM events WHERE id <= (SELECT max(id) FROM events) - ?1
+                 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = events.id) ORDER BY id LIMIT ?2)";
+    Ok(connection.prepare_cached(sql)?.execute([EVENTS_MAX, FORGOTTEN_MAX])? > 0)
 }
 
 #[cfg(test)]
@@ -50,20 +72,24 @@ mod tests {
             event: "config.applied",
             at: Timestamp::from_unix_micros(at),
             body: serde_json::json!({ "config": { "revision": "c0ffee" } }),
+            runner: None,
+            targets: None,
         };
         record(&connection, &event(1)).expect("recorded");
-        connection.execute("UPDATE events SET id = id + ?1", [EVENTS_MAX - 1]).expect("numbered on");
-        connection.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'events'", [EVENTS_MAX]).expect("too");
-        for at in [2, 3] {
+        record(&connection, &event(2)).expect("recorded");
+        let deliver = "INSERT INTO deliveries (id, event, target, subject, state, created_at) VALUES ('d', 2, 'a', 's', 'waiting', 0)";
+        connection.execute(deliver, []).expect("a delivery of the second");
+        connection
+            .execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'events'", [EVENTS_MAX])
+            .expect("numbered on");
+        for at in [3, 4] {
             record(&connection, &event(at)).expect("recorded");
         }
+        assert!(forget(&connection).expect("forgotten"));
+        assert!(!forget(&connection).expect("looked"));
         let mut statement = connection.prepare("SELECT id, at FROM events ORDER BY id").expect("SQL");
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
         let kept: Vec<(i64, i64)> = rows.map(|row| row.expect("a row")).collect();
-        assert_eq!(kept, [(EVENTS_MAX, 1), (EVENTS_MAX + 1, 2), (EVENTS_MAX + 2, 3)]);
-        connection.execute("UPDATE events SET id = 1 WHERE at = 1", []).expect("the oldest");
-        record(&connection, &event(4)).expect("recorded");
-        let oldest: i64 = connection.query_row("SELECT min(at) FROM events", [], |row| row.get(0)).expect("some");
-        assert_eq!(oldest, 2);
+        assert_eq!(kept, [(2, 2), (EVENTS_MAX + 1, 3), (EVENTS_MAX + 2, 4)], "the second is still to be told");
     }
 }

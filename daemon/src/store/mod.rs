@@ -5,8 +5,12 @@
 
 pub(crate) mod copies;
 mod create;
+mod deliveries;
 mod events;
+mod integrations;
+mod news;
 mod open;
+mod outbox;
 mod plan;
 mod queries;
 mod readers;
@@ -14,6 +18,7 @@ mod retain;
 pub(crate) mod revocations;
 mod rows;
 mod runners;
+mod schedules;
 mod seed;
 mod work;
 mod writer;
@@ -21,16 +26,21 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forge_api::{AttemptId, AttemptResult, StartRequest, Task, TaskState, Timestamp};
+use forge_api::{AttemptId, AttemptResult, Carry, RefusedJob, StartRequest, Task, TaskState, Timestamp};
 
 use crate::scheduler::task::Happening;
 
 pub(crate) use create::{Idempotency, Made, NewTask};
+use deliveries::Still;
+pub(crate) use deliveries::{Came, DeliveryListing, Due, payload};
 pub(crate) use events::NewEvent;
+pub(crate) use news::{RunnerNews, RunnerTold, WaitingGroup, WaitingTold};
+pub(crate) use outbox::{Teller, Tidings};
 pub(crate) use plan::{Choice, Plan, QueueFacts};
 pub(crate) use queries::{AttemptView, Circumstances, Delivery, Listing, LogState};
 pub(crate) use retain::Keep;
-pub(crate) use runners::{ContactRow, Held, NewRegistration, Registration};
+pub(crate) use runners::{ContactRow, Held, NewRegistration, Registered, Registration};
+pub(crate) use schedules::{Fired, NewFiring, ScheduleKey, ScheduleRow};
 pub use seed::seed_history;
 pub(crate) use work::{Finished, LiveAttempt};
 pub(crate) use writer::{Planner, WriterStats, WriterThread};
@@ -122,6 +132,26 @@ pub enum StoreError {
     Refused(Refused),
 }
 
+impl StoreError {
+    /// Whether it is the disk's or the database's own trouble, and not that of the one row that was asked for.
+    pub(crate) fn is_everyones(&self) -> bool {
+        match self {
+            Self::Sql(error) => matches!(error, rusqlite::Error::SqliteFailure(..)),
+            Self::Refused(_) | Self::Panicked => false,
+            Self::Folder { .. }
+            | Self::InUse { .. }
+            | Self::Newer { .. }
+            | Self::NotForge { .. }
+            | Self::Open { .. }
+            | Self::Busy { .. }
+            | Self::Damaged { .. }
+            | Self::Thread { .. }
+            | Self::Commit(_)
+            | Self::Closed => true,
+        }
+    }
+}
+
 /// What does not go with how things stand; the core says it in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -131,6 +161,8 @@ pub enum Refused {
     NoAttempt,
     /// There is no such runner.
     NoRunner,
+    /// There is no such delivery.
+    NoDelivery,
     /// The task ended.
     Ended {
         /// How.
@@ -247,6 +279,28 @@ impl Store {
             .await
     }
 
+    /// A person decides about what a task has planned; `attempt` is the one that was looked at, where it is named.
+    pub(crate) async fn decide(
+        &self,
+        number: u64,
+        attempt: Option<u32>,
+        happening: Happening,
+        now: Timestamp,
+    ) -> Result<Fate, StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let fate = work::decide(connection, number, attempt, &happening, now)?;
+                marks.replan = true;
+                Ok(fate)
+            })
+            .await
+    }
+
+    /// Those of `here` that no open task will go on with.
+    pub(crate) async fn unwanted_carries(&self, here: Vec<AttemptId>) -> Result<Vec<AttemptId>, StoreError> {
+        self.writer.execute(move |connection, _marks| work::unwanted_carries(connection, here)).await
+    }
+
     /// Has something happen to a task, if this attempt is still its live one.
     pub(crate) async fn happen_to_attempt(
         &self,
@@ -325,14 +379,39 @@ impl Store {
             .await
     }
 
-    /// Registers a runner.
-    pub(crate) async fn register(&self, new: NewRegistration, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.execute(move |connection, _marks| runners::register(connection, &new, now)).await
+    /// Ends what a runner was given and does not begin, when `may_speak` says that it is the runner's own process that says so.
+    pub(crate) async fn refuse<E: Send + 'static>(
+        &self,
+        key: i64,
+        jobs: Vec<RefusedJob>,
+        may_speak: impl FnOnce(&Registration) -> Result<(), E> + Send + 'static,
+        now: Timestamp,
+    ) -> Result<Result<Vec<Fate>, E>, StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let registration = runners::by_key(connection, key)?;
+                if let Err(refusal) = may_speak(&registration) {
+                    return Ok(Err(refusal));
+                }
+                marks.replan = true;
+                runners::refuse(connection, &registration.name, &jobs, now).map(Ok)
+            })
+            .await
+    }
+
+    /// Registers a runner; `is_away` says whether nobody is heard of under its name.
+    pub(crate) async fn register(
+        &self,
+        new: NewRegistration,
+        is_away: impl FnOnce(&str) -> bool + Send + 'static,
+        now: Timestamp,
+    ) -> Result<Registered, StoreError> {
+        self.writer.execute(move |connection, _marks| runners::register(connection, &new, is_away, now)).await
     }
 
     /// The new token was used.
-    pub(crate) async fn promote(&self, key: i64, token_sha256: [u8; 32]) -> Result<(), StoreError> {
-        self.writer.execute(move |connection, _marks| runners::promote(connection, key, &token_sha256)).await
+    pub(crate) async fn promote(&self, key: i64, token_sha256: [u8; 32], now: Timestamp) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| runners::promote(connection, key, &token_sha256, now)).await
     }
 
     /// Forgets a runner; what it holds is lost.
@@ -351,11 +430,11 @@ impl Store {
     }
 
     /// Lets a runner take nothing new, or again.
-    pub(crate) async fn set_draining(&self, name: String, draining: bool) -> Result<(), StoreError> {
+    pub(crate) async fn set_draining(&self, name: String, draining: bool, now: Timestamp) -> Result<(), StoreError> {
         self.writer
             .execute(move |connection, marks| {
                 marks.replan = true;
-                runners::set_draining(connection, &name, draining)
+                runners::set_draining(connection, &name, draining, now)
             })
             .await
     }
@@ -389,6 +468,177 @@ impl Store {
     /// Forgets what nothing refers to.
     pub(crate) async fn sweep(&self, keys_before: Timestamp) -> Result<(), StoreError> {
         self.writer.execute(move |connection, _marks| retain::sweep(connection, keys_before)).await
+    }
+
+    /// Forgets some of the old deliveries and events; answers whether there may be more.
+    pub(crate) async fn forget_told(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.writer
+            .execute(move |connection, _marks| Ok(deliveries::forget(connection, now)? | events::forget(connection)?))
+            .await
+    }
+
+    /// The oldest deliveries that are due for each target, at most `limit(target)` of each; and when the next is, that is not due yet.
+    pub(crate) async fn due(
+        &self,
+        now: Timestamp,
+        limit: impl Fn(&str) -> u32 + Send + 'static,
+    ) -> Result<(Vec<Due>, Option<Timestamp>), StoreError> {
+        self.readers
+            .read(move |connection| {
+                let mut found = Vec::new();
+                for target in deliveries::targets_due(connection, now)? {
+                    found.extend(deliveries::due(connection, &target, now, limit(&target))?);
+                }
+                Ok((found, deliveries::next_moment(connection, now)?))
+            })
+            .await
+    }
+
+    /// Writes down what a try of a delivery came to, if it was tried so often before.
+    pub(crate) async fn tried(
+        &self,
+        number: i64,
+        tries: Option<u32>,
+        came: Came,
+        exchanges: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .execute(move |connection, _marks| deliveries::tried(connection, number, tries, &came, &exchanges, now))
+            .await
+    }
+
+    /// Records an event for one target, and answers with the delivery's id.
+    pub(crate) async fn record_one(&self, event: NewEvent) -> Result<Option<String>, StoreError> {
+        let recorded = self.writer.execute(move |connection, _marks| {
+            events::record(connection, &event)?;
+            Ok(connection.last_insert_rowid())
+        });
+        let event = recorded.await?;
+        // It was put out with the operation itself.
+        self.readers.read(move |connection| deliveries::of_event(connection, event)).await
+    }
+
+    /// What waits and could go now.
+    pub(crate) async fn waiting(&self, now: Timestamp) -> Result<Vec<WaitingGroup>, StoreError> {
+        self.readers.read(move |connection| news::waiting(connection, now)).await
+    }
+
+    /// Tells targets that a task waits.
+    pub(crate) async fn tell_waiting(
+        &self,
+        number: u64,
+        targets: Vec<String>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| news::tell_waiting(connection, number, &targets, now)).await
+    }
+
+    /// Every registered runner, and what was last told of it.
+    pub(crate) async fn runners_told(&self, now: Timestamp) -> Result<Vec<RunnerTold>, StoreError> {
+        self.readers.read(move |connection| news::runners(connection, now)).await
+    }
+
+    /// Has something told of a runner.
+    pub(crate) async fn tell_runner(
+        &self,
+        (key, name): (i64, String),
+        news: RunnerNews,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| news::tell_runner(connection, (key, &name), &news, now)).await
+    }
+
+    /// Whether a delivery is still to be sent; one that says what is true no more is ended.
+    pub(crate) async fn still_due(&self, number: i64, now: Timestamp) -> Result<bool, StoreError> {
+        match self.readers.read(move |connection| deliveries::still_due(connection, number)).await? {
+            Still::Due => Ok(true),
+            Still::Ended => Ok(false),
+            Still::Untrue => {
+                let state = forge_api::DeliveryState::Skipped;
+                let message = Some("the task does not wait any more".to_owned());
+                self.tried(number, None, Came::Ended { state, message }, "[]".to_owned(), now).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Writes down a request to an integration.
+    pub(crate) async fn record_request(
+        &self,
+        project: String,
+        integration: String,
+        request: forge_api::IntegrationRequest,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .execute(move |connection, _marks| integrations::record(connection, &project, &integration, &request))
+            .await
+    }
+
+    /// The newest requests to an integration.
+    pub(crate) async fn integration_requests(
+        &self,
+        project: String,
+        integration: String,
+    ) -> Result<Vec<forge_api::IntegrationRequest>, StoreError> {
+        self.readers.read(move |connection| integrations::newest(connection, &project, &integration)).await
+    }
+
+    /// Every schedule that was ever looked at.
+    pub(crate) async fn schedules(&self) -> Result<std::collections::BTreeMap<ScheduleKey, ScheduleRow>, StoreError> {
+        self.readers.read(schedules::all).await
+    }
+
+    /// Begins to look at a schedule, or at what it means by now.
+    pub(crate) async fn begin_schedule(
+        &self,
+        key: ScheduleKey,
+        meaning: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| schedules::begin(connection, &key, &meaning, now)).await
+    }
+
+    /// Forgets a schedule that the tree has not any more.
+    pub(crate) async fn forget_schedule(&self, key: ScheduleKey) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| schedules::forget(connection, &key)).await
+    }
+
+    /// Fires a schedule.
+    pub(crate) async fn fire(&self, new: NewFiring, now: Timestamp) -> Result<Fired, StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let fired = schedules::fire(connection, &new, now)?;
+                marks.replan |= matches!(fired, Fired::Made(..));
+                Ok(fired)
+            })
+            .await
+    }
+
+    /// Has a delivery sent once more.
+    pub(crate) async fn redeliver(&self, id: String, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| deliveries::redeliver(connection, &id, now)).await
+    }
+
+    /// Deliveries, newest first, with their numbers.
+    pub(crate) async fn deliveries(
+        &self,
+        listing: DeliveryListing,
+    ) -> Result<Vec<(i64, forge_api::WebhookDelivery)>, StoreError> {
+        self.readers.read(move |connection| deliveries::list(connection, &listing)).await
+    }
+
+    /// One delivery.
+    pub(crate) async fn delivery(&self, id: String) -> Result<Option<forge_api::WebhookDelivery>, StoreError> {
+        self.readers.read(move |connection| deliveries::show(connection, &id)).await
+    }
+
+    /// How many deliveries of each target stand in each state.
+    pub(crate) async fn delivery_counts(
+        &self,
+    ) -> Result<std::collections::BTreeMap<String, std::collections::BTreeMap<forge_api::DeliveryState, u64>>, StoreError>
+    {
+        self.readers.read(deliveries::counts).await
     }
 
     /// Keeps what is known of an attempt's log.
@@ -426,17 +676,27 @@ impl Store {
         self.readers.read(move |connection| queries::circumstances(connection, number)).await
     }
 
-    /// What those of the attempts need that are still live.
-    pub(crate) async fn deliveries(&self, ids: Vec<AttemptId>) -> Result<Vec<(AttemptId, Delivery)>, StoreError> {
-        self.readers
-            .read(move |connection| {
-                let found = ids.into_iter().filter_map(|id| match queries::delivery(connection, id) {
-                    Ok(found) => found.map(|delivery| Ok((id, delivery))),
-                    Err(error) => Some(Err(error)),
-                });
-                found.collect()
-            })
-            .await
+    /// Makes something of what those of the attempts need that are still live, on a thread that may block.
+    pub(crate) async fn with_deliveries<T: Send + 'static>(
+        &self,
+        ids: Vec<AttemptId>,
+        make: impl Fn(AttemptId, Delivery) -> T + Send + 'static,
+    ) -> Result<Vec<T>, StoreError> {
+        let read = move |connection: &rusqlite::Connection| {
+            let found = ids.into_iter().filter_map(|id| match queries::delivery(connection, id) {
+                Ok(found) => found.map(|delivery| Ok((id, delivery))),
+                Err(error) => Some(Err(error)),
+            });
+            found.collect::<Result<Vec<_>, _>>()
+        };
+        let make_all = move |found: Vec<_>| found.into_iter().map(|(id, delivery)| make(id, delivery)).collect();
+        self.readers.read_then(read, make_all).await
+    }
+
+    /// What an approved attempt is to go on with, while it is live.
+    pub(crate) async fn resume(&self, id: AttemptId) -> Result<Option<Carry>, StoreError> {
+        let found = move |connection: &rusqlite::Connection| queries::delivery(connection, id);
+        Ok(self.readers.read(found).await?.and_then(|delivery| delivery.resume))
     }
 
     /// One attempt.
@@ -472,7 +732,12 @@ impl Store {
         self.readers.read(move |connection| queries::open_task_uses_plugin(connection, &sha256)).await
     }
 
-    /// Whether a task's secret answers are gone.
+    /// The name and the digest of the plugin that a task runs.
+    pub(crate) async fn plugin_of_task(&self, number: u64) -> Result<Option<(String, String)>, StoreError> {
+        self.readers.read(move |connection| queries::plugin_of_task(connection, number)).await
+    }
+
+    /// Whether a task was made with secret answers that are gone now.
     pub(crate) async fn secret_answers_gone(&self, number: u64) -> Result<bool, StoreError> {
         self.readers.read(move |connection| queries::secret_answers_gone(connection, number)).await
     }

@@ -13,19 +13,28 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
+use crate::files;
 
 /// "FORG": what makes a database Forge's.
 const APPLICATION_ID: i32 = 0x464f_5247;
 
 /// Numbered changes of the schema, oldest first; a database's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("schema/0001_initial.sql"),
     include_str!("schema/0002_grants_and_counts.sql"),
     include_str!("schema/0003_revoked_tokens.sql"),
     include_str!("schema/0004_revisions_and_events.sql"),
     include_str!("schema/0005_tasks_by_state_and_project.sql"),
     include_str!("schema/0006_attempt_sessions.sql"),
+    include_str!("schema/0007_approvals.sql"),
+    include_str!("schema/0008_webhooks.sql"),
+    include_str!("schema/0009_schedules.sql"),
+    include_str!("schema/0010_integrations.sql"),
 ];
+
+/// How much of the disk is taken for the write-ahead log at once, in bytes: what is written within it changes no file's length, and a
+/// commit waits for its own bytes alone. It is about what lies between two checkpoints.
+const WAL_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long a connection waits for another one's lock: only checkpoints and readers ever hold one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,10 +57,7 @@ pub(super) fn lock(data_dir: &Path) -> Result<FolderLock, StoreError> {
         .mode(0o600)
         .open(&path)
         .map_err(not_writable)?;
-    if let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(not_writable(error.into()));
-        }
+    if !files::lock_alone(&file).map_err(not_writable)? {
         let mut pid = String::new();
         // Who holds it is a courtesy: an unreadable file leaves the number out.
         let _read = file.read_to_string(&mut pid);
@@ -82,7 +88,22 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     // Checkpoints run on a connection of their own, so that no commit waits for one.
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|error| opening(path, error))?;
     migrate(&mut connection).map_err(|error| opening(path, error))?;
+    if let Err(error) = extend_wal(path) {
+        // It grows by itself, only slower.
+        tracing::debug!(%error, "the write-ahead log was not made longer");
+    }
     Ok(connection)
+}
+
+/// Fills the write-ahead log up with zeros. SQLite passes over what follows the last whole commit: an older log leaves such ends, too.
+fn extend_wal(path: &Path) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    let mut file = OpenOptions::new().append(true).open(PathBuf::from(name))?;
+    let length = file.metadata()?.len();
+    let missing = usize::try_from(WAL_BYTES.saturating_sub(length)).unwrap_or_default();
+    file.write_all(&vec![0; missing])?;
+    file.sync_all()
 }
 
 /// Opens the database for reading only.
@@ -184,6 +205,25 @@ mod tests {
         assert!(text.contains(&std::process::id().to_string()), "{text}");
         drop(held);
         lock(folder.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_lengthened_write_ahead_log_loses_nothing_and_is_written_from_its_beginning() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = database_path(folder.path());
+        let connection = open_writer(&path).expect("new");
+        let wal = folder.path().join("forge.db-wal");
+        assert!(std::fs::metadata(&wal).expect("there").len() >= WAL_BYTES);
+        connection.execute_batch("CREATE TABLE kept (n); INSERT INTO kept VALUES (7)").expect("written");
+        assert!(std::fs::metadata(&wal).expect("there").len() < WAL_BYTES + 64 * 1024, "it did not grow");
+        // As after a power cut: what another process finds is the files alone.
+        let copy = tempfile::tempdir().expect("a folder");
+        for name in ["forge.db", "forge.db-wal"] {
+            std::fs::copy(folder.path().join(name), copy.path().join(name)).expect("copied");
+        }
+        let again = open_writer(&database_path(copy.path())).expect("recovered");
+        let kept: i64 = again.query_row("SELECT n FROM kept", [], |row| row.get(0)).expect("there");
+        assert_eq!(kept, 7);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::work::{self, NewAttempt};
 use super::writer::Planner;
 use super::{Assigned, StoreError, rows};
 use crate::scheduler::FREE_SLOTS_COUNTED_MAX;
-use crate::scheduler::assign::{Group, Live, Need, Waiting};
+use crate::scheduler::assign::{Concurrency, Group, Live, Need, Waiting};
 use crate::scheduler::task::Happening;
 
 /// What waits and what runs.
@@ -89,12 +89,13 @@ pub(super) const NEXT_GROUP: &str = "SELECT project, template, required_tag FROM
      WHERE state = 'queued' AND (project, template, required_tag) > (?1, ?2, ?3)
      ORDER BY project, template, required_tag LIMIT 1";
 
-pub(super) const HEADS: &str = "SELECT number, priority, concurrency FROM tasks INDEXED BY tasks_queue
+pub(super) const HEADS: &str =
+    "SELECT number, priority, concurrency, resume_attempt IS NOT NULL FROM tasks INDEXED BY tasks_queue
      WHERE state = 'queued' AND project = ?1 AND template = ?2 AND required_tag = ?3 AND ready_at <= ?4
      ORDER BY priority DESC, number LIMIT ?5";
 
 /// What waits and may go now: each group by a step along the queue's own index, never by reading all of it.
-fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) -> Result<Vec<Group>, rusqlite::Error> {
+pub(super) fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) -> Result<Vec<Group>, rusqlite::Error> {
     let mut next_group = connection.prepare_cached(NEXT_GROUP)?;
     let mut heads = connection.prepare_cached(HEADS)?;
     let mut groups = Vec::new();
@@ -109,6 +110,7 @@ fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) -> Result<Vec
                 Ok(Waiting { task: row.get(0)?, priority: row.get(1)?, concurrency: rows::named(row, 2)? })
             })?
             .collect::<Result<Vec<_>, _>>()?;
+        let waiting = in_turn(connection, &last, waiting)?;
         if !waiting.is_empty() {
             let required_tag = Some(last.2.clone()).filter(|tag| !tag.is_empty());
             let need = Need { project: last.0.clone(), required_tag };
@@ -116,4 +118,42 @@ fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) -> Result<Vec
         }
     }
     Ok(groups)
+}
+
+pub(super) const APPROVED: &str = "SELECT number, priority, concurrency FROM tasks INDEXED BY tasks_resume
+     WHERE state = 'queued' AND resume_attempt IS NOT NULL AND project = ?1 AND template = ?2 AND required_tag = ?3
+     ORDER BY number";
+
+pub(super) const ASKING: &str = "SELECT min(number) FROM (
+         SELECT number FROM tasks INDEXED BY tasks_state_project
+         WHERE state = 'awaiting_approval' AND project = ?1 AND template = ?2
+         UNION ALL
+         SELECT number FROM tasks INDEXED BY tasks_resume
+         WHERE state = 'queued' AND resume_attempt IS NOT NULL AND project = ?1 AND template = ?2)";
+
+/// The oldest task of a template whose plan waits for a person's word, or for the runner that is to do it.
+pub(super) fn asking(connection: &Connection, project: &str, template: &str) -> Result<Option<u64>, rusqlite::Error> {
+    connection.prepare_cached(ASKING)?.query_row(params![project, template], |row| row.get(0))
+}
+
+/// What of a group may go now: what was approved first, and nothing else of the template meanwhile. A plan holds its template's one
+/// place, so that nothing changes what it has planned for; only a template that runs in parallel has no such place.
+fn in_turn(
+    connection: &Connection,
+    (project, template, required_tag): &(String, String, String),
+    mut others: Vec<Waiting>,
+) -> Result<Vec<Waiting>, rusqlite::Error> {
+    let is_held = asking(connection, project, template)?.is_some();
+    if !is_held {
+        return Ok(others);
+    }
+    others.retain(|waiting| waiting.concurrency == Concurrency::Parallel);
+    let mut waiting = connection
+        .prepare_cached(APPROVED)?
+        .query_map(params![project, template, required_tag], |row| {
+            Ok(Waiting { task: row.get(0)?, priority: row.get(1)?, concurrency: rows::named(row, 2)? })
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    waiting.append(&mut others);
+    Ok(waiting)
 }

@@ -8,7 +8,7 @@ fn with_history(folder: &std::path::Path) -> Connection {
     let connection = open::open_writer(&open::database_path(folder)).expect("a database");
     connection
         .execute_batch(
-            "INSERT INTO specs VALUES (1, x'00', '{\"plugin\":{\"sha256\":\"aa\"}}', 1000, 1000, 1000, 'fail', 0, 0);
+            "INSERT INTO specs VALUES (1, x'00', '{\"plugin\":{\"sha256\":\"aa\"}}', 1000, 1000, 1000, 'fail', 0, 0, 1000, '[]');
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
              INSERT INTO tasks (project, template, state, required_tag, priority, concurrency, revision, trigger_kind,
                  trigger_by, variables, arguments, had_secret_answers, spec, retries_left, created_at, queued_at, ready_at,

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forge_api::{AttemptId, AttemptResult, Task, TaskState, Timestamp};
+use forge_api::{AttemptId, AttemptResult, Carry, Task, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Value as Sql};
 
-use super::{StoreError, plan, rows};
+use super::{StoreError, WaitingTold, news, plan, rows};
 use crate::scheduler::assign::{Concurrency, Live};
 use crate::scheduler::deadline::Open;
 use crate::scheduler::spec::TaskSpec;
@@ -132,6 +132,10 @@ pub(crate) struct Circumstances {
     pub(crate) ahead: u64,
     /// A live task of the same template.
     pub(crate) running_sibling: Option<u64>,
+    /// A task of the same template that has planned and is not done, and keeps this one waiting.
+    pub(crate) asking_sibling: Option<u64>,
+    /// Which webhook targets have heard that it waits.
+    pub(crate) told: Vec<WaitingTold>,
 }
 
 // Without the index's name SQLite walks the whole history of attempts for the smallest number.
@@ -149,7 +153,7 @@ pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Opti
         rows::STANDING_COLUMNS
     );
     let read = |row: &Row<'_>| {
-        let more = (rows::named(row, 13)?, rows::time(row, 14)?, rows::maybe_time(row, 15)?, row.get::<_, i32>(16)?);
+        let more = (rows::named(row, 15)?, rows::time(row, 16)?, rows::maybe_time(row, 17)?, row.get::<_, i32>(18)?);
         Ok((rows::standing(row)?, more))
     };
     let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority)) =
@@ -163,7 +167,16 @@ pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Opti
     let running_sibling = connection
         .prepare_cached(RUNNING_SIBLING)?
         .query_row(params![task.project, task.template, number], |row| row.get(0))?;
+    let asking_sibling = match concurrency {
+        Concurrency::Parallel => None,
+        // What was approved itself waits for nobody's plan.
+        Concurrency::Queue | Concurrency::Skip | Concurrency::Replace if task.approved.is_some() => None,
+        Concurrency::Queue | Concurrency::Skip | Concurrency::Replace => {
+            plan::asking(connection, &task.project, &task.template)?.filter(|other| *other != number)
+        }
+    };
     let live = plan::live(connection)?;
+    let told = news::waiting_told(connection, number)?;
     Ok(Some(Circumstances {
         task,
         standing,
@@ -175,6 +188,8 @@ pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Opti
         live,
         ahead,
         running_sibling,
+        asking_sibling,
+        told,
     }))
 }
 
@@ -189,12 +204,15 @@ pub(crate) struct Delivery {
     pub(crate) secret_answers: Option<Vec<u8>>,
     pub(crate) nonce: Vec<u8>,
     pub(crate) runner: String,
+    /// What an earlier attempt left for this one, approved.
+    pub(crate) resume: Option<Carry>,
 }
 
 /// What a live attempt needs; `None` once it is closed.
 pub(super) fn delivery(connection: &Connection, id: AttemptId) -> Result<Option<Delivery>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT s.json, t.revision, t.commit_id, t.variables, t.arguments, t.secret_answers, a.nonce, a.runner
+        "SELECT s.json, t.revision, t.commit_id, t.variables, t.arguments, t.secret_answers, a.nonce, a.runner,
+             (SELECT p.result FROM attempts p WHERE p.task = t.number AND p.attempt = t.resume_attempt)
          FROM attempts a JOIN tasks t ON t.number = a.task JOIN specs s ON s.id = t.spec
          WHERE a.task = ?1 AND a.attempt = ?2 AND a.closed_at IS NULL",
     )?;
@@ -208,6 +226,7 @@ pub(super) fn delivery(connection: &Connection, id: AttemptId) -> Result<Option<
             secret_answers: row.get(5)?,
             nonce: row.get(6)?,
             runner: row.get(7)?,
+            resume: rows::maybe_json::<AttemptResult>(row, 8)?.and_then(|planned| planned.carry),
         })
     });
     Ok(found.optional()?)
@@ -257,6 +276,15 @@ pub(super) fn attempt(connection: &Connection, id: AttemptId) -> Result<Option<A
     Ok(found.optional()?)
 }
 
+/// How long an attempt's log is by its own report; 0 before it.
+pub(super) fn reported_log_bytes(connection: &Connection, id: AttemptId) -> Result<u64, rusqlite::Error> {
+    let found: Option<Option<u64>> = connection
+        .prepare_cached("SELECT result ->> '$.log_length' FROM attempts WHERE task = ?1 AND attempt = ?2")?
+        .query_row(params![id.task, id.attempt], |row| row.get(0))
+        .optional()?;
+    Ok(found.flatten().unwrap_or_default())
+}
+
 /// Whether an open task names the component.
 pub(super) fn open_task_uses_plugin(connection: &Connection, sha256: &str) -> Result<bool, StoreError> {
     // Many tasks share a spec: its JSON is read once.
@@ -265,6 +293,15 @@ pub(super) fn open_task_uses_plugin(connection: &Connection, sha256: &str) -> Re
          AND s.json ->> '$.plugin.sha256' = ?1)",
     )?;
     Ok(statement.query_row([sha256], |row| row.get(0))?)
+}
+
+/// The name and the digest of the plugin that a task runs.
+pub(super) fn plugin_of_task(connection: &Connection, number: u64) -> Result<Option<(String, String)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT s.json ->> '$.plugin.name', s.json ->> '$.plugin.sha256' FROM specs s
+         WHERE s.id = (SELECT t.spec FROM tasks t WHERE t.number = ?1)",
+    )?;
+    Ok(statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// Whether a task was made with secret answers that are gone now.

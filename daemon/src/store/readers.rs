@@ -54,17 +54,29 @@ impl Readers {
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.read_then(read, |found| found).await
+    }
+
+    /// Reads on a thread that may block, and goes on there with what was found, when the connection is free again.
+    pub(super) async fn read_then<T: Send + 'static, U: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        then: impl FnOnce(T) -> U + Send + 'static,
+    ) -> Result<U, StoreError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let readers = Arc::clone(self);
         let reading = tokio::task::spawn_blocking(move || {
-            // Both are given back by the thread that reads, the connection first: a caller that hangs up changes nothing.
-            let _permit = permit;
-            let connection = Some(readers.free().pop().ok_or(StoreError::Closed)?);
-            let lent = Lent { readers: &readers, connection };
-            let connection = lent.connection.as_ref().ok_or(StoreError::Closed)?;
-            connection.prepare_cached("BEGIN")?.execute([])?;
-            // What panics has been reported by the panic hook; its connection is as good as before.
-            std::panic::catch_unwind(AssertUnwindSafe(|| read(connection))).unwrap_or(Err(StoreError::Panicked))
+            let found = {
+                // Both are given back by the thread that reads, the connection first: a caller that hangs up changes nothing.
+                let _permit = permit;
+                let connection = Some(readers.free().pop().ok_or(StoreError::Closed)?);
+                let lent = Lent { readers: &readers, connection };
+                let connection = lent.connection.as_ref().ok_or(StoreError::Closed)?;
+                connection.prepare_cached("BEGIN")?.execute([])?;
+                // What panics has been reported by the panic hook; its connection is as good as before.
+                std::panic::catch_unwind(AssertUnwindSafe(|| read(connection))).unwrap_or(Err(StoreError::Panicked))?
+            };
+            Ok(then(found))
         });
         reading.await.map_err(|_| StoreError::Closed)?
     }

@@ -1,6 +1,6 @@
 //! How columns become Rust and back.
 
-use forge_api::{Task, Timestamp, Trigger};
+use forge_api::{Approved, Task, Timestamp, Trigger};
 use rusqlite::Row;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,7 +59,9 @@ pub(super) const TASK_COLUMNS: &str = "t.number, t.project, t.template, t.state,
      (SELECT a.runner FROM attempts a WHERE a.task = t.number AND a.attempt = t.attempt), \
      t.required_tag, t.revision, t.commit_id, t.exit_code, t.trigger_kind, t.trigger_by, t.variables, \
      t.created_at, t.assigned_at, t.started_at, t.finished_at, t.summary, \
-     t.revision_author, t.revision_subject";
+     t.revision_author, t.revision_subject, \
+     (SELECT a.log_state = 'damaged' FROM attempts a WHERE a.task = t.number AND a.attempt = t.attempt), \
+     t.approved_by, t.approved_at";
 
 /// A task as the API shows it; the log's length, and whether its template is still there, are known elsewhere.
 pub(super) fn task(row: &Row<'_>) -> Result<Task, rusqlite::Error> {
@@ -85,14 +87,19 @@ pub(super) fn task(row: &Row<'_>) -> Result<Task, rusqlite::Error> {
         started_at: maybe_time(row, 16)?,
         finished_at: maybe_time(row, 17)?,
         log_bytes: 0,
+        log_damaged: row.get::<_, Option<bool>>(21)?.unwrap_or_default(),
         summary: maybe_json(row, 18)?,
+        approved: match (row.get(22)?, maybe_time(row, 23)?) {
+            (Some(by), Some(at)) => Some(Approved { by, at }),
+            _ => None,
+        },
     })
 }
 
 /// The columns of [`standing`], in its order; `s` is the task's spec.
 pub(super) const STANDING_COLUMNS: &str = "t.state, t.cancel_by, t.attempt, s.on_runner_lost, t.retries_left, \
      s.retry_delay_ms, t.queued_at, t.assigned_at, t.started_at, t.cancel_at, s.timeout_ms, \
-     s.queue_timeout_ms, s.runner_grace_ms";
+     s.queue_timeout_ms, s.runner_grace_ms, s.approval_timeout_ms, t.resume_attempt IS NOT NULL";
 
 /// What a task's next step depends on, its deadline's parts, and its `runner_grace`.
 pub(super) fn standing(row: &Row<'_>) -> Result<(Standing, Open, u64), rusqlite::Error> {
@@ -104,6 +111,7 @@ pub(super) fn standing(row: &Row<'_>) -> Result<(Standing, Open, u64), rusqlite:
         on_runner_lost: named(row, 3)?,
         retries_left: row.get(4)?,
         retry_delay_ms: row.get(5)?,
+        resumes: row.get(14)?,
     };
     let open = Open {
         state,
@@ -113,6 +121,7 @@ pub(super) fn standing(row: &Row<'_>) -> Result<(Standing, Open, u64), rusqlite:
         cancel_at: maybe_time(row, 9)?,
         timeout_ms: row.get(10)?,
         queue_timeout_ms: row.get(11)?,
+        approval_timeout_ms: row.get(13)?,
     };
     Ok((standing, open, row.get(12)?))
 }

@@ -1,10 +1,9 @@
 //! Registered runners: their rows, their tokens' hashes, and what they hold.
 
-use forge_api::{AttemptId, Health, Timestamp};
+use forge_api::{AttemptId, Health, RefusedJob, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::work;
-use super::{Fate, Refused, StoreError, rows};
+use super::{Fate, Refused, StoreError, news, rows, work};
 use crate::scheduler::task::Happening;
 
 /// A registered runner.
@@ -20,6 +19,8 @@ pub(crate) struct Registration {
     pub(crate) token_max: u32,
     pub(crate) own_max: u32,
     pub(crate) draining: bool,
+    /// It takes one task and leaves.
+    pub(crate) one_off: bool,
     pub(crate) version: String,
     pub(crate) session: Option<String>,
     pub(crate) last_contact_at: Option<Timestamp>,
@@ -27,7 +28,7 @@ pub(crate) struct Registration {
 }
 
 const COLUMNS: &str = "key, name, public_key, registered_by, project, tags, token_max, own_max, draining, \
-     version, session, last_contact_at, health";
+     version, session, last_contact_at, health, one_off";
 
 fn registration(row: &Row<'_>) -> Result<Registration, rusqlite::Error> {
     Ok(Registration {
@@ -44,6 +45,7 @@ fn registration(row: &Row<'_>) -> Result<Registration, rusqlite::Error> {
         session: row.get(10)?,
         last_contact_at: rows::maybe_time(row, 11)?,
         health: rows::maybe_json(row, 12)?,
+        one_off: row.get(13)?,
     })
 }
 
@@ -107,7 +109,12 @@ struct Grant {
 }
 
 /// The new token was used: the old one is worth nothing from now on, and what came with the new one counts.
-pub(super) fn promote(connection: &Connection, key: i64, token_sha256: &[u8; 32]) -> Result<(), StoreError> {
+pub(super) fn promote(
+    connection: &Connection,
+    key: i64,
+    token_sha256: &[u8; 32],
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let found = connection
         .prepare_cached("SELECT pending_grant FROM runners WHERE key = ?1 AND pending_token_sha256 = ?2")?
         .query_row(params![key, token_sha256.as_slice()], |row| rows::maybe_json::<Grant>(row, 0))
@@ -133,6 +140,9 @@ pub(super) fn promote(connection: &Connection, key: i64, token_sha256: &[u8; 32]
                 grant.one_off,
                 grant.version
             ])?;
+        let name: String =
+            connection.prepare_cached("SELECT name FROM runners WHERE key = ?1")?.query_row([key], |row| row.get(0))?;
+        news::take_back(connection, &name, now)?;
     }
     connection
         .prepare_cached(
@@ -143,10 +153,41 @@ pub(super) fn promote(connection: &Connection, key: i64, token_sha256: &[u8; 32]
     Ok(())
 }
 
+/// Whose the name was that a registration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Registered {
+    /// Nobody's.
+    New,
+    /// A one-off runner's that had its task: it is known no more.
+    Successor,
+    /// The same runner's.
+    Again,
+}
+
+/// Whether a one-off runner has had its task, as far as the store knows: it takes nothing more and holds nothing.
+fn has_had_its_task(connection: &Connection, known: &Registration) -> Result<bool, StoreError> {
+    Ok(known.one_off && known.draining && held(connection, &known.name)?.is_empty())
+}
+
 /// Stores a registration, or gives the runner of that name and key a new token. What counts is decided here, in the one
-/// writer: a name is given once, a token is used as often as it may be.
-pub(super) fn register(connection: &Connection, new: &NewRegistration, now: Timestamp) -> Result<(), StoreError> {
+/// writer: a name is given once, a token is used as often as it may be. `is_away` says whether nobody is heard of under a name.
+pub(super) fn register(
+    connection: &Connection,
+    new: &NewRegistration,
+    is_away: impl FnOnce(&str) -> bool,
+    now: Timestamp,
+) -> Result<Registered, StoreError> {
     match by_name(connection, &new.name)? {
+        // A one-off runner's registration ends with its task: whoever comes now begins anew, with whatever key.
+        Some(known) if has_had_its_task(connection, &known)? && is_away(&known.name) => {
+            // Nobody is told that the old one is gone: who stops its machine then would stop the new one, which goes by the same name.
+            connection
+                .prepare_cached("UPDATE runners SET told_online = 0, told_idle = 1 WHERE key = ?1")?
+                .execute([known.key])?;
+            connection.prepare_cached("DELETE FROM runners WHERE key = ?1")?.execute([known.key])?;
+            insert(connection, new, now)?;
+            Ok(Registered::Successor)
+        }
         Some(known) if known.public_key != new.public_key => Err(StoreError::Refused(Refused::NameTaken)),
         // The key on record is the proof: whoever does not hold it cannot open the new token. Until that token is used
         // nothing changes, since a public key is no secret and any registration token may name it. It costs no use.
@@ -163,33 +204,39 @@ pub(super) fn register(connection: &Connection, new: &NewRegistration, now: Time
             connection
                 .prepare_cached("UPDATE runners SET pending_token_sha256 = ?2, pending_grant = ?3 WHERE key = ?1")?
                 .execute(params![known.key, new.token_sha256.as_slice(), rows::to_json(&grant)?])?;
-            Ok(())
+            Ok(Registered::Again)
         }
         None => {
-            if let Some((token, uses)) = &new.uses {
-                spend(connection, token, *uses)?;
-            }
-            connection
-                .prepare_cached(
-                    "INSERT INTO runners (name, public_key, token_sha256, registered_by, registered_at, project, tags,
-                         token_max, own_max, one_off, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-                )?
-                .execute(params![
-                    new.name,
-                    new.public_key,
-                    new.token_sha256.as_slice(),
-                    new.registered_by,
-                    now.unix_micros(),
-                    new.project,
-                    rows::to_json(&new.tags)?,
-                    new.token_max,
-                    new.own_max,
-                    new.one_off,
-                    new.version
-                ])?;
-            Ok(())
+            insert(connection, new, now)?;
+            Ok(Registered::New)
         }
     }
+}
+
+fn insert(connection: &Connection, new: &NewRegistration, now: Timestamp) -> Result<(), StoreError> {
+    news::take_back(connection, &new.name, now)?;
+    if let Some((token, uses)) = &new.uses {
+        spend(connection, token, *uses)?;
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO runners (name, public_key, token_sha256, registered_by, registered_at, project, tags,
+                 token_max, own_max, one_off, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .execute(params![
+            new.name,
+            new.public_key,
+            new.token_sha256.as_slice(),
+            new.registered_by,
+            now.unix_micros(),
+            new.project,
+            rows::to_json(&new.tags)?,
+            new.token_max,
+            new.own_max,
+            new.one_off,
+            new.version
+        ])?;
+    Ok(())
 }
 
 fn spend(connection: &Connection, token_sha256: &[u8; 32], uses_max: u32) -> Result<(), StoreError> {
@@ -201,7 +248,7 @@ fn spend(connection: &Connection, token_sha256: &[u8; 32], uses_max: u32) -> Res
     if uses > uses_max { Err(StoreError::Refused(Refused::TokenUsedUp { uses: uses_max })) } else { Ok(()) }
 }
 
-/// Forgets a runner. What it still holds is lost at once.
+/// Forgets a runner. What it still holds is lost at once; its supervisors end by themselves when their leases do.
 pub(super) fn remove(
     connection: &Connection,
     name: &str,
@@ -213,14 +260,22 @@ pub(super) fn remove(
     }
     let mut fates = Vec::new();
     for held in held(connection, name)? {
-        let happening = Happening::RunnerLost { reason: reason.to_owned() };
+        let happening = Happening::RunnerLost { reason: reason.to_owned(), runs_on_ms: held.grace_ms };
         fates.push(work::happen(connection, held.attempt.task, &happening, now)?);
     }
     Ok(fates)
 }
 
 /// Lets a runner take nothing new, or again.
-pub(super) fn set_draining(connection: &Connection, name: &str, draining: bool) -> Result<(), StoreError> {
+pub(super) fn set_draining(
+    connection: &Connection,
+    name: &str,
+    draining: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if !draining {
+        news::take_back(connection, name, now)?;
+    }
     let changed = connection
         .prepare_cached("UPDATE runners SET draining = ?2 WHERE name = ?1")?
         .execute(params![name, draining])?;
@@ -263,19 +318,38 @@ pub(crate) struct Held {
     pub(crate) attempt: AttemptId,
     pub(crate) started: bool,
     pub(crate) cancel: bool,
+    /// How long its supervisor lives on without its runner.
+    pub(crate) grace_ms: u64,
 }
 
 /// What a runner holds by the store.
 pub(super) fn held(connection: &Connection, runner: &str) -> Result<Vec<Held>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT a.task, a.attempt, a.started_at IS NOT NULL, t.cancel_by IS NOT NULL
+        "SELECT a.task, a.attempt, a.started_at IS NOT NULL, t.cancel_by IS NOT NULL, a.grace_ms
          FROM attempts a JOIN tasks t ON t.number = a.task WHERE a.runner = ?1 AND a.closed_at IS NULL ORDER BY 1, 2",
     )?;
     let rows = statement.query_map([runner], |row| {
         let attempt = AttemptId { task: row.get(0)?, attempt: row.get(1)? };
-        Ok(Held { attempt, started: row.get(2)?, cancel: row.get(3)? })
+        Ok(Held { attempt, started: row.get(2)?, cancel: row.get(3)?, grace_ms: row.get(4)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Ends attempts that were given to a runner and that it does not begin. What is not its own, or began, is not its to refuse.
+pub(super) fn refuse(
+    connection: &Connection,
+    runner: &str,
+    jobs: &[RefusedJob],
+    now: Timestamp,
+) -> Result<Vec<Fate>, StoreError> {
+    let mut fates = Vec::new();
+    for held in held(connection, runner)?.into_iter().filter(|held| !held.started) {
+        if let Some(job) = jobs.iter().find(|job| job.attempt == held.attempt) {
+            let reason = format!("runner {runner} refused the job: {}", job.reason);
+            fates.push(work::happen(connection, held.attempt.task, &Happening::Fail { reason }, now)?);
+        }
+    }
+    Ok(fates)
 }
 
 /// Forgets runners that are gone for good: one-off ones that did their task, and those without a file that stay away.

@@ -71,7 +71,7 @@ mod tests {
         let connection = open::open_writer(&open::database_path(folder.path())).expect("a database");
         connection
             .execute_batch(
-                "INSERT INTO specs VALUES (1, x'00', '{}', 1000, 1000, 1000, 'fail', 0, 0);
+                "INSERT INTO specs VALUES (1, x'00', '{}', 1000, 1000, 1000, 'fail', 0, 0, 1000, '[]');
                  INSERT INTO tasks (project, template, state, attempt, required_tag, priority, concurrency, revision,
                      trigger_kind, trigger_by, variables, arguments, had_secret_answers, spec, retries_left, created_at,
                      queued_at, ready_at, finished_at)

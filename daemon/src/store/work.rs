@@ -164,6 +164,29 @@ pub(super) fn happen(
             fate.state = state;
             fate.closed = true;
         }
+        Next::Ask => {
+            close_attempt(connection, live, "it has planned, and its task waits for approval", now)?;
+            let open = Open { state: TaskState::AwaitingApproval, queued_at: now, ..row.open };
+            connection
+                .prepare_cached(
+                    "UPDATE tasks SET state = 'awaiting_approval', queued_at = ?2, deadline_at = ?3, resume_attempt = NULL,
+                         approved_by = NULL, approved_at = NULL WHERE number = ?1",
+                )?
+                .execute(params![number, now.unix_micros(), deadline_micros(&open)])?;
+            fate.state = TaskState::AwaitingApproval;
+            fate.closed = true;
+        }
+        Next::Resume { by } => {
+            let open = Open { state: TaskState::Queued, queued_at: now, ..row.open };
+            connection
+                .prepare_cached(
+                    "UPDATE tasks SET state = 'queued', queued_at = ?2, ready_at = ?2, deadline_at = ?3, assigned_at = NULL,
+                         started_at = NULL, summary = NULL, resume_attempt = attempt, approved_by = ?4, approved_at = ?2 WHERE number = ?1",
+                )?
+                .execute(params![number, now.unix_micros(), deadline_micros(&open), by])?;
+            fate.state = TaskState::Queued;
+            fate.closed = true;
+        }
         Next::Requeue { delay_ms, queue, retry } => {
             close_attempt(connection, live, "its task went back to the queue", now)?;
             requeue(connection, &row, delay_ms, queue, retry, now)?;
@@ -191,13 +214,38 @@ fn advance(connection: &Connection, row: &TaskRow, state: TaskState, now: Timest
 }
 
 fn close_attempt(connection: &Connection, id: AttemptId, why: &str, now: Timestamp) -> Result<(), StoreError> {
-    connection
+    let began = connection
         .prepare_cached(
             "UPDATE attempts SET closed_at = ?3, closed_why = ?4
-             WHERE task = ?1 AND attempt = ?2 AND closed_at IS NULL",
+             WHERE task = ?1 AND attempt = ?2 AND closed_at IS NULL RETURNING started_at IS NOT NULL",
         )?
-        .execute(params![id.task, id.attempt, now.unix_micros(), why])?;
+        .query_row(params![id.task, id.attempt, now.unix_micros(), why], |row| row.get(0))
+        .optional()?;
+    // However it ends, what a one-off runner began is its only task; what never began costs it nothing.
+    if began.unwrap_or(false) {
+        end_one_off(connection, id)?;
+    }
     Ok(())
+}
+
+/// The key of an attempt's runner, when that is a one-off one.
+///
+/// A machine that took the name after the attempt is another one: its predecessor's late report is nothing to it.
+fn one_off_runner(connection: &Connection, id: AttemptId) -> Result<Option<i64>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT r.key FROM attempts a JOIN runners r ON r.name = a.runner
+         WHERE a.task = ?1 AND a.attempt = ?2 AND r.one_off AND r.registered_at <= a.assigned_at",
+    )?;
+    Ok(statement.query_row(params![id.task, id.attempt], |row| row.get(0)).optional()?)
+}
+
+/// A one-off runner has had its task: its registration ends with it. Whether the attempt's runner is such a one.
+fn end_one_off(connection: &Connection, id: AttemptId) -> Result<bool, StoreError> {
+    let found = one_off_runner(connection, id)?;
+    if let Some(key) = found {
+        connection.prepare_cached("UPDATE runners SET draining = 1 WHERE key = ?1")?.execute([key])?;
+    }
+    Ok(found.is_some())
 }
 
 fn requeue(
@@ -220,8 +268,13 @@ fn requeue(
         Retry::Spent => "max(retries_left - 1, 0)",
         Retry::Renewed => "(SELECT s.retry_attempts FROM specs s WHERE s.id = tasks.spec)",
     };
+    // A plan that was carried out, wholly or in part, or that was given up: the next attempt plans anew, and asks again.
+    let approval = match queue {
+        QueueClock::GoesOn => "",
+        QueueClock::Restarts => "resume_attempt = NULL, approved_by = NULL, approved_at = NULL,",
+    };
     let sql = format!(
-        "UPDATE tasks SET state = 'queued', reason = NULL, exit_code = NULL, summary = NULL, cancel_by = NULL,
+        "UPDATE tasks SET {approval} state = 'queued', reason = NULL, exit_code = NULL, summary = NULL, cancel_by = NULL,
              cancel_at = NULL, assigned_at = NULL, started_at = NULL, finished_at = NULL, queued_at = ?2, ready_at = ?3,
              deadline_at = ?4, retries_left = {retries} WHERE number = ?1"
     );
@@ -285,6 +338,8 @@ pub(crate) struct Finished {
     pub(crate) counted: bool,
     /// Whether it is the report that was kept.
     pub(crate) is_first: bool,
+    /// Whether its runner is a one-off one, which leaves once this is acknowledged.
+    pub(crate) one_off: bool,
 }
 
 /// Takes an attempt's report. One of a closed attempt is kept and does not count; the same one again changes nothing.
@@ -299,8 +354,11 @@ pub(super) fn finish(
     let row = existing(connection, id.task)?;
     let unchanged = Fate { task: id.task, state: row.standing.state, attempt: id, runner: None, closed: false };
     if attempt.had_result {
-        return Ok(Finished { fate: unchanged, counted: attempt.counted, is_first: false });
+        let one_off = one_off_runner(connection, id)?.is_some();
+        return Ok(Finished { fate: unchanged, counted: attempt.counted, is_first: false, one_off });
     }
+    // A one-off runner leaves after its first report, whether it counts or not.
+    let one_off = end_one_off(connection, id)?;
     let json = rows::to_json(result)?;
     let keep = |counted: bool| -> Result<(), StoreError> {
         connection
@@ -312,28 +370,59 @@ pub(super) fn finish(
             .execute(params![id.task, id.attempt, json, now.unix_micros(), counted, rows::to_name(&log)?])?;
         Ok(())
     };
-    // A one-off runner leaves after its first report, whether it counts or not.
-    connection
-        .prepare_cached(
-            "UPDATE runners SET draining = 1
-             WHERE one_off AND name = (SELECT runner FROM attempts WHERE task = ?1 AND attempt = ?2)",
-        )?
-        .execute(params![id.task, id.attempt])?;
     if attempt.closed.is_some() {
         keep(false)?;
-        return Ok(Finished { fate: unchanged, counted: false, is_first: true });
+        return Ok(Finished { fate: unchanged, counted: false, is_first: true, one_off });
     }
     let happening = Happening::Report { outcome: result.outcome, reason: result.reason.clone() };
     let fate = happen(connection, id.task, &happening, now)?;
     keep(true)?;
     pin(connection, id.task, result.commit.as_deref())?;
+    if fate.state == TaskState::AwaitingApproval {
+        // How its process ended says nothing of what was not done yet.
+        let summary = result.summary.as_ref().map(rows::to_json).transpose()?;
+        connection
+            .prepare_cached("UPDATE tasks SET summary = ?2 WHERE number = ?1")?
+            .execute(params![id.task, summary])?;
+    }
     if fate.state.is_final() {
         let summary = result.summary.as_ref().map(rows::to_json).transpose()?;
         connection
             .prepare_cached("UPDATE tasks SET exit_code = ?2, summary = ?3 WHERE number = ?1")?
             .execute(params![id.task, result.exit_code, summary])?;
     }
-    Ok(Finished { fate, counted: true, is_first: true })
+    Ok(Finished { fate, counted: true, is_first: true, one_off })
+}
+
+/// A person decides about what an attempt has planned: the newest one, and the one that was looked at where that is named.
+pub(super) fn decide(
+    connection: &Connection,
+    number: u64,
+    attempt: Option<u32>,
+    happening: &Happening,
+    now: Timestamp,
+) -> Result<Fate, StoreError> {
+    let Standing { state, attempt: newest, .. } = existing(connection, number)?.standing;
+    let is_another = state == TaskState::AwaitingApproval && attempt.is_some_and(|attempt| attempt != newest);
+    if is_another {
+        Err(StoreError::Refused(Refused::Older { newest }))
+    } else {
+        happen(connection, number, happening, now)
+    }
+}
+
+/// Those of `here` that no open task will go on with.
+pub(super) fn unwanted_carries(connection: &Connection, here: Vec<AttemptId>) -> Result<Vec<AttemptId>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT 1 FROM tasks WHERE number = ?1 AND deadline_at IS NOT NULL AND (attempt = ?2 OR resume_attempt = ?2)",
+    )?;
+    let mut unwanted = Vec::new();
+    for id in here {
+        if !statement.exists(params![id.task, id.attempt])? {
+            unwanted.push(id);
+        }
+    }
+    Ok(unwanted)
 }
 
 pub(super) const DUE: &str = "SELECT number FROM tasks WHERE deadline_at <= ?1 ORDER BY deadline_at LIMIT ?2";
@@ -352,8 +441,8 @@ pub(super) fn reconcile(connection: &Connection, now: Timestamp) -> Result<Vec<F
         });
         match acted {
             Ok(fate) => fates.extend(fate),
-            // The disk's or the database's own trouble is everyone's; that of one task must not keep the others waiting.
-            Err(StoreError::Sql(error @ rusqlite::Error::SqliteFailure(..))) => return Err(StoreError::Sql(error)),
+            // That of one task must not keep the others waiting.
+            Err(error) if error.is_everyones() => return Err(error),
             Err(error) => {
                 tracing::error!(task = number, %error, "a task's deadline could not be acted on; it is tried again");
                 let again = now.plus_millis(DEADLINE_AGAIN_MS);
@@ -400,7 +489,7 @@ pub(super) fn boot(connection: &Connection, now: Timestamp) -> Result<Vec<LiveAt
         .query_map([], |row| {
             let (_standing, open, grace_ms) = rows::standing(row)?;
             let moment = deadline::after_boot(&open, grace_ms, now).map(Timestamp::unix_micros);
-            Ok((row.get(13)?, moment))
+            Ok((row.get(15)?, moment))
         })?
         .collect::<Result<_, _>>()?;
     for (number, moment) in held {

@@ -13,7 +13,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Assigned, StoreError, open, plan};
+use super::{Assigned, StoreError, Teller, open, outbox, plan};
 use crate::histogram::{self, Histogram};
 
 /// The most operations of one transaction.
@@ -26,7 +26,7 @@ const QUEUE_OPERATIONS_MAX: usize = 8_192;
 const COMMITS_PER_CHECKPOINT: u64 = 256;
 
 /// Who decides which waiting task goes to which runner.
-pub(crate) trait Planner: Send + Sync + 'static {
+pub(crate) trait Planner: Teller + Send + Sync + 'static {
     /// How many tasks could be given away right now; 0 spares the store the question.
     fn free_slots(&self) -> u32;
     /// Chooses; it must not block on anything that waits for the store.
@@ -35,6 +35,16 @@ pub(crate) trait Planner: Send + Sync + 'static {
     fn committed(&self, assigned: Vec<Assigned>);
     /// This moment.
     fn now(&self) -> forge_api::Timestamp;
+}
+
+/// Whom a batch tells of what happens in it.
+struct Telling {
+    /// Whether there is anybody.
+    tells: bool,
+    /// The same as the store knows it.
+    told: Option<bool>,
+    /// Whether deliveries were made.
+    any: bool,
 }
 
 /// What an operation says about itself beside its answer.
@@ -214,6 +224,7 @@ fn write_all(
 ) {
     let mut commits: u64 = 0;
     let mut replan = false;
+    let mut told = None;
     while let Some(first) = queue.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH_OPERATIONS_MAX {
@@ -223,13 +234,18 @@ fn write_all(
             }
         }
         let mut marks = Marks { replan };
+        let mut telling = Telling { tells: planner.tells(), told, any: false };
         let began = Instant::now();
-        let outcome = transact(connection, &mut batch, &mut marks, planner);
+        let outcome = transact(connection, &mut batch, &mut marks, &mut telling, planner);
         watch.stats.times.time(began.elapsed());
         watch.stats.batches.count(u64::try_from(batch.len()).unwrap_or(u64::MAX));
         let (committed, assigned) = match outcome {
-            Ok(assigned) => (Ok(()), assigned),
+            Ok(assigned) => {
+                told = Some(telling.tells);
+                (Ok(()), assigned)
+            }
             Err(error) => {
+                telling.any = false;
                 tracing::error!(%error, operations = batch.len(), "the store could not commit");
                 watch.stats.failures.fetch_add(1, Ordering::Relaxed);
                 (Err(Arc::new(error)), Vec::new())
@@ -242,6 +258,9 @@ fn write_all(
         }
         for operation in batch {
             operation.answer(committed.clone());
+        }
+        if telling.any {
+            planner.put_out();
         }
         commits += 1;
         if commits.is_multiple_of(COMMITS_PER_CHECKPOINT) {
@@ -258,12 +277,16 @@ fn transact(
     connection: &Connection,
     batch: &mut [Box<dyn Operation>],
     marks: &mut Marks,
+    telling: &mut Telling,
     planner: &dyn Planner,
 ) -> Result<Vec<Assigned>, rusqlite::Error> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let done = (|| {
+        if telling.told != Some(telling.tells) {
+            outbox::set_tells(connection, telling.tells)?;
+        }
         for operation in batch.iter_mut() {
-            run_one(connection, operation, marks)?;
+            run_one(connection, operation, marks, telling, planner)?;
         }
         if marks.replan && planner.free_slots() > 0 { assign(connection, planner) } else { Ok(Vec::new()) }
     })();
@@ -298,11 +321,16 @@ fn run_one(
     connection: &Connection,
     operation: &mut Box<dyn Operation>,
     marks: &mut Marks,
+    telling: &mut Telling,
+    planner: &dyn Planner,
 ) -> Result<(), rusqlite::Error> {
     connection.prepare_cached("SAVEPOINT operation")?.execute([])?;
     operation.run(connection, marks);
     if !operation.succeeded() {
         connection.prepare_cached("ROLLBACK TO operation")?.execute([])?;
+    } else if telling.tells {
+        // In the same savepoint, and right after it: an event shows its task as it was then.
+        telling.any |= outbox::put_out(connection, planner, planner.now())?;
     }
     connection.prepare_cached("RELEASE operation")?.execute([])?;
     Ok(())
@@ -314,6 +342,8 @@ mod tests {
 
     /// Panics whenever it is asked.
     struct Panics;
+
+    impl Teller for Panics {}
 
     impl Planner for Panics {
         fn free_slots(&self) -> u32 {

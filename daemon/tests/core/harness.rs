@@ -7,9 +7,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forge_api::{
-    AttemptId, AttemptOutcome, AttemptResult, ClaimRequest, ClaimResponse, CreateTask, CreatedTask, Job,
-    RegisterRequest, RegisterResponse, SIGNED_JOB_CONTEXT, SealedJob, Secret, StartRequest, Timestamp, Trigger,
-    TriggerKind,
+    AttemptId, AttemptOutcome, AttemptResult, ClaimRequest, ClaimResponse, CreateTask, CreatedTask, Job, RefusedJob,
+    RegisterRequest, RegisterResponse, SIGNED_JOB_CONTEXT, SealedJob, Secret, StartRequest, TaskState, Timestamp,
+    Trigger, TriggerKind,
 };
 use forge_config::meant::{
     Concurrency, Environment, EnvironmentSecret, OnRunnerLost, Plugin, PluginKind, PluginSource, Project, Question,
@@ -18,7 +18,7 @@ use forge_config::meant::{
 use forge_config::{Digest, Name, SecretValue};
 use forge_daemon::clock::{Clock, TestClock};
 use forge_daemon::core::{
-    Applied, AttemptAccess, Core, CoreError, CoreOptions, CoreStartError, CoreTasks, Counters, LogLimits,
+    Applied, AttemptAccess, Core, CoreError, CoreOptions, CoreStartError, CoreTasks, Counters, FreeSpace, LogLimits,
     RunnerIdentity,
 };
 use forge_daemon::secrets::digest_of;
@@ -38,10 +38,11 @@ pub(crate) fn result(outcome: AttemptOutcome, log: &[u8]) -> AttemptResult {
         commit: None,
         log_length: log.len() as u64,
         log_sha256: sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        carry: None,
     }
 }
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
@@ -58,6 +59,7 @@ fn template(text: &str, concurrency: Concurrency) -> Template {
         required_tag: None,
         timeout_ms: 30 * 60_000,
         queue_timeout_ms: 3_600_000,
+        approval_timeout_ms: 7_200_000,
         concurrency,
         on_runner_lost: OnRunnerLost::Fail,
         runner_grace_ms: 120_000,
@@ -71,7 +73,7 @@ fn template(text: &str, concurrency: Concurrency) -> Template {
     }
 }
 
-fn rule(tags: &[&str], registration_token: Option<&str>) -> RunnerRule {
+pub(crate) fn rule(tags: &[&str], registration_token: Option<&str>) -> RunnerRule {
     RunnerRule {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         project: None,
@@ -104,6 +106,8 @@ pub(crate) fn tree_with(retention: Retention, token_expires: Option<Timestamp>) 
         template("skipping", Concurrency::Skip),
         template("replacing", Concurrency::Replace),
         Template { on_runner_lost: OnRunnerLost::Retry, ..template("again", Concurrency::Parallel) },
+        // Its timeout is over long before its runner counts as lost.
+        Template { timeout_ms: 1_000, runner_grace_ms: 86_400_000, ..template("brief", Concurrency::Parallel) },
         // Its delay is longer than its queue_timeout.
         Template { retry_attempts: 1, retry_delay_ms: 7_200_000, ..template("patient", Concurrency::Parallel) },
     ];
@@ -157,6 +161,23 @@ pub(crate) fn tree_with(retention: Retention, token_expires: Option<Timestamp>) 
     }
 }
 
+/// The tree of [`tree`] with something changed.
+pub(crate) fn tree_but(change: impl FnOnce(&mut Tree)) -> Tree {
+    let mut tree = tree();
+    change(&mut tree);
+    tree
+}
+
+/// The one project, to be changed.
+pub(crate) fn shop(tree: &mut Tree) -> &mut Project {
+    tree.projects.get_mut("shop").and_then(Arc::get_mut).expect("the project")
+}
+
+/// A template of the one project, to be changed.
+pub(crate) fn template_of<'a>(tree: &'a mut Tree, name: &str) -> &'a mut Template {
+    shop(tree).templates.get_mut(name).and_then(Arc::get_mut).expect("the template")
+}
+
 /// A core that serves.
 pub(crate) struct Daemon {
     pub(crate) core: Core,
@@ -164,6 +185,8 @@ pub(crate) struct Daemon {
     pub(crate) folder: tempfile::TempDir,
     /// What the next start goes by.
     pub(crate) disk_reserve_bytes: u64,
+    /// The same: how much space it is told to be left.
+    pub(crate) free_space: FreeSpace,
     tasks: Option<CoreTasks>,
     clock: Clock,
     config: watch::Sender<Arc<Applied>>,
@@ -179,12 +202,14 @@ impl Daemon {
         let (clock, time) = Clock::test(START);
         let config = config(tree);
         let (core, tasks) = Core::start(options(folder.path(), &config, &clock, 0)).await.expect("starts");
-        Self { core, time, folder, disk_reserve_bytes: 0, tasks: Some(tasks), clock, config }
+        let free_space = FreeSpace::Measured;
+        Self { core, time, folder, disk_reserve_bytes: 0, free_space, tasks: Some(tasks), clock, config }
     }
 
     /// Another daemon on the same folder.
     pub(crate) async fn second(&self) -> Result<(Core, CoreTasks), CoreStartError> {
-        Core::start(options(self.folder.path(), &self.config, &self.clock, self.disk_reserve_bytes)).await
+        let options = options(self.folder.path(), &self.config, &self.clock, self.disk_reserve_bytes);
+        Core::start(CoreOptions { free_space: self.free_space.clone(), ..options }).await
     }
 
     pub(crate) async fn restart(&mut self) {
@@ -208,7 +233,24 @@ impl Daemon {
     }
 
     pub(crate) async fn create(&self, template: &str) -> CreatedTask {
-        self.core.create_task("shop", template, CreateTask::default(), trigger(), None).await.expect("created")
+        self.create_in("shop", template).await
+    }
+
+    pub(crate) async fn create_in(&self, project: &str, template: &str) -> CreatedTask {
+        self.core.create_task(project, template, CreateTask::default(), trigger(), None).await.expect("created")
+    }
+
+    pub(crate) async fn state(&self, number: u64) -> TaskState {
+        self.core.task(number).await.expect("there").state
+    }
+
+    /// Has a runner wait for work as long as a claim may; answers once it waits.
+    pub(crate) async fn park(&self, runner: &TestRunner, held: &[AttemptId]) -> Parked {
+        let parked = self.core.counters().await.expect("counts").parked_claims;
+        let (core, runner, held) = (self.core.clone(), runner.clone(), held.to_vec());
+        let claim = tokio::spawn(async move { runner.claim_holding(&core, 30_000, &held).await });
+        self.until(|counters| counters.parked_claims == parked + 1).await;
+        claim
     }
 
     /// Waits for a fact; the test's own harness ends one that never comes.
@@ -218,6 +260,9 @@ impl Daemon {
         }
     }
 }
+
+/// A claim that waits.
+pub(crate) type Parked = tokio::task::JoinHandle<Result<ClaimResponse, CoreError>>;
 
 /// When a test's clock begins.
 pub(crate) const START: Timestamp = Timestamp::from_unix_micros(1_700_000_000_000_000);
@@ -243,6 +288,7 @@ pub(crate) fn options(
         secrets_allow: BTreeMap::new(),
         clock: clock.clone(),
         log_limits: LogLimits { attempt_bytes_max: 1 << 20, disk_reserve_bytes },
+        free_space: FreeSpace::Measured,
     }
 }
 
@@ -269,6 +315,7 @@ impl TestRunner {
             version: "1".to_owned(),
             max_parallel_tasks: 0,
             one_off,
+            ..RegisterRequest::default()
         };
         let registered = core.register(&Secret::new("the-single-token"), request).await.expect("registered");
         let token = open_token(&key, &registered);
@@ -284,6 +331,7 @@ impl TestRunner {
             version: "1".to_owned(),
             max_parallel_tasks: 0,
             one_off,
+            ..RegisterRequest::default()
         }
     }
 
@@ -305,14 +353,41 @@ impl TestRunner {
         wait_ms: u64,
         held: &[AttemptId],
     ) -> Result<ClaimResponse, CoreError> {
+        self.claim_slots(core, wait_ms, held, 1).await
+    }
+
+    pub(crate) async fn claim_slots(
+        &self,
+        core: &Core,
+        wait_ms: u64,
+        held: &[AttemptId],
+        slots: u32,
+    ) -> Result<ClaimResponse, CoreError> {
         let request = ClaimRequest {
             session: self.session.clone(),
             previous_sessions: Vec::new(),
             wait_ms,
-            slots: 1,
+            slots,
             max_parallel_tasks: 0,
             held: held.to_vec(),
             version: "1".to_owned(),
+            ..ClaimRequest::default()
+        };
+        core.claim(&self.identity, request).await
+    }
+
+    /// A claim that waits for nothing and names jobs that are not begun.
+    pub(crate) async fn claim_refusing(
+        &self,
+        core: &Core,
+        held: &[AttemptId],
+        refused: Vec<RefusedJob>,
+    ) -> Result<ClaimResponse, CoreError> {
+        let request = ClaimRequest {
+            session: self.session.clone(),
+            held: held.to_vec(),
+            version: "1".to_owned(),
+            refused,
             ..ClaimRequest::default()
         };
         core.claim(&self.identity, request).await
@@ -325,7 +400,13 @@ impl TestRunner {
 
     /// Takes the only job that is there and starts it.
     pub(crate) async fn begin(&self, core: &Core) -> AttemptAccess {
-        let job = self.open_job(&self.claim(core, 30_000).await.expect("a claim").jobs[0]);
+        let claimed = self.claim(core, 30_000).await.expect("a claim");
+        self.begin_one(core, &claimed.jobs[0]).await
+    }
+
+    /// Starts a job that it was given.
+    pub(crate) async fn begin_one(&self, core: &Core, sealed: &SealedJob) -> AttemptAccess {
+        let job = self.open_job(sealed);
         let access = core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
         core.start_attempt(&access, StartRequest::default()).await.expect("starts");
         access

@@ -1,6 +1,6 @@
 //! What a template and forge.toml say of tasks: concurrency, retries, lost runners, limits, and what people are told of it.
 
-use forge_api::{AttemptOutcome, ContentRange, CreateTask, Secret, StartRequest, TaskState};
+use forge_api::{AttemptOutcome, ContentRange, CreateTask, RefusedJob, Secret, StartRequest, TaskState};
 use forge_daemon::core::CoreError;
 
 use super::harness::{Daemon, TestRunner, result, tree, trigger};
@@ -33,6 +33,7 @@ async fn skip_ends_the_second_and_replace_the_first() {
     assert_eq!(runner.begin(&daemon.core).await.attempt().task, new);
 }
 
+/// Complaint 4 (a runner dies in the middle of a task): another attempt is made only where the template says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_runner_costs_an_attempt_where_the_template_says_retry() {
     let daemon = Daemon::start(tree()).await;
@@ -86,6 +87,7 @@ async fn a_retrys_delay_does_not_count_as_waiting_for_a_runner() {
     assert_eq!(failed.state, TaskState::Failed, "there was one retry");
 }
 
+/// Complaint 5 (a stop is ignored): a cancel ends the task with or without its runner's word.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_ends_also_when_its_runner_is_gone() {
     let daemon = Daemon::start(tree()).await;
@@ -182,4 +184,179 @@ async fn a_strange_token_gets_a_name_only_with_its_key() {
     let token = runner.open_token(&answer);
     daemon.core.authenticate_runner(&token).await.expect("the new token");
     assert_eq!(daemon.core.runner("free").await.expect("there").tags, ["east"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_its_runner_refuses_ends_with_the_reason_and_nobody_elses_does() {
+    let daemon = Daemon::start(tree()).await;
+    let (one, other) = (TestRunner::register(&daemon, "ny-1").await, TestRunner::register(&daemon, "ny-2").await);
+    let refused = |attempt| RefusedJob { attempt, reason: "the pinned key did not sign it".to_owned() };
+    let state = async |number: u64| daemon.core.task(number).await.expect("there").state;
+    daemon.create("many").await;
+    let begun = one.begin(&daemon.core).await.attempt();
+    daemon.create("again").await;
+    let held = [begun];
+    let own = one.claim_holding(&daemon.core, 30_000, &held).await.expect("a claim").jobs[0].attempt;
+    daemon.create("many").await;
+    let others = other.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0].attempt;
+
+    // A copy of the runner has no say while the runner is there.
+    let mut copy = one.clone();
+    copy.session = "copy".to_owned();
+    let clash = copy.claim_refusing(&daemon.core, &held, vec![refused(own)]).await;
+    assert!(matches!(clash, Err(CoreError::SessionClash { .. })));
+    let too_long = RefusedJob { attempt: own, reason: "x".repeat(forge_api::REFUSED_REASON_BYTES_MAX + 1) };
+    let too_many = vec![refused(own); forge_api::REFUSED_JOBS_MAX + 1];
+    for wrong in [vec![too_long], too_many] {
+        let answer = one.claim_refusing(&daemon.core, &held, wrong).await;
+        assert!(matches!(answer, Err(CoreError::Invalid { .. })), "{answer:?}");
+    }
+    assert_eq!(state(own.task).await, TaskState::Assigned);
+
+    let all = vec![refused(begun), refused(own), refused(others)];
+    let answer = one.claim_refusing(&daemon.core, &held, all).await.expect("a claim");
+    assert!(answer.jobs.is_empty() && answer.lost.is_empty(), "{answer:?}");
+    let task = daemon.core.task(own.task).await.expect("there");
+    assert_eq!(task.state, TaskState::Failed);
+    assert_eq!(task.reason.as_deref(), Some("runner ny-1 refused the job: the pinned key did not sign it"));
+    assert_eq!((state(begun.task).await, state(others.task).await), (TaskState::Running, TaskState::Assigned));
+    assert_eq!(daemon.core.counters().await.expect("counts").jobs_refused, 1);
+    // Said once more, since the answer may have been lost.
+    one.claim_refusing(&daemon.core, &held, vec![refused(own)]).await.expect("a claim");
+    assert_eq!(daemon.core.counters().await.expect("counts").jobs_refused, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_removed_runner_ran_is_tried_elsewhere_only_when_its_lease_is_over() {
+    let daemon = Daemon::start(tree()).await;
+    let (one, other) = (TestRunner::register(&daemon, "ny-1").await, TestRunner::register(&daemon, "ny-2").await);
+    let number = daemon.create("again").await.task.number;
+    one.begin(&daemon.core).await;
+    // What was not begun cannot run on.
+    let unbegun = daemon.create("again").await.task.number;
+    let given = one.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0].attempt;
+    assert_eq!(given.task, unbegun);
+    daemon.core.remove_runner("ny-1").await.expect("removed");
+    assert_eq!(other.begin(&daemon.core).await.attempt().task, unbegun);
+    // Its supervisor may live without its runner until runner_grace is over.
+    let why = daemon.core.why(number).await.expect("why").message;
+    assert!(why.contains("its next attempt is due in 2m"), "{why}");
+    for wait_ms in [0, 119_000] {
+        daemon.time.advance_ms(wait_ms);
+        let held = [forge_api::AttemptId { task: unbegun, attempt: 2 }];
+        let nothing = other.claim_holding(&daemon.core, 0, &held).await.expect("a claim");
+        assert!(nothing.jobs.is_empty(), "{nothing:?}");
+    }
+    daemon.time.advance_ms(1_001);
+    let second = other.begin(&daemon.core).await.attempt();
+    assert_eq!((second.task, second.attempt), (number, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_lease_that_cannot_be_acted_on_keeps_no_deadline_waiting() {
+    let daemon = Daemon::start(tree()).await;
+    let waits = daemon.create("elsewhere").await.task.number;
+    daemon.create("again").await;
+    TestRunner::register(&daemon, "ny-1").await.begin(&daemon.core).await;
+    let store = rusqlite::Connection::open(daemon.folder.path().join("forge.db")).expect("its database");
+    let spoil = "UPDATE specs SET on_runner_lost = 'nonsense' WHERE on_runner_lost = 'retry'";
+    assert_eq!(store.execute(spoil, []).expect("spoilt"), 1);
+    // Its runner is lost, which cannot be written down.
+    daemon.time.advance_ms(3_600_001);
+    daemon.until(|counters| counters.tasks[&TaskState::Expired] == 1).await;
+    assert_eq!(daemon.core.task(waits).await.expect("there").state, TaskState::Expired);
+    // It is not given up.
+    store.execute("UPDATE specs SET on_runner_lost = 'fail' WHERE on_runner_lost = 'nonsense'", []).expect("mended");
+    daemon.time.advance_ms(61_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_takes_too_long_ends_as_timed_out_though_its_runner_is_gone() {
+    let daemon = Daemon::start(tree()).await;
+    let number = daemon.create("brief").await.task.number;
+    TestRunner::register(&daemon, "ny-1").await.begin(&daemon.core).await;
+    // Its runner has two minutes more to end it itself, and a day before it counts as lost.
+    daemon.time.advance_ms(120_000);
+    let why = daemon.core.why(number).await.expect("why");
+    assert!(why.state == TaskState::Running && why.at_deadline.is_some_and(|then| then.contains("timed out")));
+    daemon.time.advance_ms(1_001);
+    daemon.until(|counters| counters.tasks[&TaskState::TimedOut] == 1).await;
+    let reason = daemon.core.task(number).await.expect("there").reason.expect("a reason");
+    assert!(reason.contains("timeout (1s)"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_tells_of_the_nearest_end_when_a_runner_is_away() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "declared").await;
+    let number = daemon.create("many").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    let why = async || daemon.core.why(number).await.expect("why");
+    assert!(why().await.remedy.is_some_and(|remedy| remedy.contains("its timeout (30m)")));
+    daemon.apply(super::harness::tree_but(|tree| tree.runners.get_mut("declared").expect("its file").enabled = false));
+    daemon.time.advance_ms(40_000);
+    let away = why().await;
+    assert_eq!(away.unmet.first().map(|unmet| unmet.code.as_str()), Some("runner_unreachable"), "{away:?}");
+    assert_eq!(away.deadline, Some(super::harness::START.plus_millis(120_000)));
+    assert_eq!(away.at_deadline.as_deref(), Some("the attempt is lost and the task ends as lost"));
+    // There again, and without the attempt.
+    runner.claim(&daemon.core, 0).await.expect("a claim");
+    let without = why().await;
+    assert!(without.message.contains("has said nothing of this attempt for 40s"), "{without:?}");
+    runner.claim_holding(&daemon.core, 0, &[access.attempt()]).await.expect("a claim");
+    assert!(why().await.unmet.is_empty());
+    // One that is away and disabled needs two things, and one that stops asks for none; `bound` never came.
+    let waiting = daemon.create("many").await.task.number;
+    daemon.time.advance_ms(31_000);
+    let codes = async || {
+        let unmet = daemon.core.why(waiting).await.expect("why").unmet;
+        assert!(unmet.iter().all(|unmet| !unmet.remedy.is_empty()), "{unmet:?}");
+        unmet.into_iter().map(|unmet| unmet.code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes().await, ["runner_offline", "runner_disabled", "runner_offline"]);
+    daemon.apply(tree());
+    let (core, stopping) = (daemon.core.clone(), runner.clone());
+    let parked = tokio::spawn(async move { stopping.claim_slots(&core, 30_000, &[], 0).await });
+    daemon.until(|counters| counters.parked_claims == 1).await;
+    assert_eq!(codes().await, ["runner_offline", "runner_not_asking"]);
+    parked.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_not_what_its_runner_wrote_is_shown_as_damaged() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("many").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    let range = ContentRange::of(0, 3).expect("a range");
+    for length in [0, 3] {
+        assert!(!daemon.core.task(number).await.expect("there").log_damaged);
+        daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("taken");
+        // Asked for again once, then kept as it is.
+        let ended =
+            daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"abd")).await.expect("taken");
+        assert_eq!((ended.log_length, ended.log_whole), (length, false));
+    }
+    let task = daemon.core.task(number).await.expect("there");
+    assert!(task.log_damaged && task.state == TaskState::Succeeded && task.log_bytes == 3, "{task:?}");
+    let listed = daemon.core.tasks(Default::default(), None, 10).await.expect("listed").items;
+    assert!(listed[0].log_damaged);
+    // Nothing is said of it where nothing is wrong.
+    let fine = daemon.create("many").await.task;
+    assert!(serde_json::to_value(&fine).expect("JSON").get("log_damaged").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_attempt_says_makes_no_session_of_long_ago_fresh() {
+    let mut daemon = Daemon::start(tree()).await;
+    daemon.create("many").await;
+    let mut runner = TestRunner::register(&daemon, "ny-1").await;
+    let access = runner.begin(&daemon.core).await;
+    // The session that the store knows fell silent; the runner has started so often since that it does not remember it.
+    daemon.restart_after(31_000).await;
+    runner.session = "of many starts later".to_owned();
+    let range = ContentRange::of(0, 3).expect("a range");
+    daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("the rest of its log comes first");
+    runner.claim_holding(&daemon.core, 0, &[access.attempt()]).await.expect("it is no clone");
 }

@@ -175,3 +175,47 @@ async fn too_many_wrong_tokens_are_answered_429_and_right_ones_still_pass() {
     assert_eq!(registration.send().await.expect("an answer").status(), 429, "a registration waits");
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_guesses_registration_tokens_is_soon_not_heard_any_more() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let public_key = age::x25519::Identity::generate().to_public().to_string();
+    let body = json!({"name": "ny-1", "public_key": public_key, "version": "0.1.0"});
+    let register = |token: &str| daemon.request(reqwest::Method::POST, "/runners", token).json(&body).send();
+    let mut refused = 0;
+    let last = loop {
+        let answer = register("wrong").await.expect("an answer");
+        if answer.status() != 401 {
+            break answer;
+        }
+        refused += 1;
+        assert!(refused < 200, "it may guess for ever");
+    };
+    assert!(refused > 1, "a slip of the pen is forgiven");
+    let seconds: u64 = last.headers()["retry-after"].to_str().expect("text").parse().expect("a number");
+    assert!((1..=60).contains(&seconds));
+    assert_eq!(problem(last).await.status, 429);
+    // The right one waits, too: otherwise the answer would tell it from a wrong one.
+    assert_eq!(register(REGISTRATION_TOKEN).await.expect("an answer").status(), 429);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_gives_itself_nothing_when_it_registers() {
+    let place = Place::new();
+    let token = place.token("ann", "role = \"viewer\"");
+    let daemon = place.start().await;
+    let body = json!({
+        "name": "ny-1", "public_key": age::x25519::Identity::generate().to_public().to_string(), "version": "0.1.0",
+        "tags": ["mars"], "project": "shop", "run_untagged": true, "enabled": true,
+    });
+    let answer = daemon.request(reqwest::Method::POST, "/runners", REGISTRATION_TOKEN).json(&body).send().await;
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), 201);
+    let registered: forge_api::RegisterResponse = answer.json().await.expect("a registration");
+    assert_eq!((registered.tags, registered.project), (Vec::new(), None));
+    let shown = daemon.get_json("/runners/ny-1", &token).await;
+    assert_eq!((&shown["tags"], &shown["project"]), (&json!([]), &json!(null)), "{shown}");
+    daemon.stop().await;
+}

@@ -69,6 +69,27 @@ async fn a_port_in_use_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn authorities_of_webhook_targets_that_cannot_be_read_are_told_at_the_start() {
+    let mut place = Place::new();
+    let file = place.folder().join("webhook-ca.pem");
+    place.extra = format!("[webhooks]\nca_file = {file:?}\n");
+    for text in [None, Some("no PEM")] {
+        if let Some(text) = text {
+            std::fs::write(&file, text).expect("written");
+        }
+        let error = place.try_start().await.err().expect("refused");
+        let said = format!("{error} {}", error.hint().unwrap_or_default());
+        assert!(
+            said.contains("`webhooks.ca_file`") && said.contains("webhook-ca.pem") && said.contains("in PEM"),
+            "{said}"
+        );
+    }
+    let ca = rcgen::generate_simple_self_signed(vec!["hooks.example.com".to_owned()]).expect("a certificate");
+    std::fs::write(&file, ca.cert.pem()).expect("written");
+    place.start().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn plain_http_is_served_on_loopback_when_asked_for() {
     let mut place = Place::new();
     place.listen = "api = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\ninsecure_http = true".to_owned();

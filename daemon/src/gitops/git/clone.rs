@@ -9,7 +9,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::super::failure::{SourceCode, SourceFailure};
@@ -116,7 +115,9 @@ impl Git {
         let path = self.options.folder.join("lock");
         let failed = |error: io::Error| host_failure(format!("{} cannot be locked: {error}", path.display()));
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed(error.into()))?;
+        if !files::lock_alone(&file).map_err(failed)? {
+            return Err(host_failure(format!("{} is held by another daemon", path.display())));
+        }
         end_strays(&self.options.folder);
         let stale = remove_stale_locks(&self.program.repository, 0);
         stale.map_err(|error| host_failure(format!("a lock of git's cannot be removed: {error}")))?;
@@ -181,7 +182,14 @@ mod tests {
     #[test]
     fn a_stray_of_this_folder_is_ended_and_one_of_another_lives() {
         let folder = tempfile::tempdir().expect("a folder");
-        let start = |mark: &Path| Command::new("sleep").arg("60").env(MARK, mark).spawn().expect("started");
+        let start = |mark: &Path| {
+            let child = Command::new("sleep").arg("60").env(MARK, mark).spawn().expect("started");
+            // Who starts it goes on a moment before its environment can be read.
+            while fs::read(format!("/proc/{}/environ", child.id())).expect("it lives").is_empty() {
+                std::thread::yield_now();
+            }
+            child
+        };
         let (mut ours, mut other) = (start(folder.path()), start(&folder.path().join("other")));
         end_strays(folder.path());
         assert_eq!(ours.wait().expect("ended").signal(), Some(Signal::KILL.as_raw()));

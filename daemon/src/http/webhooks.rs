@@ -1,0 +1,79 @@
+//! The routes of webhook targets: how they stand, what was delivered, and sending once more. Targets belong to no project, so only an
+//! admin's token that reaches all of them is taken.
+
+use axum::Json;
+use axum::extract::State;
+use forge_api::{DeliveryState, Page, TestWebhook, WebhookDelivery, WebhookTarget};
+use forge_config::meant::Role;
+use serde::Deserialize;
+
+use super::auth::Access;
+use super::body::JsonBody;
+use super::limits;
+use super::path::{PathOf, QueryOf};
+use super::problem::Refusal;
+use super::routes::Api;
+use crate::core::DeliveryFilter;
+
+/// What `GET /webhooks/deliveries` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeliveryQuery {
+    target: Option<String>,
+    state: Option<String>,
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+/// `GET /webhooks`
+pub(super) async fn targets(State(api): State<Api>, access: Access) -> Result<Json<Page<WebhookTarget>>, Refusal> {
+    access.require_everywhere(Role::Admin)?;
+    Ok(Json(Page { items: api.core.webhook_targets().await?, next_cursor: None }))
+}
+
+/// `GET /webhooks/deliveries`
+pub(super) async fn deliveries(
+    State(api): State<Api>,
+    access: Access,
+    QueryOf(query): QueryOf<DeliveryQuery>,
+) -> Result<Json<Page<WebhookDelivery>>, Refusal> {
+    access.require_everywhere(Role::Admin)?;
+    let state = query.state.map(|state| state.parse::<DeliveryState>()).transpose();
+    let state = state.map_err(|error| Refusal::invalid(error.to_string()))?;
+    let limit = limits::page_items(query.limit)?;
+    let filter = DeliveryFilter { target: query.target, state };
+    Ok(Json(api.core.deliveries(filter, query.cursor, limit).await?))
+}
+
+/// `GET /webhooks/deliveries/{id}`
+pub(super) async fn delivery(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<WebhookDelivery>, Refusal> {
+    access.require_everywhere(Role::Admin)?;
+    Ok(Json(api.core.delivery(&id).await?))
+}
+
+/// `POST /webhooks/deliveries/{id}/redeliver`
+pub(super) async fn redeliver(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<WebhookDelivery>, Refusal> {
+    access.require_everywhere(Role::Admin)?;
+    tracing::info!(delivery = id, by = access.name(), "a webhook delivery is sent once more");
+    Ok(Json(api.core.redeliver(&id).await?))
+}
+
+/// `POST /webhooks/{name}/test`
+pub(super) async fn test(
+    State(api): State<Api>,
+    access: Access,
+    PathOf(name): PathOf<String>,
+    JsonBody(request): JsonBody<TestWebhook>,
+) -> Result<Json<WebhookDelivery>, Refusal> {
+    access.require_everywhere(Role::Admin)?;
+    tracing::info!(target = name, by = access.name(), "a webhook target is tested");
+    Ok(Json(api.core.test_webhook(&name, request.event.as_deref()).await?))
+}

@@ -1,0 +1,89 @@
+//! Firings on a real database: each once, with its task or with why it has none.
+
+use forge_api::{Trigger, TriggerKind};
+
+use super::*;
+use crate::scheduler::assign::Concurrency;
+use crate::scheduler::spec::TaskSpec;
+use crate::store::open;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_micros(seconds * 1_000_000)
+}
+
+fn spec() -> TaskSpec {
+    serde_json::from_value(serde_json::json!({
+        "project": "shop", "template": "report",
+        "plugin": { "name": "shell", "sha256": "aa", "config": {}, "grants": { "programs": [], "env": [] },
+            "limits": { "memory_bytes": 1, "time_ms": 1 } },
+        "params": {}, "survey": [], "variables": {}, "env": {}, "secrets": {}, "repository": null, "inventory": null, "keys": [],
+        "required_tag": null, "timeout_ms": 1000, "queue_timeout_ms": 1000, "runner_grace_ms": 1000, "on_runner_lost": "fail",
+        "retry_attempts": 0, "retry_delay_ms": 0, "priority": 0, "concurrency": "parallel"
+    }))
+    .expect("a spec")
+}
+
+fn firing(nominal: i64, skips: bool) -> NewFiring {
+    let task = NewTask {
+        spec: TaskSpec { concurrency: Concurrency::Parallel, ..spec() },
+        revision: "r".to_owned(),
+        revision_commit: None,
+        trigger: Trigger { kind: TriggerKind::Schedule, by: "nightly".to_owned() },
+        variables: serde_json::Map::new(),
+        arguments: Vec::new(),
+        secret_answers: None,
+        idempotency: None,
+    };
+    NewFiring { key: ("shop".to_owned(), "nightly".to_owned()), nominal_at: at(nominal), skips, task }
+}
+
+fn database() -> (tempfile::TempDir, Connection) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = open::open_writer(&open::database_path(folder.path())).expect("a database");
+    begin(&connection, &firing(0, true).key, "0 4 * * * UTC", at(5)).expect("begun");
+    (folder, connection)
+}
+
+fn tasks(connection: &Connection) -> u32 {
+    connection.query_row("SELECT count(*) FROM tasks", [], |row| row.get(0)).expect("counted")
+}
+
+#[test]
+fn a_firing_comes_once_and_moves_the_schedule_on() {
+    let (_folder, connection) = database();
+    assert!(matches!(fire(&connection, &firing(10, false), at(11)), Ok(Fired::Made(1, _))));
+    assert!(matches!(fire(&connection, &firing(10, false), at(12)), Ok(Fired::Before)), "whoever asks again");
+    assert_eq!(tasks(&connection), 1);
+    let all = all(&connection).expect("read");
+    let row = &all[&firing(0, true).key];
+    assert_eq!((row.until, row.last.as_ref().map(|last| last.task)), (at(10), Some(Some(1))));
+    // One that was meant for an earlier time does not move it back.
+    assert!(matches!(fire(&connection, &firing(7, false), at(13)), Ok(Fired::Made(2, _))));
+    assert_eq!(super::all(&connection).expect("read")[&firing(0, true).key].until, at(10));
+}
+
+#[test]
+fn overlap_skip_makes_no_second_task_while_one_is_open() {
+    let (_folder, connection) = database();
+    assert!(matches!(fire(&connection, &firing(10, true), at(10)), Ok(Fired::Made(1, _))));
+    assert!(matches!(fire(&connection, &firing(20, true), at(20)), Ok(Fired::Skipped(1))));
+    assert_eq!(tasks(&connection), 1);
+    let last = all(&connection).expect("read")[&firing(0, true).key].last.clone().expect("it fired");
+    assert_eq!(last.message.as_deref(), Some("task 1 of this schedule is open (overlap = \"skip\")"));
+    assert!(
+        matches!(fire(&connection, &firing(30, false), at(30)), Ok(Fired::Made(2, _))),
+        "queue makes one all the same"
+    );
+    connection.execute("UPDATE tasks SET state = 'succeeded', deadline_at = NULL", []).expect("ended");
+    assert!(matches!(fire(&connection, &firing(40, true), at(40)), Ok(Fired::Made(3, _))));
+}
+
+#[test]
+fn another_meaning_begins_anew() {
+    let (_folder, connection) = database();
+    let key = firing(0, true).key;
+    assert!(fire(&connection, &firing(10, true), at(10)).is_ok());
+    begin(&connection, &key, "0 5 * * * UTC", at(100)).expect("begun");
+    let row = &all(&connection).expect("read")[&key];
+    assert_eq!((row.until, row.meaning.as_str()), (at(100), "0 5 * * * UTC"));
+}

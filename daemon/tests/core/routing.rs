@@ -1,0 +1,311 @@
+//! Which task goes to which runner and when, through the whole core: tags, projects, limits, turns and slots.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use forge_api::{AttemptId, AttemptOutcome, CreateTask, HeartbeatRequest, StartRequest, TaskState};
+use forge_config::meant::Tree;
+use forge_daemon::core::CoreError;
+
+use super::harness::{Daemon, TestRunner, name, result, rule, shop, template_of, tree, tree_but, trigger};
+
+/// Adds a project with the templates of the first.
+fn add_project(tree: &mut Tree, other: &str) {
+    let mut project = shop(tree).clone();
+    project.name = name(other);
+    tree.projects.insert(name(other), Arc::new(project));
+}
+
+/// Takes one task after the other and answers with their numbers.
+async fn one_by_one(daemon: &Daemon, runner: &TestRunner, count: usize) -> Vec<u64> {
+    let mut held: Vec<AttemptId> = Vec::new();
+    for _ in 0..count {
+        let claimed = runner.claim_holding(&daemon.core, 0, &held).await.expect("a claim");
+        held.extend(claimed.jobs.iter().map(|job| job.attempt));
+    }
+    held.into_iter().map(|attempt| attempt.task).collect()
+}
+
+/// Complaint 1 (stuck in Waiting until a restart): a task that waits starts by itself when a commit gives a runner its tag.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_gives_or_takes_a_tag_acts_at_once_on_what_is_not_assigned() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "declared").await;
+    let waits = daemon.park(&runner, &[]).await;
+    let number = daemon.create("elsewhere").await.task.number;
+    let why = daemon.core.why(number).await.expect("why");
+    let wanting = why.unmet.iter().find(|unmet| unmet.runner.as_deref() == Some("declared")).expect("told of");
+    assert_eq!(wanting.remedy, "\"mars\" in `tags` of runners/declared.toml");
+
+    let with_tag = || tree_but(|tree| drop(tree.runners.insert(name("declared"), rule(&["mars"], None))));
+    daemon.apply(with_tag());
+    let given = waits.await.expect("no panic").expect("a claim").jobs;
+    assert_eq!(given[0].attempt.task, number);
+    // What was given stays given; what is not waits for the tag again.
+    daemon.apply(tree());
+    let access = runner.begin_one(&daemon.core, &given[0]).await;
+    daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+    let waits = daemon.park(&runner, &[]).await;
+    let second = daemon.create("elsewhere").await.task.number;
+    assert_eq!(daemon.state(second).await, TaskState::Queued);
+    daemon.apply(with_tag());
+    assert_eq!(waits.await.expect("no panic").expect("a claim").jobs[0].attempt.task, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_runner_gets_nothing_more_at_once_and_ends_what_it_has() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "declared").await;
+    daemon.create("many").await;
+    let access = runner.begin(&daemon.core).await;
+    let waits = daemon.park(&runner, &[access.attempt()]).await;
+    daemon.apply(tree_but(|tree| tree.runners.get_mut("declared").expect("its file").enabled = false));
+    let second = daemon.create("many").await.task.number;
+    assert_eq!(daemon.state(second).await, TaskState::Queued);
+    let why = daemon.core.why(second).await.expect("why").message;
+    assert!(why.contains("declared disabled in runners/declared.toml"), "{why}");
+    daemon.apply(tree());
+    assert_eq!(waits.await.expect("no panic").expect("a claim").jobs[0].attempt.task, second);
+    let ended = daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+    assert!(ended.counted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn projects_are_served_in_turn_from_one_pass_to_the_next() {
+    let daemon = Daemon::start(tree_but(|tree| add_project(tree, "bakery"))).await;
+    for project in ["shop", "shop", "shop", "bakery", "bakery"] {
+        daemon.create_in(project, "many").await;
+    }
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    assert_eq!(one_by_one(&daemon, &runner, 5).await, [4, 1, 5, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_higher_priority_of_one_template_is_served_first_then_the_older() {
+    let daemon = Daemon::start(tree()).await;
+    for priority in [0, 10, 10, -5] {
+        daemon.apply(tree_but(|tree| template_of(tree, "many").priority = priority));
+        daemon.create("many").await;
+    }
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    assert_eq!(one_by_one(&daemon, &runner, 4).await, [2, 3, 1, 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_takes_what_its_file_and_the_project_let_it_take() {
+    let daemon = Daemon::start(tree_but(|tree| {
+        add_project(tree, "bakery");
+        tree.projects.get_mut("bakery").and_then(Arc::get_mut).expect("the project").global_runners = false;
+        let tagged = forge_config::meant::RunnerRule { run_untagged: false, ..rule(&["east"], None) };
+        let bakers = forge_config::meant::RunnerRule { project: Some(name("bakery")), ..rule(&[], None) };
+        tree.runners.extend([(name("tagged"), tagged), (name("bakers"), bakers)]);
+    }))
+    .await;
+    let anyone = daemon.park(&TestRunner::register(&daemon, "anyone").await, &[]).await;
+    let tagged = daemon.park(&TestRunner::register(&daemon, "tagged").await, &[]).await;
+    let bakers = TestRunner::register(&daemon, "bakers").await;
+    // The project takes no global runner, and only those ask.
+    let own = daemon.create_in("bakery", "many").await.task.number;
+    assert_eq!(daemon.state(own).await, TaskState::Queued);
+    let held = [bakers.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0].attempt];
+    assert_eq!(held[0].task, own);
+    let global = daemon.create_in("shop", "many").await.task.number;
+    assert_eq!(anyone.await.expect("no panic").expect("a claim").jobs[0].attempt.task, global);
+    // Of the two that ask now one is another project's, and one takes nothing without a tag.
+    let bakers = daemon.park(&bakers, &held).await;
+    let waits = daemon.create_in("shop", "many").await.task.number;
+    assert_eq!(daemon.state(waits).await, TaskState::Queued);
+    assert!(!tagged.is_finished() && !bakers.is_finished());
+}
+
+/// Complaint 3 (dead runners are given work): only a runner that is asking right now gets work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_whose_claim_is_gone_is_given_nothing() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let waits = daemon.park(&runner, &[]).await;
+    // Its connection breaks.
+    waits.abort();
+    assert!(waits.await.is_err());
+    daemon.until(|counters| counters.parked_claims == 0).await;
+    let number = daemon.create("many").await.task.number;
+    assert_eq!(daemon.state(number).await, TaskState::Queued);
+    daemon.time.advance_ms(31_000);
+    let why = daemon.core.why(number).await.expect("why").message;
+    assert!(why.contains("ny-1 offline for 31s"), "{why}");
+    assert_eq!(daemon.core.counters().await.expect("counts").assignments, 0);
+    assert_eq!(runner.begin(&daemon.core).await.attempt().task, number);
+}
+
+/// Complaint 11 (one runner gets everything; a limit of 0 matched none): the least loaded is next, and 0 is unlimited.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_least_loaded_is_next_and_a_limit_of_0_is_none() {
+    let daemon = Daemon::start(tree()).await;
+    let runners = [TestRunner::register(&daemon, "ny-1").await, TestRunner::register(&daemon, "ny-2").await];
+    let mut held = [Vec::new(), Vec::new()];
+    for _ in 0..6 {
+        let mut parked = Vec::new();
+        for (runner, held) in runners.iter().zip(&held) {
+            parked.push(daemon.park(runner, held).await);
+        }
+        let number = daemon.create("many").await.task.number;
+        let on = daemon.core.task(number).await.expect("there").runner.expect("given at once");
+        let index = usize::from(on == "ny-2");
+        for (of, claim) in parked.into_iter().enumerate() {
+            if of == index {
+                held[of].extend(claim.await.expect("no panic").expect("a claim").jobs.iter().map(|job| job.attempt));
+            } else {
+                claim.abort();
+                assert!(claim.await.is_err());
+            }
+        }
+        daemon.until(|counters| counters.parked_claims == 0).await;
+    }
+    assert_eq!(held.map(|held| held.len()), [3, 3]);
+    for _ in 0..40 {
+        daemon.create("many").await;
+    }
+    let other = TestRunner::register(&daemon, "ny-3").await;
+    assert_eq!(other.claim_slots(&daemon.core, 0, &[], 40).await.expect("a claim").jobs.len(), 40);
+}
+
+/// Complaint 21 (leaked concurrency slots): a slot is a live attempt, and is free when that has ended, however it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_is_free_again_however_its_attempt_ended() {
+    let mut daemon = Daemon::start(tree_but(|tree| shop(tree).max_parallel_tasks = 1)).await;
+    for way in ["canceled", "removed", "lost", "restarted"] {
+        let gone = TestRunner::register(&daemon, &format!("gone-{way}")).await;
+        let first = daemon.create("many").await.task.number;
+        assert_eq!(gone.begin(&daemon.core).await.attempt().task, first);
+        let next = daemon.create("many").await.task.number;
+        let heir = TestRunner::register(&daemon, &format!("heir-{way}")).await;
+        assert!(heir.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty(), "{way}: one at a time");
+        let why = daemon.core.why(next).await.expect("why");
+        assert!(why.unmet.iter().any(|unmet| unmet.code == "project_limit"), "{why:?}");
+        match way {
+            "canceled" => {
+                daemon.core.cancel(first, "ann").await.expect("asked");
+                daemon.time.advance_ms(61_000);
+            }
+            "removed" => daemon.core.remove_runner(gone.identity.name()).await.expect("removed"),
+            "lost" => daemon.time.advance_ms(121_000),
+            _restarted => {
+                daemon.restart().await;
+                assert_eq!(daemon.state(first).await, TaskState::Running, "its runner may come back");
+                daemon.time.advance_ms(121_000);
+            }
+        }
+        let access = heir.begin(&daemon.core).await;
+        assert_eq!(access.attempt().task, next, "{way}");
+        assert!(daemon.state(first).await.is_final());
+        daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+    }
+}
+
+/// Complaint 22 (the lease is lost and the payload runs on): whoever comes back too late is told so with every answer, and begins nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_comes_back_too_late_is_told_to_end_what_it_runs() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    daemon.create("many").await;
+    let access = runner.begin(&daemon.core).await;
+    daemon.time.advance_ms(121_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
+    let held = vec![access.attempt()];
+    for _ in 0..2 {
+        let request =
+            HeartbeatRequest { session: runner.session.clone(), held: held.clone(), ..HeartbeatRequest::default() };
+        assert_eq!(daemon.core.heartbeat(&runner.identity, request).await.expect("heard").lost, held);
+    }
+    assert_eq!(runner.claim_holding(&daemon.core, 0, &held).await.expect("a claim").lost, held);
+    assert!(matches!(daemon.core.start_attempt(&access, StartRequest::default()).await, Err(CoreError::Gone { .. })));
+}
+
+/// How many tasks may run at a time in the test below: of the project, and on one of its runners.
+const PROJECT_MAX: u32 = 5;
+const RUNNER_MAX: u32 = 2;
+
+/// Complaint 23 (limits are exceeded under load): a project's and a runner's limits hold however many ask at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_however_many_ask_at_once() {
+    const TASKS: u64 = 60;
+    let daemon = Daemon::start(tree_but(|tree| {
+        shop(tree).max_parallel_tasks = PROJECT_MAX;
+        tree.runners.get_mut("declared").expect("its file").max_parallel_tasks = RUNNER_MAX;
+    }))
+    .await;
+    let (live, on_declared) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let peak = Arc::new(AtomicU32::new(0));
+    let mut work = tokio::task::JoinSet::new();
+    for number in 0..6 {
+        let runner_name = if number == 0 { "declared".to_owned() } else { format!("r-{number}") };
+        let runner = TestRunner::register(&daemon, &runner_name).await;
+        let (core, live, on_declared, peak) =
+            (daemon.core.clone(), Arc::clone(&live), Arc::clone(&on_declared), Arc::clone(&peak));
+        work.spawn(async move {
+            let mut held: Vec<forge_daemon::core::AttemptAccess> = Vec::new();
+            loop {
+                let ids: Vec<AttemptId> = held.iter().map(|access| access.attempt()).collect();
+                let claimed = runner.claim_slots(&core, 0, &ids, 4).await.expect("a claim");
+                for sealed in &claimed.jobs {
+                    let now = live.fetch_add(1, Ordering::SeqCst) + 1;
+                    assert!(now <= PROJECT_MAX, "{now} at a time");
+                    peak.fetch_max(now, Ordering::SeqCst);
+                    if number == 0 {
+                        assert!(on_declared.fetch_add(1, Ordering::SeqCst) < RUNNER_MAX);
+                    }
+                    held.push(runner.begin_one(&core, sealed).await);
+                }
+                let counters = core.counters().await.expect("counts");
+                let by_store = counters.tasks[&TaskState::Assigned] + counters.tasks[&TaskState::Running];
+                assert!(by_store <= u64::from(PROJECT_MAX), "{counters:?}");
+                if let Some(access) = held.pop() {
+                    // From here on another may begin.
+                    live.fetch_sub(1, Ordering::SeqCst);
+                    if number == 0 {
+                        on_declared.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+                } else if counters.tasks[&TaskState::Succeeded] == TASKS {
+                    return;
+                }
+            }
+        });
+    }
+    for _ in 0..TASKS {
+        let core = daemon.core.clone();
+        work.spawn(async move {
+            core.create_task("shop", "many", CreateTask::default(), trigger(), None).await.expect("created");
+        });
+    }
+    work.join_all().await;
+    assert!(peak.load(Ordering::SeqCst) > 1, "they did run side by side");
+}
+
+/// Complaint 2 (a restart leaves tasks Running): what was begun ends when its runner stays away, what was not is given to another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_leaves_no_task_behind() {
+    let mut daemon = Daemon::start(tree()).await;
+    let overdue = daemon.create("elsewhere").await.task.number;
+    daemon.time.advance_ms(3_000_000);
+    let gone = TestRunner::register(&daemon, "ny-1").await;
+    let begun = daemon.create("many").await.task.number;
+    let held = [gone.begin(&daemon.core).await.attempt()];
+    let assigned = daemon.create("many").await.task.number;
+    let given = gone.claim_holding(&daemon.core, 30_000, &held).await.expect("a claim").jobs[0].attempt;
+    assert_eq!((given.task, given.attempt), (assigned, 1));
+    daemon.restart_after(700_000).await;
+    // What was due is looked at before the first request; what is with a runner gets time to be heard of.
+    assert_eq!(daemon.state(overdue).await, TaskState::Expired);
+    for (number, state) in [(begun, TaskState::Running), (assigned, TaskState::Assigned)] {
+        assert_eq!(daemon.state(number).await, state);
+        assert!(daemon.core.why(number).await.expect("why").deadline.is_some());
+    }
+    daemon.time.advance_ms(61_000);
+    let other = TestRunner::register(&daemon, "ny-2").await;
+    let again = other.begin(&daemon.core).await.attempt();
+    assert_eq!((again.task, again.attempt), (assigned, 2));
+    daemon.time.advance_ms(60_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
+    assert_eq!((daemon.state(begun).await, daemon.state(assigned).await), (TaskState::Lost, TaskState::Running));
+}
