@@ -15,6 +15,7 @@ use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::executor::MEMORY_RAN_OUT;
 use crate::job::Context;
 use crate::launch::LastWords;
 use crate::session::EndWhy;
@@ -23,7 +24,7 @@ use crate::state::boottime_ms;
 use crate::upload::Available;
 use crate::warden::alive_interval_ms;
 use crate::wire::{self, FromSupervisor, LINE_BYTES_MAX, Order, ToSupervisor};
-use crate::{files, orphans, process, procfs};
+use crate::{files, health, kept, orphans, process, procfs};
 
 /// How long to wait before looking again at a supervisor that cannot be talked with.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -81,9 +82,9 @@ pub(crate) async fn attend(
     mut inboxes: Inboxes<'_>,
     available: &watch::Sender<Available>,
 ) {
-    let stop_grace_ms = context.settings.stop_grace_ms;
-    let patience = Duration::from_millis(stop_grace_ms) + OBEY_MARGIN;
+    let patience = Duration::from_millis(context.settings.stop_grace_ms) + OBEY_MARGIN;
     let mut given = early.map(|order| Given { order, overdue_at: Instant::now() + patience });
+    let kills_before = health::oom_kills();
     // Only who started it talks with it from the beginning.
     let mut has_brief = line.words.is_some();
     let result = loop {
@@ -107,14 +108,15 @@ pub(crate) async fn attend(
             Ok(None) if is_alive => {}
             Err(error) if is_alive => tracing::warn!(attempt = %record.attempt, %error, "the result cannot be read"),
             Ok(None) => {
-                let died = || format!("its supervisor died without a result{}", words_of(line));
+                let memory = health::has_more(kills_before, health::oom_kills());
+                let died = || format!("its supervisor died without a result{}{}", words_of(line), memory_words(memory));
                 let unexplained = || Order { outcome: AttemptOutcome::Failed, reason: died() };
-                break bury(folder, record, given.map_or_else(unexplained, |given| given.order), stop_grace_ms).await;
+                break bury(context, folder, record, given.map_or_else(unexplained, |given| given.order)).await;
             }
             Err(error) => {
                 let reason = format!("the result in the runner's spool cannot be read: {error}");
                 let order = Order { outcome: AttemptOutcome::Failed, reason };
-                break bury(folder, record, order, stop_grace_ms).await;
+                break bury(context, folder, record, order).await;
             }
         }
         tokio::select! {
@@ -129,10 +131,22 @@ pub(crate) async fn attend(
         now.log_length = result.log_length;
         now.result = Some(Arc::new(result));
     });
+    if let Some(kept) = context.settings.kept_workspaces() {
+        let attempt = record.attempt;
+        let told = tokio::task::spawn_blocking(move || kept::tell_and_prune(&kept, attempt)).await;
+        if let Err(error) = told {
+            tracing::error!(%error, "the removal of kept workspaces ended badly");
+        }
+    }
 }
 
 fn words_of(line: &Line) -> String {
     line.words.as_ref().map(LastWords::read).unwrap_or_default()
+}
+
+/// What to say of a death for which memory may be to blame.
+fn memory_words(ran_out: bool) -> String {
+    if ran_out { format!("; {MEMORY_RAN_OUT}") } else { String::new() }
 }
 
 /// Talks with the supervisor until it has ended, the connection breaks or an order is overdue. A supervisor that just got its
@@ -193,8 +207,9 @@ async fn talk(
 }
 
 /// Does what a dead supervisor cannot: ends what it left, removes its secrets, writes the result.
-async fn bury(folder: &Path, record: &Record, order: Order, stop_grace_ms: u64) -> AttemptResult {
+async fn bury(context: &Context, folder: &Path, record: &Record, order: Order) -> AttemptResult {
     let Order { outcome, mut reason } = order;
+    let stop_grace_ms = context.settings.stop_grace_ms;
     let left = record.clone();
     match tokio::task::spawn_blocking(move || orphans::end(&left, stop_grace_ms)).await {
         Ok(survivors) if survivors.is_empty() => {}
@@ -205,7 +220,10 @@ async fn bury(folder: &Path, record: &Record, order: Order, stop_grace_ms: u64) 
     if let Err(error) = files::remove(&record.private) {
         tracing::warn!(attempt = %record.attempt, %error, "secret files cannot be removed");
     }
-    spool::result_without_supervisor(folder, record.attempt, outcome, &reason).unwrap_or_else(|error| {
+    let kept = context.settings.kept_workspaces();
+    let words = kept::keep(kept.as_deref(), folder, &record.workspace, record.attempt, outcome);
+    let last = words.iter().fold(reason.clone(), |lines, words| format!("{lines}\n{words}"));
+    spool::result_without_supervisor(folder, record.attempt, outcome, &reason, &last).unwrap_or_else(|error| {
         tracing::error!(attempt = %record.attempt, %error, "the spool cannot be written");
         AttemptResult {
             outcome,
@@ -215,6 +233,7 @@ async fn bury(folder: &Path, record: &Record, order: Order, stop_grace_ms: u64) 
             commit: None,
             log_length: 0,
             log_sha256: files::sha256_hex(b""),
+            carry: None,
         }
     })
 }

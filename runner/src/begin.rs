@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forge_api::{AttemptId, Job, StartRequest, StartResponse};
-use forge_plugin_host::{Host, HostOptions};
+use forge_plugin_host::{Host, HostOptions, KEPT_AT_LEAST};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
 use crate::backoff::Backoff;
@@ -18,11 +19,14 @@ use crate::spool::{self, Record};
 use crate::state::boottime_ms;
 use crate::user::JobUser;
 use crate::warden::is_fresh;
-use crate::wire::Brief;
-use crate::{files, orphans};
+use crate::wire::{self, Brief};
+use crate::{carry, files};
+
+/// How long a daemon that went away after it gave its word is waited for, to have the approved plan.
+const CARRY_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// How often the download of a plugin is tried before the attempt fails.
-const PLUGIN_TRIES: u32 = 5;
+const DOWNLOAD_TRIES: u32 = 5;
 
 /// Where secret files go when the machine has it: memory that is never written to a disk.
 const MEMORY_FOLDER: &str = "/dev/shm";
@@ -51,6 +55,14 @@ pub(crate) enum BeginError {
         /// Why.
         reason: String,
     },
+    /// What an approved attempt is to go on with.
+    #[error("what attempt {left_by} has planned cannot be had: {reason}")]
+    Carry {
+        /// The attempt that planned.
+        left_by: AttemptId,
+        /// Why.
+        reason: String,
+    },
     /// The supervisor.
     #[error("the runner cannot start a supervisor ({program}): {error}")]
     Supervisor {
@@ -59,12 +71,20 @@ pub(crate) enum BeginError {
         /// Why.
         error: io::Error,
     },
+    /// The supervisor died at once.
+    #[error("the job cannot be handed to its supervisor: {error}{words}")]
+    Brief {
+        /// Why.
+        error: io::Error,
+        /// What it said at its end.
+        words: String,
+    },
     /// The attempt's folder.
     #[error("the runner's folder for the attempt cannot be made: {0}")]
     Spool(io::Error),
 }
 
-/// A started supervisor that has no job yet.
+/// A started supervisor that knows its job and waits for word to begin it.
 pub(crate) struct Supervisor {
     pub(crate) stream: UnixStream,
     pub(crate) record: Record,
@@ -89,10 +109,20 @@ pub(crate) async fn begin(
     folder: &Path,
 ) -> Result<(Started, Supervisor), BeginError> {
     make_folders(context, job, user, folder).map_err(BeginError::Spool)?;
-    let (started, plugin, supervisor) =
-        tokio::join!(start(context, job), ensure_plugin(context, job), start_supervisor(context, job, user, folder));
+    // The plan comes after the daemon's word: while it cannot be asked it cannot be had, and an attempt that never began is given away
+    // again with its plan.
+    let started = async {
+        let started = start(context, job).await;
+        let carry = match started {
+            Started::Live(_) => fetch_carry(context, job, folder).await,
+            Started::Canceled | Started::Gone => Ok(()),
+        };
+        (started, carry)
+    };
+    let ((started, carry), plugin, supervisor) =
+        tokio::join!(started, ensure_plugin(context, job), start_supervisor(context, job, user, folder));
     match started {
-        Started::Live(_) => plugin.and_then(|()| Ok((started, supervisor?))),
+        Started::Live(_) => plugin.and(carry).and_then(|()| Ok((started, supervisor?))),
         Started::Canceled | Started::Gone => Ok((started, supervisor?)),
     }
 }
@@ -139,7 +169,12 @@ async fn start(context: &Context, job: &Job) -> Started {
 /// Makes sure that the job's plugin lies compiled in the cache, where the supervisor takes it from.
 async fn ensure_plugin(context: &Context, job: &Job) -> Result<(), BeginError> {
     let sha256 = job.plugin.sha256.clone();
-    if lock(&context.compiled).contains(&sha256) {
+    if is_known(context, &sha256) {
+        return Ok(());
+    }
+    // Attempts that begin together want the same plugin: the first one fetches and compiles it, the others find it.
+    let _alone = context.preparing.lock().await;
+    if is_known(context, &sha256) {
         return Ok(());
     }
     let failed = |reason: String| BeginError::Plugin { name: job.plugin.name.clone(), reason };
@@ -157,9 +192,6 @@ async fn ensure_plugin(context: &Context, job: &Job) -> Result<(), BeginError> {
         let bytes = download(context, job).await?;
         let digest = sha256.clone();
         let compile = Box::new(move |host: &Host| {
-            if files::sha256_hex(&bytes) != digest {
-                return Err("what the daemon sent has another SHA-256".to_owned());
-            }
             host.load(&bytes).map_err(|error| error.to_string())?;
             host.load_cached(&digest).map(|found| found.is_some()).map_err(|error| error.to_string())
         });
@@ -170,32 +202,80 @@ async fn ensure_plugin(context: &Context, job: &Job) -> Result<(), BeginError> {
             )));
         }
     }
-    lock(&context.compiled).insert(sha256);
+    lock(&context.compiled).insert(sha256, Instant::now());
     Ok(())
+}
+
+/// Puts what an approved attempt is to go on with into the spool.
+async fn fetch_carry(context: &Context, job: &Job, folder: &Path) -> Result<(), BeginError> {
+    let Some(carry) = &job.resume else { return Ok(()) };
+    let failed = |reason: String| BeginError::Carry { left_by: carry.attempt, reason };
+    let mut backoff = Backoff::new(job.attempt.task);
+    let until = tokio::time::Instant::now() + CARRY_WAIT_MAX;
+    let bytes = loop {
+        match context.client.carry(&job.token, job.attempt, carry.length).await {
+            Ok(bytes) => break bytes,
+            Err(error) if error.is_passing() && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(backoff.next_ms())).await;
+            }
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    };
+    if files::sha256_hex(&bytes) != carry.sha256 {
+        return Err(failed("what the daemon sent is not what was approved".to_owned()));
+    }
+    let path = folder.join(carry::IN);
+    let written = tokio::task::spawn_blocking(move || files::write_new_private(&path, &bytes, 0o600)).await;
+    written.map_err(|error| failed(error.to_string()))?.map_err(BeginError::Spool)
+}
+
+/// Whether the plugin was seen in the cache so lately that it is there still. To look anew is what keeps it there.
+fn is_known(context: &Context, sha256: &str) -> bool {
+    lock(&context.compiled).get(sha256).is_some_and(|seen| seen.elapsed() < KEPT_AT_LEAST / 2)
 }
 
 async fn download(context: &Context, job: &Job) -> Result<Vec<u8>, BeginError> {
     let mut backoff = Backoff::new(job.attempt.task);
     let mut tries = 1;
     loop {
-        match context.client.plugin(&context.runner_token, &job.plugin.sha256).await {
+        let answer = context.client.plugin(&context.runner_token, &job.plugin.sha256).await;
+        let checked = answer.and_then(|bytes| check_digest(bytes, &job.plugin.sha256));
+        match checked {
             Ok(bytes) => return Ok(bytes),
-            Err(error) if error.is_passing() && tries < PLUGIN_TRIES => {
+            Err(error) if error.is_passing() && tries < DOWNLOAD_TRIES => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(backoff.next_ms())).await;
             }
-            Err(error @ (CallError::Unreachable(_) | CallError::Garbled(_) | CallError::Problem(_))) => {
+            Err(
+                error @ (CallError::Unreachable(_)
+                | CallError::Garbled(_)
+                | CallError::TooLarge(_)
+                | CallError::Problem(_)),
+            ) => {
                 return Err(BeginError::Plugin { name: job.plugin.name.clone(), reason: error.to_string() });
             }
         }
     }
 }
 
+/// What has another digest is another plugin, or none: the name that the signed job gives it is what is believed.
+fn check_digest(bytes: Vec<u8>, sha256: &str) -> Result<Vec<u8>, CallError> {
+    let found = files::sha256_hex(&bytes);
+    if found == sha256 {
+        return Ok(bytes);
+    }
+    Err(CallError::Garbled(format!(
+        "what the daemon sent ({} bytes) has the SHA-256 {found} and not {sha256}: its file {sha256}.wasm in plugins of \
+         data_dir is damaged, or something between daemon and runner changes what it passes on",
+        bytes.len()
+    )))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has the launcher start the supervisor's process, which waits for its brief.
+/// Has the launcher start the supervisor's process and tells it the job, for which it gets ready meanwhile.
 async fn start_supervisor(
     context: &Context,
     job: &Job,
@@ -203,12 +283,15 @@ async fn start_supervisor(
     folder: &Path,
 ) -> Result<Supervisor, BeginError> {
     let launcher = &context.launcher;
-    let Newborn { stream, pid, start_ticks, words } = launcher
-        .launch(folder, &job.plugin.sha256)
+    let Newborn { mut stream, pid, start_ticks, words } = launcher
+        .launch(&job.plugin.sha256)
         .await
         .map_err(|error| BeginError::Supervisor { program: launcher.program(), error })?;
-    orphans::know_supervisor(pid, start_ticks);
-    Ok(Supervisor { stream, record: record_of(context, job, user, pid, start_ticks), words })
+    let record = record_of(context, job, user, pid, start_ticks);
+    let brief = brief_of(context, job, folder, &record);
+    let told = async { stream.write_all(&wire::line(&brief)?).await };
+    told.await.map_err(|error| BeginError::Brief { error, words: words.read() })?;
+    Ok(Supervisor { stream, record, words })
 }
 
 pub(crate) fn record_of(context: &Context, job: &Job, user: Option<&JobUser>, pid: i32, start_ticks: u64) -> Record {
@@ -217,7 +300,7 @@ pub(crate) fn record_of(context: &Context, job: &Job, user: Option<&JobUser>, pi
     let private = private_folder(context, job.attempt).unwrap_or_else(|| match user {
         None => folder.join("private"),
         // The spool is closed to it.
-        Some(_) => workspaces.join(format!("{}.private", job.attempt)),
+        Some(_) => workspaces.join(format!("{}{}", job.attempt, spool::PRIVATE_END)),
     });
     Record {
         attempt: job.attempt,
@@ -240,7 +323,7 @@ fn private_folder(context: &Context, attempt: AttemptId) -> Option<PathBuf> {
     is_writable.then(|| memory.join(format!("forge-{}-{attempt}", context.session)))
 }
 
-pub(crate) fn brief_of(context: &Context, job: &Job, folder: &Path, record: &Record, leased_ago_ms: u64) -> Brief {
+fn brief_of(context: &Context, job: &Job, folder: &Path, record: &Record) -> Brief {
     let settings = &context.settings;
     let names = PASSED_ALWAYS.iter().map(|name| (*name).to_owned());
     let names = names.chain(settings.pass_env.iter().cloned()).chain(job.plugin.grants.env.iter().cloned());
@@ -256,7 +339,9 @@ pub(crate) fn brief_of(context: &Context, job: &Job, folder: &Path, record: &Rec
         spool: folder.to_owned(),
         workspace: record.workspace.clone(),
         private: record.private.clone(),
+        kept_workspaces: settings.kept_workspaces(),
         git_caches: settings.git_caches(),
+        caches: settings.caches(),
         plugin_cache: settings.plugin_cache(),
         git_client: settings.git_client.clone(),
         ssh_config_path: settings.ssh_config_path.clone(),
@@ -264,6 +349,5 @@ pub(crate) fn brief_of(context: &Context, job: &Job, folder: &Path, record: &Rec
         stop_grace_ms: settings.stop_grace_ms,
         environment,
         git_environment,
-        leased_ago_ms,
     }
 }

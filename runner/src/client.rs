@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forge_api::{
-    API_PREFIX, AttemptId, AttemptResult, ClaimRequest, ClaimResponse, ContentRange, HeartbeatRequest,
-    HeartbeatResponse, JSON_BODY_BYTES_MAX, LogAccepted, PLUGIN_BYTES_MAX, Problem, RegisterRequest, RegisterResponse,
-    ResultAccepted, Secret, StartRequest, StartResponse,
+    API_PREFIX, AttemptId, AttemptResult, CARRY_BYTES_MAX, CARRY_OVERHEAD_BYTES_MAX, ClaimRequest, ClaimResponse,
+    ContentRange, HeartbeatRequest, HeartbeatResponse, JSON_BODY_BYTES_MAX, LogAccepted, PLUGIN_BYTES_MAX, Problem,
+    RegisterRequest, RegisterResponse, ResultAccepted, Secret, StartRequest, StartResponse,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
+
+use tokio_util::io::ReaderStream;
 
 use crate::settings::Settings;
 use crate::{settings, trust};
@@ -37,22 +39,30 @@ pub(crate) enum CallError {
     /// Something answered that is no Forge daemon, or no daemon of this version.
     #[error("{0}")]
     Garbled(String),
+    /// Something on the way to the daemon takes no body of this length.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 impl CallError {
     /// Whether the same call may succeed later without anyone changing anything.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Garbled(_) => true,
+            Self::Unreachable(_) | Self::Garbled(_) | Self::TooLarge(_) => true,
             Self::Problem(problem) => matches!(problem.status, 408 | 425 | 429 | 500..=599),
         }
+    }
+
+    /// Whether the daemon answered with the problem of this slug.
+    pub(crate) fn is_problem(&self, slug: &str) -> bool {
+        matches!(self, Self::Problem(problem) if problem.slug() == slug)
     }
 
     /// The HTTP status where the daemon answered.
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Problem(problem) => Some(problem.status),
-            Self::Unreachable(_) | Self::Garbled(_) => None,
+            Self::Unreachable(_) | Self::Garbled(_) | Self::TooLarge(_) => None,
         }
     }
 }
@@ -95,20 +105,27 @@ impl Client {
         let status = response.status();
         let body = match self.body(response, JSON_BODY_BYTES_MAX).await {
             Ok(body) => body,
+            // Who refuses a body hangs up while it is still sent, at times in the middle of saying so.
+            Err(_) if status == StatusCode::PAYLOAD_TOO_LARGE => Vec::new(),
             Err(error) => return error,
         };
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => CallError::Problem(Box::new(problem)),
+            Err(_) if status == StatusCode::PAYLOAD_TOO_LARGE => CallError::TooLarge(format!(
+                "a proxy before {} takes no body of this length ({}): let it take bodies of {} MiB",
+                self.shown,
+                heard(status, &body),
+                (CARRY_BYTES_MAX + CARRY_OVERHEAD_BYTES_MAX).div_ceil(1 << 20)
+            )),
             Err(_) => CallError::Garbled(self.stranger(status, &body)),
         }
     }
 
     fn stranger(&self, status: StatusCode, body: &[u8]) -> String {
-        let text = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default());
-        let first_line = text.lines().next().unwrap_or_default();
         format!(
-            "what answers at {} is no Forge daemon (HTTP {status}: {first_line:?}): is web_host right, and is a proxy in between?",
-            self.shown
+            "what answers at {} is no Forge daemon ({}): is web_host right, and is a proxy in between?",
+            self.shown,
+            heard(status, body)
         )
     }
 
@@ -208,7 +225,41 @@ impl Client {
         )
         .await
     }
+
+    /// `PUT /attempts/{id}/carry`.
+    pub(crate) async fn put_carry(
+        &self,
+        token: &Secret,
+        attempt: AttemptId,
+        length: u64,
+        file: tokio::fs::File,
+    ) -> Result<(), CallError> {
+        let request = self
+            .request(Method::PUT, &format!("/attempts/{attempt}/carry"), token)
+            .timeout(CARRY_TIMEOUT)
+            .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")
+            .header(reqwest::header::CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(ReaderStream::new(file)));
+        self.send(request).await.map(drop)
+    }
+
+    /// `GET /attempts/{id}/carry`, of the length that the job names.
+    pub(crate) async fn carry(&self, token: &Secret, attempt: AttemptId, length: u64) -> Result<Vec<u8>, CallError> {
+        let request = self.request(Method::GET, &format!("/attempts/{attempt}/carry"), token).timeout(CARRY_TIMEOUT);
+        let response = self.send(request).await?;
+        let bytes_max = usize::try_from(length).unwrap_or(usize::MAX).min(CARRY_BYTES_MAX + CARRY_OVERHEAD_BYTES_MAX);
+        self.body(response, bytes_max).await
+    }
 }
+
+/// What a stranger said, in short.
+fn heard(status: StatusCode, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default());
+    format!("HTTP {status}: {:?}", text.lines().next().unwrap_or_default())
+}
+
+/// How long what an attempt carries over an approval may take on its way.
+const CARRY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The most jobs that one claim asks for.
 pub(crate) const CLAIM_JOBS_MAX: u32 = 64;

@@ -10,10 +10,10 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_api::{AttemptOutcome, Job};
+use forge_api::{AttemptOutcome, Carry, Job};
 use forge_plugin_host::{
-    CapabilityError, ChildProcess, Command, Done, ExecuteError, ExecuteRequest, Exit, Finished, Grants, Host,
-    HostOptions, Level, Limits, Outcome, Services, Ticks,
+    Capability, CapabilityError, ChildProcess, Command, Done, ExecuteError, ExecuteRequest, Exit, Finished, Grants,
+    Host, HostOptions, Level, Limits, Outcome, Plugin, Services, Ticks,
 };
 use serde_json::{Value, json};
 
@@ -27,13 +27,20 @@ use crate::state::Shared;
 use crate::user::JobUser;
 use crate::warden::Contact;
 use crate::wire::Brief;
-use crate::workspace::{CHECKOUT, Prepared};
+use crate::workspace::{CHECKOUT, INSIDE, Prepared};
 
 /// The signal that the kernel ends processes with when memory runs out.
 const KILL: i32 = 9;
 
+/// How many of a plugin's wishes are shown.
+const WANTS_MAX: usize = 64;
+
 /// What a shell makes of it.
 const KILLED_CODE: i32 = 128 + KILL;
+
+/// What to say of a process that was killed while the kernel killed for want of memory.
+pub(crate) const MEMORY_RAN_OUT: &str = "memory ran out: the kernel ended processes of this machine meanwhile, most likely this one; give the runner more \
+     memory, or let it run fewer tasks at a time (max_parallel_tasks)";
 
 /// What an execution amounts to.
 pub(crate) struct Verdict {
@@ -41,12 +48,20 @@ pub(crate) struct Verdict {
     pub(crate) reason: Option<String>,
     pub(crate) exit_code: Option<i32>,
     pub(crate) summary: Option<Value>,
+    /// What an attempt that awaits approval leaves for the next one.
+    pub(crate) carry: Option<Carry>,
 }
 
 impl Verdict {
     /// A failure that no process reported.
     pub(crate) fn failed(reason: impl Into<String>) -> Self {
-        Self { outcome: AttemptOutcome::Failed, reason: Some(reason.into()), exit_code: None, summary: None }
+        Self {
+            outcome: AttemptOutcome::Failed,
+            reason: Some(reason.into()),
+            exit_code: None,
+            summary: None,
+            carry: None,
+        }
     }
 }
 
@@ -60,62 +75,140 @@ pub(crate) struct Ground {
     pub(crate) stop_grace_ms: u64,
 }
 
-/// Runs the job's plugin to its end, in the launcher's `host` where there is one.
-pub(crate) fn execute(brief: &Brief, host: Option<Host>, prepared: &Prepared, ground: &Arc<Ground>) -> Verdict {
+/// The plugin, loaded and not yet called.
+pub(crate) struct Ready {
+    host: Host,
+    plugin: Plugin,
+}
+
+/// Touches what a call of the plugin will need: a forked process has its memory only once it was touched.
+pub(crate) fn warm_up(host: &Host, plugin_sha256: &str) {
+    // What fails here fails again where somebody hears it.
+    if let Ok(Some(plugin)) = host.load_cached(plugin_sha256) {
+        plugin.warm_up();
+    }
+}
+
+/// Loads the job's plugin, in the launcher's `host` where there is one; the error is what the task fails with.
+pub(crate) fn make_ready(brief: &Brief, host: Option<Host>) -> Result<Ready, String> {
+    let plugin = &brief.job.plugin;
+    let host = host
+        .map_or_else(|| Host::new(host_options(&brief.plugin_cache)), Ok)
+        .map_err(|error| format!("the plugin host does not start: {error}"))?;
+    match host.load_cached(&plugin.sha256) {
+        Ok(Some(plugin)) => Ok(Ready { host, plugin }),
+        Ok(None) => Err(format!("the compiled plugin {} is gone from the runner's cache; try again", plugin.name)),
+        Err(error) => Err(format!("the plugin {} cannot be loaded: {error}", plugin.name)),
+    }
+}
+
+/// Runs the job's plugin to its end.
+pub(crate) fn execute(
+    brief: &Brief,
+    ready: Result<Ready, String>,
+    prepared: &Prepared,
+    cache: Option<&Path>,
+    ground: &Arc<Ground>,
+) -> Verdict {
     let job = &brief.job;
     let plugin_name = &job.plugin.name;
-    let host = match host.map_or_else(|| Host::new(host_options(&brief.plugin_cache)), Ok) {
-        Ok(host) => host,
-        Err(error) => return Verdict::failed(format!("the plugin host does not start: {error}")),
-    };
-    let plugin = match host.load_cached(&job.plugin.sha256) {
-        Ok(Some(plugin)) => plugin,
-        Ok(None) => {
-            return Verdict::failed(format!(
-                "the compiled plugin {plugin_name} is gone from the runner's cache; try again"
-            ));
-        }
-        Err(error) => return Verdict::failed(format!("the plugin {plugin_name} cannot be loaded: {error}")),
+    let Ready { host, plugin } = match ready {
+        Ok(ready) => ready,
+        Err(reason) => return Verdict::failed(reason),
     };
     ground.guest.is_in(&host);
     let state = ground.shared.now();
     let request = ExecuteRequest {
-        job: guest_job(job, prepared, state.contact),
+        job: guest_job(job, prepared, cache, state.contact),
         workspace: brief.workspace.clone(),
         grants: Grants { plugin_name: plugin_name.clone(), programs: job.plugin.grants.programs.clone() },
         limits: Limits { memory_bytes: job.plugin.limits.memory_bytes, time_ms: job.plugin.limits.time_ms },
         file_user: brief.user.as_ref().map(JobUser::file_user),
     };
+    for name in own_places(brief).into_keys() {
+        if job.env.contains_key(&name) || job.secret_env.contains_key(&name) {
+            ground.log.forge(&format!("{name} of the environment does not count: each attempt has one of its own"));
+        }
+    }
     let services =
         JobServices { ground: Arc::clone(ground), environment: environment(brief, prepared), user: brief.user.clone() };
     ground.guest.computes(&ground.bell);
     let ended = plugin.execute(request, Box::new(services));
     ground.guest.pauses();
-    judge(ended)
+    let verdict = judge(brief, ended);
+    if matches!(verdict.outcome, AttemptOutcome::Failed | AttemptOutcome::Retry) {
+        ground.guest.computes(&ground.bell);
+        let described = plugin.describe();
+        ground.guest.pauses();
+        // One that cannot say what it wants has failed for another reason.
+        let wants = described.map(|info| info.wants).unwrap_or_default();
+        if let Some(words) = lacking_env(plugin_name, &wants, &job.plugin.grants.env) {
+            ground.log.forge(&words);
+        }
+    }
+    name_cause(verdict, ground.shared.now().memory_ran_out)
+}
+
+/// What to say of the variables that a plugin asks for and nobody granted, where its work failed: no program says that it misses one. A list
+/// that lacks some may be meant so, hence nothing is said of work that ended well.
+fn lacking_env(plugin_name: &str, wants: &[Capability], granted: &[String]) -> Option<String> {
+    let wanted = wants.iter().filter_map(|want| match want {
+        Capability::Env(names) => Some(names),
+        Capability::Process(_) | Capability::Http(_) => None,
+    });
+    let lacking: Vec<&str> =
+        wanted.flatten().filter(|name| !granted.contains(name)).take(WANTS_MAX).map(String::as_str).collect();
+    (!lacking.is_empty()).then(|| {
+        format!(
+            "{plugin_name} asks for variables of the runner's environment that are not in [allow].env of plugins/{plugin_name}.toml: {}; \
+             its programs ran without them: if one needs them, add them there",
+            lacking.join(", ")
+        )
+    })
+}
+
+/// Adds to the reason of a failure what its process could not say itself.
+fn name_cause(verdict: Verdict, memory_ran_out: bool) -> Verdict {
+    let Verdict { outcome, reason, exit_code, summary, carry } = verdict;
+    let reason = match reason {
+        Some(reason) if memory_ran_out => Some(format!("{reason}; {MEMORY_RAN_OUT}")),
+        reason => reason,
+    };
+    Verdict { outcome, reason, exit_code, summary, carry }
 }
 
 /// A host whose engine the attendant makes look up.
 pub(crate) fn host_options(plugin_cache: &Path) -> HostOptions {
-    HostOptions { cache_dir: Some(plugin_cache.to_owned()), ticks: Ticks::Embedder }
+    HostOptions { cache_dir: Some(plugin_cache.to_owned()), ticks: Ticks::Embedder, ..HostOptions::default() }
 }
 
-fn judge(ended: Result<Done, ExecuteError>) -> Verdict {
+fn judge(brief: &Brief, ended: Result<Done, ExecuteError>) -> Verdict {
     match ended {
         Ok(Done::Finished(Outcome { summary, output, exit_code })) => Verdict {
             outcome: AttemptOutcome::Succeeded,
             reason: None,
             exit_code,
             summary: Some(summary_of(&summary, output)),
+            carry: None,
         },
-        Ok(Done::Pending { outcome, carry: _ }) => Verdict::failed(format!(
-            "the plugin waits for an approval, which this version cannot give: {}",
-            outcome.summary
-        )),
+        Ok(Done::Pending { outcome: Outcome { summary, output, exit_code }, carry }) => {
+            match brief.carrier().pack(brief.job.attempt, &carry) {
+                Ok(carry) => Verdict {
+                    outcome: AttemptOutcome::AwaitsApproval,
+                    reason: Some(format!("waits for approval: {summary}")),
+                    exit_code,
+                    summary: Some(summary_of(&summary, output)),
+                    carry: Some(carry),
+                },
+                Err(error) => Verdict::failed(error.to_string()),
+            }
+        }
         Err(ExecuteError::Failed { message, exit_code, output }) => Verdict {
             outcome: AttemptOutcome::Failed,
             summary: output.map(|output| summary_of(&message, Some(output))),
             reason: Some(message),
             exit_code,
+            carry: None,
         },
         Err(ExecuteError::Retry { message, after_ms: _ }) => {
             Verdict { outcome: AttemptOutcome::Retry, ..Verdict::failed(message) }
@@ -140,7 +233,7 @@ fn summary_of(text: &str, output: Option<Value>) -> Value {
     }
 }
 
-fn guest_job(job: &Job, prepared: &Prepared, contact: Contact) -> forge_plugin_host::Job {
+fn guest_job(job: &Job, prepared: &Prepared, cache: Option<&Path>, contact: Contact) -> forge_plugin_host::Job {
     let ends_ms = contact.started_ms.saturating_add(job.timeout_ms);
     forge_plugin_host::Job {
         id: job.attempt.task.to_string(),
@@ -154,23 +247,31 @@ fn guest_job(job: &Job, prepared: &Prepared, contact: Contact) -> forge_plugin_h
         inventory: prepared.inventory.clone(),
         checkout: prepared.commit.is_some().then(|| CHECKOUT.to_owned()),
         key_files: prepared.key_files.clone(),
+        cache: cache.map(|path| path.display().to_string()),
         arguments: job.arguments.clone(),
         deadline_ms: Some(ends_ms.saturating_sub(crate::state::boottime_ms())),
-        resume: false,
+        resume: job.resume.is_some(),
     }
 }
 
-/// What every process of the job sees. Later entries win: the runner's own, the task's, and what only Forge says.
+/// Where a process is at home and who it is: an attempt's own, whatever the tree says.
+fn own_places(brief: &Brief) -> BTreeMap<String, String> {
+    let [home, temporary] = INSIDE.map(|name| brief.workspace.join(name).display().to_string());
+    let mut own = BTreeMap::from([("HOME".to_owned(), home), ("TMPDIR".to_owned(), temporary)]);
+    if let Some(user) = &brief.user {
+        own.extend(["USER", "LOGNAME"].map(|name| (name.to_owned(), user.name.clone())));
+    }
+    own
+}
+
+/// What every process of the job sees. Later entries win: the runner's own, the task's, the attempt's own places, and what only Forge says.
 fn environment(brief: &Brief, prepared: &Prepared) -> Environment {
     let job = &brief.job;
     let mut task: BTreeMap<String, String> = brief.environment.clone();
-    task.insert("HOME".to_owned(), brief.workspace.join("home").display().to_string());
-    task.insert("TMPDIR".to_owned(), brief.workspace.join("tmp").display().to_string());
-    if let Some(user) = &brief.user {
-        task.extend(["USER", "LOGNAME"].map(|name| (name.to_owned(), user.name.clone())));
-    }
     task.extend(job.env.clone());
     task.extend(job.secret_env.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())));
+    // After the tree's: a HOME of another place would be shared by attempts, and stay.
+    task.extend(own_places(brief));
     let mut own = BTreeMap::from([
         ("FORGE_TASK".to_owned(), job.attempt.task.to_string()),
         ("FORGE_PROJECT".to_owned(), job.project.clone()),
@@ -241,7 +342,6 @@ impl JobServices {
         let writer = || ground.log.writer().map_err(|error| io_failed(&error));
         let start = self.start(command, Output { stdout: writer()?, stderr: writer()? })?;
         ground.log.mark();
-        let kills_before = health::oom_kills();
         let mut running = ground
             .processes
             .start(start)
@@ -255,9 +355,6 @@ impl JobServices {
         ground.log.drain();
         if ground.shared.is_ending() {
             return Err(CapabilityError::Canceled);
-        }
-        if let Some(words) = memory_words(exit, kills_before, health::oom_kills()) {
-            ground.log.forge(words);
         }
         // One pipe carries both streams so that their order is kept; the tail is of both.
         Ok(Finished { exit, stdout_tail: ground.log.tail(), stderr_tail: Vec::new() })
@@ -280,20 +377,25 @@ fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-/// What to say of a process that was killed while the kernel killed for want of memory: it cannot say so itself.
-fn memory_words(exit: Exit, kills_before: Option<u64>, kills_after: Option<u64>) -> Option<&'static str> {
+/// Whether the kernel most likely killed a process that ended so: it says how many it has killed for want of memory, not which.
+fn is_of_memory(exit: Exit, kills_before: Option<u64>, kills_after: Option<u64>) -> bool {
     // A shell reports a child's signal as 128 and the signal's number.
     let is_killed = matches!(exit, Exit::Signal(KILL) | Exit::Code(KILLED_CODE));
-    let has_more = matches!((kills_before, kills_after), (Some(before), Some(after)) if after > before);
-    (is_killed && has_more).then_some(
-        "memory ran out: the kernel ended processes of this machine while this one ran, most likely this one; give the \
-         runner more memory, or let it run fewer tasks at a time (max_parallel_tasks)",
-    )
+    is_killed && health::has_more(kills_before, kills_after)
 }
 
 impl Ground {
-    /// Waits for a process; one that outlives its own time is ended with everything below it.
+    /// Waits for a process; one that outlives its own time is ended with everything below it. Notes when memory ran out meanwhile.
     pub(crate) fn wait(&self, running: &mut Running<'_>, timeout_ms: Option<u64>) -> Result<Exit, CapabilityError> {
+        let kills_before = health::oom_kills();
+        let exit = self.wait_for_exit(running, timeout_ms)?;
+        if is_of_memory(exit, kills_before, health::oom_kills()) && !self.shared.is_ending() {
+            self.shared.memory_ran_out();
+        }
+        Ok(exit)
+    }
+
+    fn wait_for_exit(&self, running: &mut Running<'_>, timeout_ms: Option<u64>) -> Result<Exit, CapabilityError> {
         if self.shared.is_ending() {
             // The order came while the process started: whoever ends everything may have looked just before.
             self.end(Scope::Under(running.pid()));
@@ -371,10 +473,41 @@ mod tests {
 
     #[test]
     fn want_of_memory_is_named_only_with_evidence() {
-        assert!(memory_words(Exit::Signal(9), Some(1), Some(2)).is_some_and(|words| words.contains("memory ran out")));
-        assert!(memory_words(Exit::Code(137), Some(1), Some(2)).is_some());
-        assert_eq!(memory_words(Exit::Signal(9), Some(2), Some(2)), None);
-        assert_eq!(memory_words(Exit::Signal(9), None, Some(2)), None);
-        assert_eq!(memory_words(Exit::Code(1), Some(1), Some(2)), None);
+        assert!(is_of_memory(Exit::Signal(9), Some(1), Some(2)));
+        assert!(is_of_memory(Exit::Code(137), Some(1), Some(2)));
+        assert!(!is_of_memory(Exit::Signal(9), Some(2), Some(2)));
+        assert!(!is_of_memory(Exit::Signal(9), None, Some(2)));
+        assert!(!is_of_memory(Exit::Code(1), Some(1), Some(2)));
+    }
+
+    #[test]
+    fn what_is_asked_for_and_not_granted_is_named_with_its_place() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let wants =
+            [Capability::Process(names(&["bash"])), Capability::Env(names(&["LANG", "HTTPS_PROXY", "NO_PROXY"]))];
+        let said = lacking_env("x", &wants, &names(&["LANG"])).expect("two are lacking");
+        assert!(said.contains("[allow].env of plugins/x.toml: HTTPS_PROXY, NO_PROXY; "), "{said}");
+        assert_eq!(lacking_env("x", &wants, &names(&["LANG", "NO_PROXY", "HTTPS_PROXY"])), None);
+        assert_eq!(lacking_env("x", &wants[..1], &[]), None);
+    }
+
+    /// Complaint 24 ("lost communication"): the cause stands in the result's reason, where a person looks first.
+    #[test]
+    fn want_of_memory_stands_in_the_reason_of_a_failure() {
+        let failed = || Verdict { exit_code: Some(137), ..Verdict::failed("bash ended with exit code 137") };
+        let named = name_cause(failed(), true);
+        let reason = named.reason.expect("a reason");
+        assert!(reason.starts_with("bash ended with exit code 137; memory ran out"), "{reason}");
+        assert!(reason.contains("max_parallel_tasks"), "it says what to do: {reason}");
+        assert_eq!((named.outcome, named.exit_code), (AttemptOutcome::Failed, Some(137)));
+        assert_eq!(name_cause(failed(), false).reason, failed().reason);
+        let succeeded = || Verdict {
+            outcome: AttemptOutcome::Succeeded,
+            reason: None,
+            exit_code: Some(0),
+            summary: None,
+            carry: None,
+        };
+        assert_eq!(name_cause(succeeded(), true).reason, None, "a plugin that got over it has nothing to explain");
     }
 }

@@ -2,10 +2,17 @@
 //!
 //! What is written here is written whole: to a temporary name, synced, renamed, and the folder synced after it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a lock is tried that somebody holds.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How long is waited between two tries.
+const LOCK_NAP: Duration = Duration::from_millis(10);
 
 /// Bytes in lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -124,6 +131,29 @@ pub(crate) fn readable_by_others(path: &Path, file: &File) -> io::Result<Option<
     Ok((mode & 0o077 != 0).then(|| format!("others can read it (mode {mode:04o}): run `chmod 600 {}`", path.display())))
 }
 
+/// Takes `file` for this process alone, for as long as it stays open; answers whether it could.
+///
+/// A program that was started a moment ago holds the files of who started it until it has become that program. So what a daemon or a
+/// runner that was just killed seems to hold is tried again before it is believed.
+pub(crate) fn lock_alone(file: &File) -> io::Result<bool> {
+    let until = Instant::now() + LOCK_WAIT_MAX;
+    lock_alone_until(file, || {
+        std::thread::sleep(LOCK_NAP);
+        Instant::now() >= until
+    })
+}
+
+fn lock_alone_until(file: &File, mut gives_up: impl FnMut() -> bool) -> io::Result<bool> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if gives_up() => return Ok(false),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +179,19 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("found").mode() & 0o777, 0o700);
         remove(&path).expect("removed");
         remove(&path).expect("removed already");
+    }
+
+    #[test]
+    fn a_lock_that_is_let_go_is_taken_and_one_that_is_held_is_not() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let holder = File::open(file.path()).expect("opened");
+        holder.lock().expect("locked");
+        assert!(!lock_alone_until(file.as_file(), || true).expect("tried"));
+        let mut holder = Some(holder);
+        let lets_go = || {
+            holder = None;
+            false
+        };
+        assert!(lock_alone_until(file.as_file(), lets_go).expect("tried"));
     }
 }

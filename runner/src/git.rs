@@ -1,14 +1,15 @@
-//! Checkouts: a shared bare cache a repository, a clone of its own an attempt.
+//! Checkouts: a bare cache a project and repository, a clone of its own an attempt.
 //!
 //! The clone borrows the cache's objects (nothing is ever pruned from a cache), or where the job's user cannot reach the cache holds
 //! them by links that it cannot write to, and shares nothing else with it, so two tasks
-//! of one template never meet. URL, branch and commit come from a tree that many people write: each is checked here again,
+//! of one template never meet. Two projects never share a cache, also of one URL: whoever can read a clone can read everything that
+//! its cache holds, and the key that fetched it was the other project's. URL, branch and commit come from a tree that many people write: each is checked here again,
 //! stands after `--`, and git may use no protocol but those named. A URL's redirect, a submodule, a hook or a
 //! configuration file of the repository cannot start a program: the configuration is ours alone.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forge_api::Repository;
-use fs4::fs_std::FileExt as _;
 
 use self::check::{check_references, check_url};
 use crate::files;
@@ -27,6 +27,16 @@ use crate::state::Shared;
 mod access;
 mod check;
 mod lend;
+
+/// The command that has submodules.
+const SUBMODULE: &str = "submodule";
+
+/// git's words for a protocol that it was not allowed: `transport 'file' not allowed`.
+const NOT_ALLOWED: &str = "' not allowed";
+
+/// What to do about a submodule that is refused.
+const SUBMODULE_HINT: &str = "a submodule is had over https:// or ssh:// only: write such a `url` into .gitmodules, or take `submodules` out of \
+     the repository's file and have the job get what it needs";
 
 /// How many of git's last lines make a reason.
 const REASON_LINES: usize = 4;
@@ -42,6 +52,8 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// git as one attempt uses it.
 pub(crate) struct Git<'a> {
+    /// The project, which has caches of its own.
+    pub(crate) project: &'a str,
     /// The program.
     pub(crate) program: &'a str,
     /// What git's processes see of the runner's environment.
@@ -198,7 +210,8 @@ impl Step<'_> {
         files::make_private_folder(self.git.caches).map_err(failed)?;
         // A shallow cache would make every history that is read through it shallow, so each depth has one of its own.
         let depth = self.repository.depth.map(|depth| depth.to_string()).unwrap_or_default();
-        let key = files::sha256_hex(format!("{}\n{depth}", self.repository.url).as_bytes());
+        // Neither a project's name nor a URL that passed the check holds an end of line.
+        let key = files::sha256_hex(format!("{}\n{}\n{depth}", self.git.project, self.repository.url).as_bytes());
         let cache = self.git.caches.join(format!("{key}.git"));
         let lock = File::options()
             .create(true)
@@ -223,8 +236,10 @@ impl Step<'_> {
     fn wait_for(&self, lock: &File) -> Result<(), GitError> {
         let mut is_told = false;
         loop {
-            if lock.try_lock_exclusive().map_err(|error| io_error(self.repository, error))? {
-                return Ok(());
+            match lock.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(io_error(self.repository, error)),
             }
             if !std::mem::replace(&mut is_told, true) {
                 self.git.log.forge("waiting for another task, which fetches the same repository");
@@ -279,7 +294,7 @@ impl Step<'_> {
         self.run(&["remote", "add", "--", "origin", &self.repository.url], &[], target)?;
         self.run(&["checkout", "--quiet", "--force", "--detach", commit, "--"], &[], target)?;
         if self.repository.submodules {
-            let mut args = vec!["submodule", "update", "--quiet", "--init", "--recursive", "--force"];
+            let mut args = vec![SUBMODULE, "update", "--quiet", "--init", "--recursive", "--force"];
             let depth = self.repository.depth.map(|depth| format!("--depth={depth}"));
             args.extend(depth.as_deref());
             self.run(&args, &[], target)?;
@@ -296,10 +311,9 @@ impl Step<'_> {
     ) -> Result<Result<i32, i32>, GitError> {
         let failed = |error| io_error(self.repository, error);
         let mut env = self.env.clone();
-        let is_local = self.repository.url.starts_with('/') || self.repository.url.starts_with("file:");
-        if args.first() == Some(&"submodule") && !is_local {
-            // A repository of the network must not reach into this machine through a submodule.
-            env.insert("GIT_ALLOW_PROTOCOL".into(), "https:ssh".into());
+        if args.first() == Some(&SUBMODULE) {
+            // What a repository names as its submodules must not reach into this machine, wherever the repository lies.
+            env.insert(access::ALLOW_PROTOCOL.into(), access::SUBMODULE_PROTOCOLS.into());
         }
         let args = args.iter().map(OsString::from).chain(more.iter().cloned()).collect();
         let stderr = self.git.log.writer().map_err(failed)?;
@@ -354,8 +368,12 @@ impl Step<'_> {
         let text = String::from_utf8_lossy(&tail);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = lines.get(lines.len().saturating_sub(REASON_LINES)..).unwrap_or_default();
-        let words = if last.is_empty() { how } else { last.join(" / ") };
+        let mut words = if last.is_empty() { how } else { last.join(" / ") };
         let step = args.first().copied().unwrap_or_default().to_owned();
+        if step == SUBMODULE && text.contains(NOT_ALLOWED) {
+            words.push_str("; ");
+            words.push_str(SUBMODULE_HINT);
+        }
         Err(GitError::Failed { name: self.repository.name.clone(), step, words })
     }
 }

@@ -27,19 +27,28 @@ pub(crate) fn measure(folder: &Path) -> Option<Health> {
 fn measure_now(folder: &Path) -> Option<Health> {
     let load = std::fs::read_to_string("/proc/loadavg").ok()?;
     let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).unwrap_or(0);
     Some(Health {
         load1: parse_load(&load),
         memory_bytes_free: parse_available(&memory),
-        disk_bytes_free: disk,
+        disk_bytes_free: disk_bytes_free(folder).unwrap_or(0),
         // The daemon's to say.
         clock_skew_ms: None,
     })
 }
 
+/// How much room there is where `folder` lies, in bytes; `None` where the system does not say.
+pub(crate) fn disk_bytes_free(folder: &Path) -> Option<u64> {
+    rustix::fs::statvfs(folder).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// How many processes of this machine the kernel has ended so far since memory ran out; `None` where it does not say.
 pub(crate) fn oom_kills() -> Option<u64> {
     parse_oom_kills(&std::fs::read_to_string("/proc/vmstat").ok()?)
+}
+
+/// Whether the kernel has ended more of them since.
+pub(crate) fn has_more(before: Option<u64>, after: Option<u64>) -> bool {
+    matches!((before, after), (Some(before), Some(after)) if after > before)
 }
 
 fn parse_oom_kills(text: &str) -> Option<u64> {
@@ -67,5 +76,6 @@ mod tests {
         assert_eq!(parse_available(""), 0);
         assert_eq!(parse_oom_kills("drop_slab 0\noom_kill 3\n"), Some(3));
         assert_eq!(parse_oom_kills("oom_kill_disable 0\n"), None);
+        assert!(has_more(Some(1), Some(2)) && !has_more(Some(2), Some(2)) && !has_more(None, Some(2)));
     }
 }

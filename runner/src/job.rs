@@ -3,11 +3,11 @@
 //! The runner holds no part of the work: it starts the supervisor, passes orders on, and hands in what the supervisor
 //! leaves in the spool. So a runner that is killed loses nothing, and its successor does from here what it would have done.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forge_api::{AttemptId, AttemptOutcome, AttemptResult, Job};
 use rustix::process::{Pid, WaitOptions};
@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::attend::{self, Inboxes, Line};
-use crate::begin::{Started, Supervisor, begin, brief_of, record_of};
+use crate::begin::{Started, Supervisor, begin, record_of};
 use crate::client::Client;
 use crate::launch::Launcher;
 use crate::procfs::{self, Seen};
@@ -27,7 +27,7 @@ use crate::spool::{self, Record};
 use crate::state::boottime_ms;
 use crate::upload::{Available, Delivered, Upload};
 use crate::user::{JobUser, Users};
-use crate::wire::{self, Order};
+use crate::wire::{self, Go, Order};
 use crate::{files, orphans};
 
 /// How long a dying supervisor's last steps (the removal of a large workspace) are waited for.
@@ -53,8 +53,10 @@ pub(crate) struct Context {
     pub(crate) session: String,
     /// The sessions of earlier starts on this machine, newest first.
     pub(crate) previous_sessions: Vec<String>,
-    /// Digests that are known to be compiled.
-    pub(crate) compiled: Mutex<HashSet<String>>,
+    /// Digests that are known to be compiled, and when they were last seen to be.
+    pub(crate) compiled: Mutex<HashMap<String, Instant>>,
+    /// Held by whoever fetches and compiles a plugin.
+    pub(crate) preparing: tokio::sync::Mutex<()>,
     /// When the last acknowledged heartbeat was sent, in milliseconds since boot.
     pub(crate) leased_ms: watch::Receiver<u64>,
     pub(crate) news: mpsc::Sender<News>,
@@ -69,6 +71,8 @@ pub(crate) enum News {
     Started { attempt: AttemptId, project: String, template: String },
     /// Its result is acknowledged.
     Acknowledged { attempt: AttemptId, outcome: AttemptOutcome, reason: Option<String> },
+    /// Its log is on the daemon's disk, too.
+    Delivered(AttemptId),
     /// It is not this runner's any more.
     Gone(AttemptId),
 }
@@ -143,24 +147,32 @@ async fn run_as(
         Started::Live(renewed_ms) => leased_ms.max(renewed_ms),
     };
     let Supervisor { mut stream, record, words } = prepared;
-    let brief = brief_of(context, &job, folder, &record, boottime_ms().saturating_sub(leased_ms));
-    let handed = async {
+    let told = async {
+        // Before anything of the job runs: a restarted runner must find whoever runs it.
         spool::write_record(folder, &record)?;
-        stream.write_all(&wire::line(&brief)?).await
+        let go = Go { leased_ago_ms: boottime_ms().saturating_sub(leased_ms) };
+        stream.write_all(&wire::line(&go)?).await
     };
-    if let Err(error) = handed.await {
-        let reason = format!("the job cannot be handed to its supervisor: {error}{}", words.read());
+    if let Err(error) = told.await {
+        let reason = format!("its supervisor cannot be told to begin: {error}{}", words.read());
         drop(stream);
         let order = Order { outcome: AttemptOutcome::Failed, reason };
         fail_early(context, folder, record, order, orders).await;
         return;
     }
     let started = News::Started { attempt, project: job.project.clone(), template: job.template.clone() };
+    let plugin_sha256 = job.plugin.sha256.clone();
     // The job's secrets have no business here any more.
-    drop((brief, job));
+    drop(job);
     tell(context, started).await;
     let line = Line { stream: Some(stream), words: Some(words) };
-    see_through(context, folder, record, line, None, orders).await;
+    let spare = async {
+        // A one-off runner has no next attempt.
+        if !context.settings.one_off {
+            context.launcher.keep_spare(&plugin_sha256).await;
+        }
+    };
+    tokio::join!(see_through(context, folder, record, line, None, orders), spare);
 }
 
 /// Goes on with an attempt of a predecessor.
@@ -209,7 +221,7 @@ async fn see_through(
     let (too_much, refusals) = mpsc::channel(1);
     let (first_ack, acknowledged) = mpsc::channel::<Arc<AttemptResult>>(1);
     let mut upload = Upload::new(&context.client, attempt, &record.token, folder, boottime_ms() ^ attempt.task);
-    {
+    let is_wanted = {
         let inboxes = Inboxes { orders, refusals };
         let work = attend::attend(context, folder, &record, &mut line, early, inboxes, &available);
         let refuse = |words: String| drop(too_much.try_send(words));
@@ -233,8 +245,12 @@ async fn see_through(
             Delivered::Acknowledged if !is_announced => announce.await,
             Delivered::Acknowledged => {}
         }
-    }
+        delivered == Delivered::Acknowledged
+    };
     upload.wait_until_synced().await;
+    if is_wanted {
+        tell(context, News::Delivered(attempt)).await;
+    }
     if tokio::time::timeout(DEATH_WAIT, death(&record)).await.is_ok() {
         remove_traces(folder, &record, Some(&context.shelf));
     } else {

@@ -1,6 +1,8 @@
 //! The runner's side of the launcher: a process that is started once and asked for supervisors.
 //!
 //! One that died (somebody ended it, memory ran out) or that does not answer is replaced by the next request.
+//!
+//! One supervisor is kept in waiting, for the plugin that ran last: its birth takes longer than all else before a job's first process.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,12 +10,16 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
-use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
@@ -37,6 +43,15 @@ pub(crate) struct Launcher {
     command: Vec<OsString>,
     plugin_cache: PathBuf,
     process: Mutex<Option<Process>>,
+    spare: std::sync::Mutex<Option<Spare>>,
+    /// Somebody sees to one at this moment: attempts that start together need no more than one.
+    spare_comes: AtomicBool,
+}
+
+/// A supervisor without an attempt.
+struct Spare {
+    plugin_sha256: String,
+    newborn: Newborn,
 }
 
 /// The launcher's process, as long as this runner keeps it.
@@ -59,6 +74,14 @@ pub(crate) struct Newborn {
     pub(crate) pid: i32,
     pub(crate) start_ticks: u64,
     pub(crate) words: LastWords,
+}
+
+impl Newborn {
+    /// Whether it still waits: nobody ended it meanwhile.
+    fn waits(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(&self.stream, &mut [0_u8; 1], flags), Err(rustix::io::Errno::AGAIN))
+    }
 }
 
 /// What a supervisor writes to its standard error, which says why it died: a file in memory, since hardly any ever writes. The
@@ -85,7 +108,13 @@ impl LastWords {
 impl Launcher {
     /// Nothing is started yet.
     pub(crate) fn new(command: Vec<OsString>, plugin_cache: PathBuf) -> Self {
-        Self { command, plugin_cache, process: Mutex::new(None) }
+        Self {
+            command,
+            plugin_cache,
+            process: Mutex::new(None),
+            spare: std::sync::Mutex::new(None),
+            spare_comes: AtomicBool::new(false),
+        }
     }
 
     /// The launcher's program, for messages.
@@ -93,17 +122,40 @@ impl Launcher {
         self.command.first().map(|program| program.display().to_string()).unwrap_or_default()
     }
 
-    /// Starts a supervisor that works in `folder` and will run the plugin `plugin_sha256`.
-    pub(crate) async fn launch(&self, folder: &Path, plugin_sha256: &str) -> io::Result<Newborn> {
-        let launch = Launch {
-            folder: folder.to_owned(),
-            plugin_cache: self.plugin_cache.clone(),
-            plugin_sha256: plugin_sha256.to_owned(),
-        };
+    /// A supervisor that will run the plugin `plugin_sha256`: the one in waiting, or a new one.
+    pub(crate) async fn launch(&self, plugin_sha256: &str) -> io::Result<Newborn> {
+        let spare = self.spare().take().filter(|spare| spare.plugin_sha256 == plugin_sha256);
+        match spare.map(|spare| spare.newborn).filter(Newborn::waits) {
+            Some(newborn) => Ok(newborn),
+            None => self.bear(plugin_sha256).await,
+        }
+    }
+
+    /// Has a supervisor wait for the next attempt that runs the plugin `plugin_sha256`.
+    pub(crate) async fn keep_spare(&self, plugin_sha256: &str) {
+        let is_there = self.spare().as_ref().is_some_and(|spare| spare.plugin_sha256 == plugin_sha256);
+        if is_there || self.spare_comes.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        match self.bear(plugin_sha256).await {
+            // One that was there leaves, since its connection closes.
+            Ok(newborn) => *self.spare() = Some(Spare { plugin_sha256: plugin_sha256.to_owned(), newborn }),
+            // The next attempt asks again, and says it where somebody looks.
+            Err(error) => tracing::debug!(%error, "no supervisor is kept in waiting"),
+        }
+        self.spare_comes.store(false, Ordering::SeqCst);
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Option<Spare>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn bear(&self, plugin_sha256: &str) -> io::Result<Newborn> {
+        let launch = Launch { plugin_cache: self.plugin_cache.clone(), plugin_sha256: plugin_sha256.to_owned() };
         let request = serde_json::to_vec(&launch)?;
         let mut held = self.process.lock().await;
         let had_one = held.is_some();
-        match self.ask(&mut held, &request).await {
+        let born = match self.ask(&mut held, &request).await {
             Ok(newborn) => Ok(newborn),
             Err(Refusal::Supervisor(words)) => Err(io::Error::other(words)),
             // It may have died long ago: that is heard only now.
@@ -112,7 +164,9 @@ impl Launcher {
                 self.ask(&mut held, &request).await.map_err(Refusal::into_error)
             }
             Err(refusal) => Err(refusal.into_error()),
-        }
+        }?;
+        orphans::know_supervisor(born.pid, born.start_ticks);
+        Ok(born)
     }
 
     async fn ask(&self, held: &mut Option<Process>, request: &[u8]) -> Result<Newborn, Refusal> {

@@ -35,7 +35,7 @@ pub(crate) fn main() -> ExitCode {
     let served = Launcher::new().and_then(Launcher::serve);
     match served {
         // Everything of the launcher is gone by now but what it has loaded.
-        Ok(Some((connection, ready))) => supervisor::main(connection, ready.host),
+        Ok(Some((connection, ready, plugin_sha256))) => supervisor::main(connection, ready.host, &plugin_sha256),
         Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error is the runner's: this is its only way to hear.
@@ -74,7 +74,7 @@ impl Launcher {
     }
 
     /// Serves requests until the runner is gone. In a forked supervisor it answers what that one needs.
-    fn serve(mut self) -> io::Result<Option<(UnixStream, Ready)>> {
+    fn serve(mut self) -> io::Result<Option<(UnixStream, Ready, String)>> {
         loop {
             self.wait()?;
             self.bury();
@@ -94,7 +94,7 @@ impl Launcher {
                 Ok(None) => {
                     let Self { requests, children, ready, threads: _ } = self;
                     drop((requests, children));
-                    return begin(&launch, connection, &words).map(|connection| Some((connection, ready)));
+                    return begin(connection, &words).map(|connection| Some((connection, ready, launch.plugin_sha256)));
                 }
                 Err(error) => answer(&connection, &Born::Failed(error.to_string())),
             }
@@ -163,10 +163,9 @@ impl Ready {
     }
 }
 
-/// Makes a forked process a supervisor's: its folder, what its own errors go to, and word to the runner that it is there.
-fn begin(launch: &Launch, connection: UnixStream, words: &File) -> io::Result<UnixStream> {
+/// Makes a forked process a supervisor's: what its own errors go to, and word to the runner that it is there.
+fn begin(connection: UnixStream, words: &File) -> io::Result<UnixStream> {
     let begun = || -> io::Result<Born> {
-        rustix::process::chdir(&launch.folder)?;
         become_fd(words, libc::STDERR_FILENO)?;
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let start_ticks = procfs::start_ticks(pid).ok_or_else(|| io::Error::other("/proc does not show it"))?;

@@ -22,12 +22,17 @@
 //! | `executor`, `child`, `process`, `log`, `mask` (pure) | running the plugin and its processes, keeping their output |
 //! | `user` | whose processes a job's are |
 //! | `workspace`, `git` | the folder that the job works in |
+//! | `cache` | what stays between attempts of one project and plugin |
+//! | `upkeep` | removing what was kept for too long |
+//! | `shelf`, `kept` | what stays of it: nothing, or with `keep_failed_workspaces` all that a failed job left |
 
 mod attend;
 mod attendant;
 mod backoff;
 mod begin;
 mod bell;
+mod cache;
+mod carry;
 mod child;
 mod client;
 mod executor;
@@ -36,6 +41,7 @@ mod git;
 mod guest;
 mod health;
 mod job;
+mod kept;
 mod launch;
 mod launcher;
 mod link;
@@ -43,6 +49,7 @@ mod log;
 mod mask;
 mod open;
 mod orphans;
+mod pin;
 mod process;
 mod procfs;
 mod registration;
@@ -53,6 +60,7 @@ mod spool;
 mod state;
 mod supervisor;
 pub mod trust;
+mod upkeep;
 mod upload;
 mod user;
 mod warden;
@@ -64,6 +72,7 @@ mod workspace;
 #[doc(hidden)]
 pub mod rules {
     pub use crate::open::{OpenError, Opener};
+    pub use crate::pin::{PinError, follow};
     pub use crate::session::{Action, Ask, EndWhy, Failure, Input, Session};
     pub use crate::warden::{Contact, Terms, Verdict, alive_interval_ms, is_fresh, verdict};
     pub use crate::wire::Order;
@@ -108,6 +117,8 @@ pub enum Event {
     },
     /// The daemon or an operator wants the runner to take nothing new, or that is over.
     Draining(bool),
+    /// There is too little room on the disk for new work, or that is over.
+    DiskFull(bool),
     /// An attempt begins.
     AttemptStarted {
         /// Which one.
@@ -133,6 +144,8 @@ pub enum Event {
         /// Why, for every outcome but `succeeded`.
         reason: Option<String>,
     },
+    /// The daemon signs with another key from now on, as the one before has said; the runner has pinned it.
+    KeyFollowed,
     /// A job was refused since it is not for this runner, not signed by its daemon, or garbled.
     JobRefused {
         /// Which one.

@@ -17,12 +17,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forge_api::{
-    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, HEARTBEAT_INTERVAL_MS, HeartbeatRequest, SealedJob,
-    Secret, Timestamp,
+    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, HEARTBEAT_INTERVAL_MS, HeartbeatRequest, KeyChange,
+    SealedJob, Secret, Timestamp,
 };
-use fs4::fs_std::FileExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::client::{CallError, Client, ClientError};
@@ -31,11 +31,13 @@ use crate::health;
 use crate::job::{self, Context, News};
 use crate::launch::Launcher;
 use crate::open::Opener;
+use crate::pin;
 use crate::registration::{parse_identity, read_secret_file};
 use crate::session::{Action, Ask, EndWhy, Failure, Input, Session};
 use crate::shelf::Shelf;
 use crate::spool;
 use crate::state::boottime_ms;
+use crate::upkeep;
 use crate::user::Users;
 use crate::warden::alive_interval_ms;
 use crate::{Ended, Event, RunError, Settings, Shutdown};
@@ -49,7 +51,7 @@ const ABORT_WAIT: Duration = Duration::from_secs(60);
 /// How many pieces of news or orders may wait.
 const QUEUE_MAX: usize = 64;
 
-/// How long to wait before asking again after jobs that could not be believed, so that they are not delivered in circles.
+/// How long to wait before asking again after a refused job came again, so that it is not delivered in circles.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 
 type Observer = Arc<dyn Fn(Event) + Send + Sync>;
@@ -79,6 +81,10 @@ struct Runner {
     orders: HashMap<AttemptId, mpsc::Sender<EndWhy>>,
     held: watch::Sender<Vec<AttemptId>>,
     backoff: Backoff,
+    /// A change of the daemon's key that is not to be believed was told.
+    is_key_doubted: bool,
+    /// The daemon knows this runner no more: what it held is being ended.
+    is_removed: bool,
 }
 
 pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observer) -> Result<Ended, RunError> {
@@ -86,7 +92,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
     let users = Users::new(settings.run_as.as_ref())?;
     let client = Client::new(&settings)?;
     let _lock = lock_folder(&settings)?;
-    users.open_way(&settings.tmp_path, &settings.workspaces())?;
+    users.open_way(&settings.tmp_path, &settings.workspaces(), &settings.caches())?;
     if let Some(warning) = users.warning(settings.max_parallel_tasks) {
         observer(Event::Warning(warning));
     }
@@ -113,6 +119,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
         session,
         previous_sessions,
         compiled: std::sync::Mutex::default(),
+        preparing: tokio::sync::Mutex::default(),
         leased_ms,
         news,
         beat_interval_ms: AtomicU64::new(HEARTBEAT_INTERVAL_MS),
@@ -126,10 +133,15 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
         orders: HashMap::new(),
         held,
         backoff: Backoff::new(seed),
+        is_key_doubted: false,
+        is_removed: false,
     };
     runner.attach()?;
     let mut beating = JoinSet::new();
-    beating.spawn(beat(context, held_seen, leased, beats));
+    let leaving = CancellationToken::new();
+    let _leaving = leaving.clone().drop_guard();
+    beating.spawn(beat(Arc::clone(&context), held_seen, leased, beats));
+    beating.spawn(upkeep::keep(context, leaving.clone()));
     let ended = runner.work(shutdown, news_inbox, beats_inbox).await;
     runner.leave().await;
     ended
@@ -142,6 +154,7 @@ impl Runner {
         mut news: mpsc::Receiver<News>,
         mut beats: mpsc::Receiver<Input>,
     ) -> Result<Ended, RunError> {
+        self.look_at_disk()?;
         let mut ask = self.session.ask();
         let mut claim = self.claim(&ask, Duration::ZERO);
         let mut is_sent = true;
@@ -172,7 +185,10 @@ impl Runner {
                     Some(input) => input,
                     None => continue,
                 },
-                Some(input) = beats.recv() => input,
+                Some(input) = beats.recv() => {
+                    self.look_at_disk()?;
+                    input
+                }
                 Some(_) = self.jobs.join_next(), if !self.jobs.is_empty() => continue,
                 Some(answered) = followed.join_next(), if !followed.is_empty() => match answered {
                     // The claim that followed it says the same of a daemon that is away.
@@ -185,6 +201,7 @@ impl Runner {
                     if let Some(ended) = ended {
                         return Ok(ended);
                     }
+                    self.look_at_disk()?;
                     let wait = self.wait_before_claim();
                     ask = self.session.ask();
                     claim = self.claim(&ask, wait);
@@ -218,6 +235,7 @@ impl Runner {
                 (self.observer)(Event::AttemptEnded { attempt, outcome, reason });
                 Some(Input::Acknowledged(attempt))
             }
+            News::Delivered(attempt) => Some(Input::Delivered(attempt)),
             News::Gone(attempt) => {
                 self.orders.remove(&attempt);
                 Some(Input::Gone(attempt))
@@ -229,10 +247,45 @@ impl Runner {
         match answer {
             Ok(response) => {
                 self.backoff.reset();
+                self.follow(&response.key_changes);
                 Input::Claimed { sent_ms, now_ms: boottime_ms(), response }
             }
             Err(error) => Input::Failed(failure_of(error)),
         }
+    }
+
+    /// Goes over to the daemon's next signing key, when the present one says so.
+    fn follow(&mut self, changes: &[KeyChange]) {
+        let told = match pin::follow(&self.opener.signing_key, changes) {
+            Ok(None) => return,
+            Ok(Some(key)) => {
+                let path = self.context.settings.signing_key_file();
+                let written = pin::write(&path, &key);
+                self.opener.signing_key = key;
+                match written {
+                    Ok(()) => Event::KeyFollowed,
+                    // The next start follows it again.
+                    Err(error) => {
+                        Event::Warning(format!("the daemon's new signing key cannot be kept in {path:?}: {error}"))
+                    }
+                }
+            }
+            // Jobs are refused meanwhile, each with the reason.
+            Err(_) if std::mem::replace(&mut self.is_key_doubted, true) => return,
+            Err(error) => Event::Warning(error.to_string()),
+        };
+        (self.observer)(told);
+    }
+
+    /// Looks whether there is room for new work: before each claim and after each heartbeat.
+    fn look_at_disk(&mut self) -> Result<(), RunError> {
+        let settings = &self.context.settings;
+        // What cannot be measured is no reason to stop.
+        if let Some(free) = health::disk_bytes_free(&settings.tmp_path) {
+            let is_full = free < settings.disk_reserve_bytes;
+            self.act(Input::DiskFull(is_full))?;
+        }
+        Ok(())
     }
 
     /// The pause that the last claim calls for.
@@ -240,7 +293,7 @@ impl Runner {
         if self.session.is_down() {
             return Duration::from_millis(self.backoff.next_ms());
         }
-        if self.session.take_just_refused() { REFUSED_WAIT } else { Duration::ZERO }
+        if self.session.take_refused_again() { REFUSED_WAIT } else { Duration::ZERO }
     }
 
     /// Does what the session says; what comes of it goes back into the session.
@@ -252,7 +305,9 @@ impl Runner {
             | Input::Found(_)
             | Input::JobRefused { .. }
             | Input::Acknowledged(_)
+            | Input::Delivered(_)
             | Input::Gone(_)
+            | Input::DiskFull(_)
             | Input::Drain
             | Input::Abort => 0,
         };
@@ -265,7 +320,10 @@ impl Runner {
                     Action::End(attempt, why) => self.order(attempt, why),
                     Action::Announce(event) => (self.observer)(event),
                     Action::Return(ended) => returned = Some(ended),
-                    Action::GiveUp(failure) => return Err(error_of(failure)),
+                    Action::GiveUp(failure) => {
+                        self.is_removed = matches!(failure, Failure::Unauthorized(_));
+                        return Err(error_of(failure));
+                    }
                 }
             }
         }
@@ -301,7 +359,8 @@ impl Runner {
     /// Finds what a predecessor left, and goes on with it.
     fn attach(&mut self) -> Result<(), RunError> {
         let attempts = self.context.settings.attempts();
-        let found = spool::scan(&attempts).map_err(|error| file_error("the spool", &attempts, &error))?;
+        let found = spool::scan(&attempts, &self.context.settings.workspaces())
+            .map_err(|error| file_error("the spool", &attempts, &error))?;
         for (folder, record) in found {
             self.context.users.occupy(record.user.as_ref());
             let (attempt, alive) = (record.attempt, record.is_alive());
@@ -326,6 +385,8 @@ impl Runner {
             version: context.settings.version.clone(),
             health: health::measure(&context.settings.tmp_path),
             sent_at: None,
+            signing_key: pin::shown(&self.opener.signing_key),
+            refused: ask.refused.clone(),
         };
         Box::pin(async move {
             tokio::time::sleep(wait).await;
@@ -335,11 +396,17 @@ impl Runner {
         })
     }
 
-    /// Gives the attempts that are acknowledged a moment to clear up; supervisors of others live on by themselves.
+    /// Gives the attempts that are acknowledged a moment to clear up, and those of a removed runner the time to end; supervisors of
+    /// others live on by themselves.
     async fn leave(&mut self) {
-        if self.orders.is_empty() {
+        let wait = match (self.is_removed, self.orders.is_empty()) {
+            (true, _) => ABORT_WAIT,
+            (false, true) => LAST_WAIT,
+            (false, false) => Duration::ZERO,
+        };
+        if !wait.is_zero() {
             let all = async { while self.jobs.join_next().await.is_some() {} };
-            if tokio::time::timeout(LAST_WAIT, all).await.is_err() {
+            if tokio::time::timeout(wait, all).await.is_err() {
                 tracing::info!("leaving clean-up to the next start");
             }
         }
@@ -446,7 +513,8 @@ fn file_error(what: &'static str, path: &Path, error: &dyn std::fmt::Display) ->
 
 /// Makes the runner's folders and takes the first for this process alone.
 fn lock_folder(settings: &Settings) -> Result<File, RunError> {
-    for folder in [settings.tmp_path.clone(), settings.attempts(), settings.workspaces(), settings.git_caches()] {
+    let tmp_path = settings.tmp_path.clone();
+    for folder in [tmp_path, settings.attempts(), settings.workspaces(), settings.caches(), settings.git_caches()] {
         files::make_private_folder(&folder).map_err(|error| {
             file_error(
                 "tmp_path",
@@ -463,7 +531,7 @@ fn lock_folder(settings: &Settings) -> Result<File, RunError> {
         .mode(0o600)
         .open(&path)
         .map_err(|error| file_error("the lock", &path, &error))?;
-    match file.try_lock_exclusive() {
+    match files::lock_alone(&file) {
         Ok(true) => Ok(file),
         Ok(false) => Err(RunError::InUse { path: settings.tmp_path.clone() }),
         Err(error) => Err(file_error("the lock", &path, &error)),

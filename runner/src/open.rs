@@ -27,7 +27,9 @@ pub enum OpenError {
     #[error("it is longer than {JSON_BODY_BYTES_MAX} bytes")]
     TooLong,
     /// Signed by someone else.
-    #[error("its signature is not the pinned daemon's: if the daemon was set up anew, register this runner again")]
+    #[error(
+        "its signature is not the pinned daemon's: if the daemon was set up anew, remove daemon.key in tmp_path and register this runner again"
+    )]
     Signature,
     /// Signed, and not a job that this version reads.
     #[error("it is no job that this version reads ({0}): runner and daemon must be of fitting versions")]
@@ -100,7 +102,196 @@ pub(crate) fn unseal(identity: &Identity, sealed: &[u8]) -> Result<Vec<u8>, Open
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+    use serde_json::Value;
+
     use super::*;
+
+    /// A daemon that signs and a runner that opens.
+    struct Sides {
+        daemon: Ed25519KeyPair,
+        opener: Opener,
+    }
+
+    /// The runner that the kept job is for, and the moment when it expires.
+    const RUNNER: &str = "ny-1";
+
+    impl Sides {
+        fn new() -> Self {
+            let pkcs8 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).expect("a key");
+            let daemon = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key");
+            let signing_key = daemon.public_key().as_ref().to_vec();
+            let opener = Opener { runner: RUNNER.to_owned(), identity: Identity::generate(), signing_key };
+            Self { daemon, opener }
+        }
+
+        fn signature(&self, context: &[u8], json: &[u8]) -> String {
+            STANDARD.encode(self.daemon.sign(&[context, json].concat()).as_ref())
+        }
+
+        fn seal(&self, json: &[u8]) -> String {
+            let recipient = self.opener.identity.to_public();
+            let recipients = std::iter::once(&recipient as &dyn age::Recipient);
+            let encryptor = age::Encryptor::with_recipients(recipients).expect("one");
+            let mut sealed = Vec::new();
+            let mut writer = encryptor.wrap_output(&mut sealed).expect("it writes");
+            writer.write_all(json).expect("it writes");
+            writer.finish().expect("it ends");
+            STANDARD.encode(sealed)
+        }
+
+        /// A job as the daemon sends it.
+        fn sent(&self, json: &[u8]) -> SealedJob {
+            let attempt = AttemptId { task: 42, attempt: 1 };
+            SealedJob { attempt, sealed: self.seal(json), signature: self.signature(SIGNED_JOB_CONTEXT, json) }
+        }
+    }
+
+    fn kept_job() -> (Value, Timestamp) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/wire/0.1.0/job.json");
+        let job: Value = serde_json::from_slice(&std::fs::read(path).expect("a job")).expect("JSON");
+        let expires_at = job["expires_at"].as_str().expect("a moment").parse().expect("a moment");
+        (job, expires_at)
+    }
+
+    fn bytes(job: &Value) -> Vec<u8> {
+        serde_json::to_vec(job).expect("JSON")
+    }
+
+    /// Everything in `value`, as JSON pointers.
+    fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+        let inside: Vec<(String, &Value)> = match value {
+            Value::Object(fields) => {
+                fields.iter().map(|(name, inside)| (name.replace('~', "~0").replace('/', "~1"), inside)).collect()
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(index, inside)| (index.to_string(), inside)).collect()
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+        };
+        for (name, inside) in inside {
+            let at = format!("{at}/{name}");
+            pointers(inside, &at, found);
+            found.push(at);
+        }
+    }
+
+    /// Another value of the same kind.
+    fn changed(value: &Value) -> Value {
+        match value {
+            Value::Null => Value::from("x"),
+            Value::Bool(truth) => Value::from(!truth),
+            Value::Number(number) => Value::from(number.as_u64().expect("whole") + 1),
+            Value::String(text) => Value::from(format!("{text}x")),
+            Value::Array(items) => items.iter().chain([&Value::Null]).cloned().collect(),
+            Value::Object(fields) => {
+                let mut fields = fields.clone();
+                fields.insert("another".to_owned(), Value::Null);
+                Value::Object(fields)
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_of_which_anything_is_changed_is_refused() {
+        let sides = Sides::new();
+        let (job, now) = kept_job();
+        let sent = sides.sent(&bytes(&job));
+        assert!(sides.opener.open(&sent, now).is_ok(), "as it was sent it is opened");
+        let mut all = Vec::new();
+        pointers(&job, "", &mut all);
+        for field in
+            ["/token", "/plugin/sha256", "/plugin/grants/programs/0", "/repository/key/login_password/password"]
+        {
+            assert!(all.iter().any(|found| found == field), "{field} is looked at");
+        }
+        let refused = |changed: &Value, what: &str| {
+            let forged = SealedJob { sealed: sides.seal(&bytes(changed)), ..sent.clone() };
+            assert_eq!(sides.opener.open(&forged, now), Err(OpenError::Signature), "{what}");
+        };
+        for at in &all {
+            let mut forged = job.clone();
+            let value = forged.pointer_mut(at).expect("it is there");
+            *value = changed(value);
+            refused(&forged, &format!("{at} changed"));
+            let mut forged = job.clone();
+            let (parent, name) = at.rsplit_once('/').expect("below something");
+            match forged.pointer_mut(parent).expect("it is there") {
+                Value::Object(fields) => {
+                    let name = name.replace("~1", "/").replace("~0", "~");
+                    fields.remove(&name).expect("it was there");
+                }
+                Value::Array(items) => {
+                    items.remove(name.parse().expect("an index"));
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => panic!("{parent} holds nothing"),
+            }
+            refused(&forged, &format!("{at} taken out"));
+        }
+        refused(&changed(&job), "a field more");
+    }
+
+    #[test]
+    fn a_job_that_is_signed_and_not_for_this_runner_now_is_refused() {
+        let sides = Sides::new();
+        let (job, expires_at) = kept_job();
+        let json = bytes(&job);
+        let sent = sides.sent(&json);
+        let refused = |opener: &Opener, sent: &SealedJob| opener.open(sent, expires_at).expect_err("refused");
+
+        let envelope = AttemptId { task: 42, attempt: 2 };
+        let inside = sent.attempt;
+        let crossed = SealedJob { attempt: envelope, ..sent.clone() };
+        assert_eq!(refused(&sides.opener, &crossed), OpenError::Attempt { envelope, inside });
+
+        let late = expires_at.plus_millis(CLOCK_SKEW_MS_MAX);
+        assert!(sides.opener.open(&sent, late).is_ok(), "clocks may differ by five minutes");
+        let later = late.plus_millis(1);
+        assert_eq!(sides.opener.open(&sent, later), Err(OpenError::Expired(expires_at)));
+
+        let Opener { runner: _, identity: _, signing_key } = &sides.opener;
+        let keyed = |runner: &str, identity: Identity, signing_key: &[u8]| Opener {
+            runner: runner.to_owned(),
+            identity,
+            signing_key: signing_key.to_owned(),
+        };
+        let stranger = keyed(RUNNER, Identity::generate(), signing_key);
+        assert!(matches!(refused(&stranger, &sent), OpenError::Sealed(_)));
+        let namesake = keyed("ny-2", sides.opener.identity.clone(), signing_key);
+        assert_eq!(refused(&namesake, &sent), OpenError::Runner(RUNNER.to_owned()));
+        let of_another_daemon = keyed(RUNNER, sides.opener.identity.clone(), &Sides::new().opener.signing_key);
+        assert_eq!(refused(&of_another_daemon, &sent), OpenError::Signature);
+        // Signed by the daemon for another purpose.
+        for context in [&b"forge job v2\n"[..], b"forge carry v1\n", b""] {
+            let signature = sides.signature(context, &json);
+            assert_eq!(refused(&sides.opener, &SealedJob { signature, ..sent.clone() }), OpenError::Signature);
+        }
+        assert!(matches!(refused(&sides.opener, &sides.sent(b"{}")), OpenError::Json(_)));
+    }
+
+    #[test]
+    fn a_job_that_is_damaged_or_too_long_is_refused() {
+        let sides = Sides::new();
+        let (job, now) = kept_job();
+        let sent = sides.sent(&bytes(&job));
+        let refused = |sent: &SealedJob| sides.opener.open(sent, now).expect_err("refused");
+        let not_sealed = SealedJob { sealed: format!("{}!", sent.sealed), ..sent.clone() };
+        assert_eq!(refused(&not_sealed), OpenError::Encoding("sealed part"));
+        let not_signed = SealedJob { signature: "no base64".to_owned(), ..sent.clone() };
+        assert_eq!(refused(&not_signed), OpenError::Encoding("signature"));
+        let empty = SealedJob { sealed: String::new(), ..sent.clone() };
+        assert!(matches!(refused(&empty), OpenError::Sealed(_)));
+        let mut sealed = STANDARD.decode(&sent.sealed).expect("base64");
+        *sealed.last_mut().expect("a byte") ^= 1;
+        assert!(matches!(refused(&SealedJob { sealed: STANDARD.encode(sealed), ..sent }), OpenError::Sealed(_)));
+        let mut longest = bytes(&job);
+        longest.resize(JSON_BODY_BYTES_MAX, b' ');
+        assert!(sides.opener.open(&sides.sent(&longest), now).is_ok(), "as long as a job may be");
+        longest.push(b' ');
+        assert_eq!(refused(&sides.sent(&longest)), OpenError::TooLong);
+    }
 
     #[test]
     fn jobs_of_every_version_that_was_sealed_and_signed_are_opened() {
@@ -109,7 +300,7 @@ mod tests {
         for version in std::fs::read_dir(folder).expect("testdata/wire") {
             let path = version.expect("an entry").path().join("sealed-job.json");
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            let kept: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let kept: Value = serde_json::from_str(&text).expect("JSON");
             let of = |field: &str| kept[field].as_str().expect("a text").to_owned();
             let opener = Opener {
                 runner: of("runner"),

@@ -13,10 +13,11 @@ use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use forge_api::{RegisterRequest, Secret};
+use forge_api::{RegisterRequest, RegisterResponse, Secret};
 
 use crate::client::{CallError, Client, ClientError};
 use crate::files;
+use crate::pin;
 use crate::settings::{Settings, SettingsError, folder_of};
 use crate::trust::TrustError;
 
@@ -67,11 +68,14 @@ pub enum RegisterError {
     },
     /// The registration token is not accepted.
     #[error(
-        "the daemon does not accept this registration token ({detail}): check it against registration-tokens/ in the tree or runner_registration_token_file of the daemon"
+        "the daemon does not accept this registration token: {detail}; {}",
+        hint.as_deref().unwrap_or("check it against registration-tokens/ in the tree or runner_registration_token_file of the daemon")
     )]
     Token {
         /// The daemon's words.
         detail: String,
+        /// What the daemon says to do.
+        hint: Option<String>,
     },
     /// The name belongs to another runner.
     #[error("{detail}{}", hint_of(hint.as_deref()))]
@@ -167,9 +171,11 @@ impl From<ClientError> for UnregisterError {
 impl From<CallError> for RegisterError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Unreachable(reason) | CallError::Garbled(reason) => Self::Unreachable { reason },
+            CallError::Unreachable(reason) | CallError::Garbled(reason) | CallError::TooLarge(reason) => {
+                Self::Unreachable { reason }
+            }
             CallError::Problem(problem) => match problem.status {
-                401 | 403 => Self::Token { detail: problem.detail },
+                401 | 403 => Self::Token { detail: problem.detail, hint: problem.hint },
                 409 => Self::NameTaken { detail: problem.detail, hint: problem.hint },
                 _ => Self::Refused { detail: problem.detail, hint: problem.hint },
             },
@@ -191,6 +197,8 @@ pub(crate) async fn register(settings: &Settings, token: Secret) -> Result<Regis
     })?;
     check_folder("tmp_path", &pinned)?;
     let identity = key_pair(&settings.private_key_file)?;
+    // One that is damaged is none: registering again is what mends it.
+    let known = read_secret_file(&pinned).ok().flatten().and_then(|pin| STANDARD.decode(pin.reveal()).ok());
     // The daemon recognises a runner that registers again by its present token or by its key, so the key is always sent.
     let request = RegisterRequest {
         name: settings.name.clone(),
@@ -198,8 +206,10 @@ pub(crate) async fn register(settings: &Settings, token: Secret) -> Result<Regis
         version: settings.version.clone(),
         max_parallel_tasks: settings.max_parallel_tasks,
         one_off: settings.one_off,
+        signing_key: known.as_deref().map(pin::shown).unwrap_or_default(),
     };
     let answer = client.register(&token, &request).await?;
+    check_pin(&pinned, known.as_deref(), &answer)?;
     let wrong = |reason: &str| RegisterError::Answer { reason: reason.to_owned() };
     let signing_key = STANDARD.decode(&answer.signing_key).map_err(|_| wrong("the signing key is no base64"))?;
     if signing_key.len() != ring::signature::ED25519_PUBLIC_KEY_LEN {
@@ -241,11 +251,27 @@ pub(crate) async fn unregister(settings: &Settings) -> Result<(), UnregisterErro
         Err(CallError::Problem(problem)) => {
             return Err(UnregisterError::Refused { detail: problem.detail, hint: problem.hint });
         }
-        Err(CallError::Unreachable(reason) | CallError::Garbled(reason)) => {
+        Err(CallError::Unreachable(reason) | CallError::Garbled(reason) | CallError::TooLarge(reason)) => {
             return Err(UnregisterError::Unreachable { reason });
         }
     }
     files::remove(file).map_err(|error| wrong(format!("cannot be removed: {error}")))
+}
+
+/// Refuses another signing key than the pinned one, unless the pinned one vouches for it.
+fn check_pin(path: &Path, known: Option<&[u8]>, answer: &RegisterResponse) -> Result<(), RegisterError> {
+    let Some(known) = known else { return Ok(()) };
+    let led_to = pin::follow(known, &answer.key_changes).ok().flatten();
+    if pin::shown(led_to.as_deref().unwrap_or(known)) == answer.signing_key {
+        return Ok(());
+    }
+    Err(RegisterError::File {
+        what: "tmp_path",
+        path: path.to_owned(),
+        reason: "holds the key that the daemon signed jobs with, and it signs with another one now that the old one does not vouch for. \
+                 If the daemon was set up anew, or lost its keys, remove this file and register again; else somebody may stand between"
+            .to_owned(),
+    })
 }
 
 /// Refuses a folder that is missing or takes no file, by making one there.

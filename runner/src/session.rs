@@ -6,9 +6,12 @@
 //! What it asks for does not count what it holds: the daemon, which knows that better, gives it no more than its limit leaves
 //! room for. So a claim stays right while attempts end, and the next job comes over the one that is parked, at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use forge_api::{AttemptId, CLAIM_ANSWER_AGE_MS_MAX, ClaimResponse, HeartbeatResponse, SealedJob, Version};
+use forge_api::{
+    AttemptId, CLAIM_ANSWER_AGE_MS_MAX, ClaimResponse, HeartbeatResponse, REFUSED_JOBS_MAX, REFUSED_REASON_BYTES_MAX,
+    RefusedJob, SealedJob, Version,
+};
 
 use crate::client::CLAIM_JOBS_MAX;
 use crate::{Ended, Event};
@@ -64,10 +67,14 @@ pub enum Input {
         /// Why.
         reason: String,
     },
-    /// An attempt's end is acknowledged.
+    /// An attempt's end is acknowledged. Its log may still be on its way.
     Acknowledged(AttemptId),
+    /// Everything of an attempt is handed in: nothing of it is left here.
+    Delivered(AttemptId),
     /// An attempt is not this runner's any more, and nothing of it is left to hand in.
     Gone(AttemptId),
+    /// Whether there is too little room on the disk for new work.
+    DiskFull(bool),
     /// Take nothing new.
     Drain,
     /// End everything.
@@ -122,6 +129,8 @@ pub struct Ask {
     pub slots: u32,
     /// The attempts that it holds.
     pub held: Vec<AttemptId>,
+    /// Jobs that it does not run, as long as the daemon may not have heard of it.
+    pub refused: Vec<RefusedJob>,
 }
 
 /// The link's state.
@@ -133,8 +142,13 @@ pub struct Session {
     taken: bool,
     held: BTreeSet<AttemptId>,
     refused: BTreeSet<AttemptId>,
-    just_refused: bool,
+    /// What the daemon is to be told of them, and when the refused job came.
+    to_tell: BTreeMap<AttemptId, (String, u64)>,
+    refused_again: bool,
+    /// When the last answer came.
+    now_ms: u64,
     draining: bool,
+    disk_full: bool,
     stopping: Stopping,
     link: Link,
     version: String,
@@ -152,8 +166,11 @@ impl Session {
             taken: false,
             held: BTreeSet::new(),
             refused: BTreeSet::new(),
-            just_refused: false,
+            to_tell: BTreeMap::new(),
+            refused_again: false,
+            now_ms: 0,
             draining: false,
+            disk_full: false,
             stopping: Stopping::No,
             link: Link::Unknown,
             version: String::new(),
@@ -173,12 +190,18 @@ impl Session {
             most => most.min(CLAIM_JOBS_MAX),
         };
         let slots = match self.stopping {
-            _ if self.outdated.is_some() => 0,
+            _ if self.outdated.is_some() || self.disk_full => 0,
             Stopping::Drain | Stopping::Abort => 0,
             Stopping::No if self.one_off => u32::from(!self.taken),
             Stopping::No => most,
         };
-        Ask { slots, held: self.held.iter().copied().collect() }
+        let refused = self
+            .to_tell
+            .iter()
+            .take(REFUSED_JOBS_MAX)
+            .map(|(attempt, (reason, _))| RefusedJob { attempt: *attempt, reason: reason.clone() })
+            .collect();
+        Ask { slots, held: self.held.iter().copied().collect(), refused }
     }
 
     /// How many more it can run.
@@ -189,14 +212,19 @@ impl Session {
         room.min(self.ask().slots)
     }
 
+    /// Whether this is a one-off runner whose task's end is acknowledged.
+    fn has_had_its_task(&self) -> bool {
+        self.one_off && self.taken && self.held.is_empty()
+    }
+
     /// Whether the last try to reach the daemon failed, or is worth no other one soon.
     pub fn is_down(&self) -> bool {
         matches!(self.link, Link::Down(_)) || self.outdated.is_some()
     }
 
-    /// Whether a job was refused since this was last asked.
-    pub fn take_just_refused(&mut self) -> bool {
-        std::mem::take(&mut self.just_refused)
+    /// Whether a job that was refused came again since this was last asked: a daemon that is older hears nothing of refusals.
+    pub fn take_refused_again(&mut self) -> bool {
+        std::mem::take(&mut self.refused_again)
     }
 
     /// Takes what happened and answers what to do.
@@ -214,30 +242,46 @@ impl Session {
                     actions.push(Action::Announce(Event::WaitingForDaemon { reason }));
                 }
             }
-            Input::Failed(failure @ (Failure::Unauthorized(_) | Failure::Refused { .. })) => {
+            // A one-off runner's registration ends with its task; the rest of its log is still on its way.
+            Input::Failed(Failure::Unauthorized(reason)) if self.has_had_its_task() => self.link = Link::Down(reason),
+            Input::Failed(failure @ Failure::Unauthorized(_)) => {
+                // It was removed: what it holds is lost to the daemon, and may be given to another runner soon.
+                actions.extend(self.held.iter().map(|attempt| Action::End(*attempt, EndWhy::Lost)));
                 actions.push(Action::GiveUp(failure));
             }
+            Input::Failed(failure @ Failure::Refused { .. }) => actions.push(Action::GiveUp(failure)),
             Input::Failed(Failure::Outdated { detail, hint }) => self.too_far_apart(detail, hint, &mut actions),
             Input::Found(attempt) => {
                 self.held.insert(attempt);
+                self.taken = true;
             }
             Input::JobRefused { attempt, reason } => {
                 self.held.remove(&attempt);
-                self.just_refused = true;
                 if self.refused.insert(attempt) {
+                    let mut told = reason.clone();
+                    told.truncate(told.floor_char_boundary(REFUSED_REASON_BYTES_MAX));
+                    self.to_tell.insert(attempt, (told, self.now_ms));
                     actions.push(Action::Announce(Event::JobRefused { attempt, reason }));
                 }
                 self.taken = false;
             }
             Input::Acknowledged(attempt) => {
                 self.held.remove(&attempt);
-                if self.one_off && self.taken {
+            }
+            // Its machine may be gone a moment later, and with it what was not handed in.
+            Input::Delivered(attempt) => {
+                if self.has_had_its_task() {
                     actions.push(Action::Return(Ended::OneOff { attempt }));
                 }
             }
             Input::Gone(attempt) => {
                 self.held.remove(&attempt);
                 self.taken = false;
+            }
+            Input::DiskFull(is_full) => {
+                if std::mem::replace(&mut self.disk_full, is_full) != is_full {
+                    actions.push(Action::Announce(Event::DiskFull(is_full)));
+                }
             }
             Input::Drain => {
                 if self.stopping == Stopping::No {
@@ -263,7 +307,11 @@ impl Session {
 
     fn claimed(&mut self, sent_ms: u64, now_ms: u64, response: ClaimResponse, actions: &mut Vec<Action>) {
         self.up(actions);
-        let ClaimResponse { jobs, cancels, lost, draining, daemon_version } = response;
+        self.now_ms = now_ms;
+        // What was known before the claim was sent, it told.
+        self.to_tell.retain(|_, (_, refused_ms)| *refused_ms > sent_ms);
+        // Changes of the daemon's key were followed before anything else was believed.
+        let ClaimResponse { jobs, cancels, lost, draining, over, daemon_version, key_changes: _ } = response;
         if Version::is_older(&daemon_version, DAEMON_VERSION_MIN) {
             let detail = format!(
                 "the daemon at {} is forge {daemon_version}, and this runner (forge {}) works with {DAEMON_VERSION_MIN} or newer",
@@ -283,12 +331,16 @@ impl Session {
             // The machine slept: the daemon has given these away since. Those that it has not, it delivers again.
             return;
         }
+        if over && self.one_off && self.held.is_empty() {
+            actions.push(Action::Return(Ended::Drained));
+            return;
+        }
         // An answer that crossed a drain is not run: the daemon takes back what is never started.
         // One that comes before the end that made room for it is heard of is delivered again, since it is not held.
         let mut free = self.free();
         for job in jobs {
             let is_new = !self.held.contains(&job.attempt) && !self.refused.contains(&job.attempt);
-            self.just_refused |= self.refused.contains(&job.attempt);
+            self.refused_again |= self.refused.contains(&job.attempt);
             if is_new && free > 0 {
                 free -= 1;
                 self.taken = true;
@@ -350,9 +402,9 @@ mod tests {
     #[test]
     fn slots_follow_what_is_held() {
         let mut session = connected(2, false);
-        assert_eq!(session.ask(), Ask { slots: 2, held: vec![] });
+        assert_eq!(session.ask(), Ask { slots: 2, held: vec![], refused: vec![] });
         assert_eq!(session.step(claimed(vec![job(1), job(2)])), [Action::Start(job(1)), Action::Start(job(2))]);
-        assert_eq!(session.ask(), Ask { slots: 2, held: vec![attempt(1), attempt(2)] });
+        assert_eq!(session.ask(), Ask { slots: 2, held: vec![attempt(1), attempt(2)], refused: vec![] });
         assert_eq!(session.step(claimed(vec![job(3)])), [], "never more than it can run");
         assert_eq!(session.step(Input::Acknowledged(attempt(1))), []);
         assert_eq!(session.step(claimed(vec![job(3), job(4)])), [Action::Start(job(3))]);
@@ -404,6 +456,18 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_takes_no_new_work_and_ends_nothing() {
+        let mut session = connected(2, false);
+        session.step(claimed(vec![job(1)]));
+        assert_eq!(session.step(Input::DiskFull(true)), [Action::Announce(Event::DiskFull(true))]);
+        assert_eq!(session.step(Input::DiskFull(true)), [], "said once");
+        assert_eq!(session.ask(), Ask { slots: 0, held: vec![attempt(1)], refused: vec![] });
+        assert_eq!(session.step(claimed(vec![job(2)])), [], "the daemon takes back what is never started");
+        assert_eq!(session.step(Input::DiskFull(false)), [Action::Announce(Event::DiskFull(false))]);
+        assert_eq!(session.ask().slots, 2);
+    }
+
+    #[test]
     fn a_runner_or_a_daemon_that_is_too_old_is_told_after_what_runs_has_ended() {
         let refusal = || Failure::Outdated { detail: "too old".to_owned(), hint: Some("install 2.0.0".to_owned()) };
         let idle = connected(1, false).step(Input::Failed(refusal()));
@@ -415,7 +479,7 @@ mod tests {
             panic!("a warning and no end");
         };
         assert!(text.starts_with("too old (install 2.0.0); what runs"), "{text}");
-        assert_eq!(session.ask(), Ask { slots: 0, held: vec![attempt(1)] });
+        assert_eq!(session.ask(), Ask { slots: 0, held: vec![attempt(1)], refused: vec![] });
         assert!(session.is_down(), "the next claim waits");
         assert_eq!(session.step(Input::Failed(refusal())), [], "said once");
         assert_eq!(session.step(Input::Beaten(HeartbeatResponse::default())), [], "leases are renewed");
@@ -436,24 +500,65 @@ mod tests {
     }
 
     #[test]
-    fn a_one_off_runner_takes_one_and_leaves() {
+    fn a_one_off_runner_takes_one_and_leaves_when_all_of_it_is_handed_in() {
         let mut session = connected(5, true);
         assert_eq!(session.ask().slots, 1);
         assert_eq!(session.step(claimed(vec![job(1), job(2)])), [Action::Start(job(1))]);
         assert_eq!(session.ask().slots, 0);
-        assert_eq!(
-            session.step(Input::Acknowledged(attempt(1))),
-            [Action::Return(Ended::OneOff { attempt: attempt(1) })]
-        );
+        assert_eq!(session.step(Input::Acknowledged(attempt(1))), [], "its log may be on its way");
+        let unknown = Input::Failed(Failure::Unauthorized("its name is another machine's by now".to_owned()));
+        assert_eq!(session.step(unknown), []);
+        assert!(session.is_down(), "the next claim waits");
+        let left = [Action::Return(Ended::OneOff { attempt: attempt(1) })];
+        assert_eq!(session.step(Input::Delivered(attempt(1))), left);
+
+        let mut restarted = connected(5, true);
+        assert_eq!(restarted.step(Input::Found(attempt(1))), []);
+        assert_eq!(restarted.ask().slots, 0, "it has its task");
+        assert_eq!(restarted.step(Input::Acknowledged(attempt(1))), []);
+        assert_eq!(restarted.step(Input::Delivered(attempt(1))), left);
+    }
+
+    #[test]
+    fn a_one_off_runner_whose_task_is_over_leaves() {
+        let over = || {
+            let response = ClaimResponse { draining: true, over: true, ..ClaimResponse::default() };
+            Input::Claimed { sent_ms: 0, now_ms: 10, response }
+        };
+        let drained = Action::Announce(Event::Draining(true));
+        assert_eq!(connected(1, true).step(over()), [drained.clone(), Action::Return(Ended::Drained)]);
+        assert_eq!(connected(1, false).step(over()), std::slice::from_ref(&drained), "another one waits to be resumed");
+        let mut holding = connected(1, true);
+        holding.step(Input::Found(attempt(1)));
+        assert_eq!(holding.step(over()), [drained], "it hands its task in first");
     }
 
     #[test]
     fn a_refused_job_is_told_once_and_not_held() {
+        let at = |sent_ms, now_ms, jobs| Input::Claimed {
+            sent_ms,
+            now_ms,
+            response: ClaimResponse { jobs, ..ClaimResponse::default() },
+        };
         let mut session = connected(1, false);
-        session.step(claimed(vec![job(1)]));
+        session.step(at(20, 30, vec![job(1)]));
         let refused = Input::JobRefused { attempt: attempt(1), reason: "signature".to_owned() };
         assert_eq!(session.step(refused).len(), 1);
-        assert_eq!(session.ask(), Ask { slots: 1, held: vec![] });
-        assert_eq!(session.step(claimed(vec![job(1)])), []);
+        let told = vec![RefusedJob { attempt: attempt(1), reason: "signature".to_owned() }];
+        assert_eq!(session.ask(), Ask { slots: 1, held: vec![], refused: told.clone() });
+        assert_eq!(session.step(at(25, 35, vec![job(1)])), []);
+        assert_eq!(session.ask().refused, told, "that claim was sent before");
+        assert!(session.take_refused_again(), "a pause keeps this from going in circles");
+        assert_eq!(session.step(at(40, 50, vec![])), []);
+        assert_eq!(session.ask(), Ask { slots: 1, held: vec![], refused: vec![] });
+    }
+
+    #[test]
+    fn who_is_not_the_daemons_runner_any_more_ends_what_it_holds() {
+        let mut session = connected(2, false);
+        session.step(claimed(vec![job(1)]));
+        let failure = || Failure::Unauthorized("the token is not known".to_owned());
+        let ended = [Action::End(attempt(1), EndWhy::Lost), Action::GiveUp(failure())];
+        assert_eq!(session.step(Input::Failed(failure())), ended);
     }
 }

@@ -41,6 +41,10 @@ pub struct Settings {
     pub stop_grace_ms: u64,
     /// Whose processes the jobs' are; the runner's own user where it is `None`.
     pub run_as: Option<RunAs>,
+    /// Whether the workspace of an attempt that failed is kept.
+    pub keep_failed_workspaces: bool,
+    /// Below this much free space where [`Settings::tmp_path`] lies it asks for no work, in bytes.
+    pub disk_reserve_bytes: u64,
     /// Names of variables of the runner's own environment that every job sees.
     pub pass_env: Vec<String>,
     /// How often [`crate::Event::Alive`] is due; never where it is `None`.
@@ -138,7 +142,17 @@ impl Settings {
         self.tmp_path.join("workspaces")
     }
 
-    /// The folder of the shared git caches.
+    /// The folder that the workspaces of failed attempts are kept in, where they are.
+    pub(crate) fn kept_workspaces(&self) -> Option<PathBuf> {
+        self.keep_failed_workspaces.then(|| self.tmp_path.join("kept"))
+    }
+
+    /// The folder of what stays between attempts of one project and plugin.
+    pub(crate) fn caches(&self) -> PathBuf {
+        self.tmp_path.join("caches")
+    }
+
+    /// The folder of the git caches.
     pub(crate) fn git_caches(&self) -> PathBuf {
         self.tmp_path.join("git")
     }

@@ -3,10 +3,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `attempt.json` | which attempt, its token, its supervisor: written by the runner before the supervisor gets the job |
+//! | `attempt.json` | which attempt, its token, its supervisor: written by the runner before the supervisor begins the job |
 //! | `log` | the masked log, written by the supervisor |
 //! | `reserve` | room for the last lines and the result, should the disk be full |
 //! | `result.json` | how it ended: whole or not there |
+//! | `carry` | what an attempt that awaits approval leaves for the next one, encrypted: there before its result |
+//! | `resume` | what an approved attempt begins with, encrypted: gone once it is in the workspace |
 //! | `control.sock` | where a runner attaches, while the supervisor lives |
 //!
 //! A folder goes only when its result is acknowledged and the daemon holds the whole log for good. Most are gone within milliseconds, so
@@ -35,6 +37,9 @@ pub(crate) const RESERVE: &str = "reserve";
 
 /// The control socket's name.
 pub(crate) const CONTROL: &str = "control.sock";
+
+/// How the name of a folder of secret files ends that lies beside its workspace.
+pub(crate) const PRIVATE_END: &str = ".private";
 
 const RESULT: &str = "result.json";
 const ATTEMPT: &str = "attempt.json";
@@ -138,8 +143,9 @@ const LOST_END: &str = "the end of this log was lost when the runner's machine w
 /// The result of `attempt`, when there is one.
 pub(crate) fn read_result(folder: &Path, attempt: AttemptId) -> io::Result<Option<AttemptResult>> {
     match fs::read(folder.join(RESULT)) {
-        // Not there yet, or its writer died over it.
-        Ok(bytes) if !bytes.ends_with(b"\n") => Ok(None),
+        // An older version's, which put it there whole under another name and wrote no end of line. Else it is not there yet, or its
+        // writer died over it: no part of this version's reads as an older one.
+        Ok(bytes) if !bytes.ends_with(b"\n") => Ok(serde_json::from_slice(&bytes).ok()),
         Ok(bytes) => {
             let left: Left<AttemptResult> = serde_json::from_slice(&bytes)?;
             // A power cut may bring back what an earlier attempt left here.
@@ -150,15 +156,16 @@ pub(crate) fn read_result(folder: &Path, attempt: AttemptId) -> io::Result<Optio
     }
 }
 
-/// The result of an attempt that ended without one: what its log holds is all that is known.
+/// The result of an attempt that ended without one: what its log holds is all that is known. `last` are the log's last lines.
 pub(crate) fn result_without_supervisor(
     folder: &Path,
     attempt: AttemptId,
     outcome: AttemptOutcome,
     reason: &str,
+    last: &str,
 ) -> io::Result<AttemptResult> {
-    // The result says it again, so a log that takes no line (the disk is full) hides nothing.
-    if let Err(error) = append_own_line(&folder.join(LOG), reason) {
+    // The result gives the reason again, so a log that takes no line (the disk is full) hides nothing.
+    if let Err(error) = append_own_line(&folder.join(LOG), last) {
         tracing::warn!(%error, "the log takes no last line");
     }
     let (log_length, log_sha256) = files::measure(&folder.join(LOG))?;
@@ -170,6 +177,7 @@ pub(crate) fn result_without_supervisor(
         commit: None,
         log_length,
         log_sha256,
+        carry: None,
     };
     write_result(folder, attempt, &result)?;
     Ok(result)
@@ -189,8 +197,8 @@ fn append_own_line(log: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Every attempt in the spool. A folder that its runner never finished making is removed.
-pub(crate) fn scan(attempts: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
+/// Every attempt in the spool. A folder that its runner never finished making is removed, and so is a workspace that no attempt has.
+pub(crate) fn scan(attempts: &Path, workspaces: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(attempts)? {
         let folder = entry?.path();
@@ -207,7 +215,7 @@ pub(crate) fn scan(attempts: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
             }
             Ok(record) => found.push((folder, record)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Nothing runs here: the record is written before the supervisor gets its job.
+                // Nothing runs here: the record is written before the supervisor may begin.
                 tracing::info!(folder = %folder.display(), "removing an attempt's folder that was never begun");
                 files::remove(&folder)?;
             }
@@ -218,6 +226,13 @@ pub(crate) fn scan(attempts: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
         }
     }
     found.sort_by_key(|(_, record)| record.attempt);
+    for entry in fs::read_dir(workspaces)? {
+        let name = entry?.file_name();
+        // A workspace may be made before its attempt's record is, and the runner die in between.
+        if !attempts.join(name.to_string_lossy().trim_end_matches(PRIVATE_END)).exists() {
+            crate::workspace::remove(&workspaces.join(name))?;
+        }
+    }
     Ok(found)
 }
 
@@ -246,8 +261,35 @@ mod tests {
             fs::write(attempts.path().join(name).join(LOG), "a line\n").expect("written");
         }
         fs::write(attempts.path().join("2-1").join(ATTEMPT), r#"{"version":99}"#).expect("written");
-        assert!(scan(attempts.path()).expect("scanned").is_empty());
+        let workspaces = tempfile::tempdir().expect("a folder");
+        for name in ["1-1", "2-1", "2-1.private", "3-1", "3-1.private"] {
+            fs::create_dir(workspaces.path().join(name)).expect("made");
+        }
+        assert!(scan(attempts.path(), workspaces.path()).expect("scanned").is_empty());
         assert!(!attempts.path().join("1-1").exists());
+        let mut left: Vec<_> =
+            fs::read_dir(workspaces.path()).expect("listed").map(|one| one.expect("one").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["2-1", "2-1.private"], "a workspace goes with its attempt");
         assert!(attempts.path().join("2-1").join(LOG).exists(), "a log that may be the only copy stays");
+    }
+
+    #[test]
+    fn a_result_is_whole_or_none_and_an_older_versions_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let (attempt, another) = (AttemptId { task: 7, attempt: 1 }, AttemptId { task: 7, attempt: 2 });
+        let made = result_without_supervisor(folder, attempt, AttemptOutcome::Failed, "why", "why").expect("made");
+        assert_eq!(read_result(folder, attempt).expect("read"), Some(made.clone()));
+        assert_eq!(read_result(folder, another).expect("read"), None, "what an earlier attempt left here");
+
+        let whole = fs::read(folder.join(RESULT)).expect("there");
+        for length in 0..whole.len() {
+            fs::write(folder.join(RESULT), &whole[..length]).expect("written");
+            assert_eq!(read_result(folder, attempt).expect("read"), None, "{length} bytes of {}", whole.len());
+        }
+
+        fs::write(folder.join(RESULT), serde_json::to_vec(&made).expect("written")).expect("written");
+        assert_eq!(read_result(folder, attempt).expect("read"), Some(made), "an older version's");
     }
 }

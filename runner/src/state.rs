@@ -37,12 +37,14 @@ pub(crate) struct State {
     pub(crate) commit: Option<String>,
     /// Whether the result lies in the spool.
     pub(crate) ended: bool,
+    /// Whether a process was killed while the kernel killed for want of memory.
+    pub(crate) memory_ran_out: bool,
 }
 
 impl Shared {
     /// Begins at `contact`. `bell` rings at every change that the attendant did not make itself.
     pub(crate) fn new(contact: Contact, bell: Arc<Bell>) -> Self {
-        let state = State { contact, ending: None, log_length: 0, commit: None, ended: false };
+        let state = State { contact, ending: None, log_length: 0, commit: None, ended: false, memory_ran_out: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), bell }
     }
 
@@ -74,6 +76,11 @@ impl Shared {
         self.lock().ending.is_some()
     }
 
+    /// The attempt begins at `contact`. Nobody else looks at it yet.
+    pub(crate) fn begins(&self, contact: Contact) {
+        self.lock().contact = contact;
+    }
+
     /// The runner was heard of. Only the attendant hears it, and only it wants to know.
     pub(crate) fn heard(&self, now_ms: u64) {
         let mut state = self.lock();
@@ -99,6 +106,11 @@ impl Shared {
     /// The result lies in the spool. Nobody is woken: this process is about to end.
     pub(crate) fn has_ended(&self) {
         self.lock().ended = true;
+    }
+
+    /// A process was killed while the kernel killed for want of memory. Nobody waits for this.
+    pub(crate) fn memory_ran_out(&self) {
+        self.lock().memory_ran_out = true;
     }
 
     /// Waits until `ready` answers something, or for `wait`.

@@ -13,23 +13,27 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use forge_api::AttemptResult;
+use forge_api::{AttemptOutcome, AttemptResult};
 use forge_plugin_host::Host;
 use rustix::process::DumpableBehavior;
+use serde::de::DeserializeOwned;
 
 use crate::attendant::Attendant;
 use crate::bell::Bell;
-use crate::executor::{self, Ground, Verdict};
+use crate::cache::Cache;
+use crate::carry::CarryError;
+use crate::executor::{self, Ground, Ready, Verdict};
 use crate::files;
 use crate::git::Git;
 use crate::guest::Guest;
+use crate::kept;
 use crate::log::Log;
 use crate::process::Processes;
 use crate::shelf;
 use crate::spool;
 use crate::state::{Shared, boottime_ms};
 use crate::warden::{Contact, Terms};
-use crate::wire::{Brief, LINE_BYTES_MAX, Order};
+use crate::wire::{Brief, Go, LINE_BYTES_MAX, Order};
 use crate::workspace::{self, WorkspaceError};
 
 /// Why a supervisor could not even begin. There is no log yet: the runner sees only that no result comes.
@@ -49,9 +53,10 @@ enum BeginError {
     Thread(io::Error),
 }
 
-/// Takes the job from `connection` and sees it to its end. `host` is what the launcher had loaded.
-pub(crate) fn main(connection: UnixStream, host: Option<Host>) -> ExitCode {
-    match supervise(connection, host) {
+/// Takes the job from `connection` and sees it to its end. `host` is what the launcher had loaded, and `plugin_sha256` what the job
+/// will most likely run.
+pub(crate) fn main(connection: UnixStream, host: Option<Host>, plugin_sha256: &str) -> ExitCode {
+    match supervise(connection, host, plugin_sha256) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error is a file in the spool: the runner shows it when there is no result. Nobody is left to tell more.
@@ -61,25 +66,23 @@ pub(crate) fn main(connection: UnixStream, host: Option<Host>) -> ExitCode {
     }
 }
 
-fn supervise(connection: UnixStream, host: Option<Host>) -> Result<(), BeginError> {
+fn supervise(connection: UnixStream, host: Option<Host>, plugin_sha256: &str) -> Result<(), BeginError> {
     rustix::process::setsid().map_err(BeginError::Apart)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(BeginError::Apart)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(BeginError::Apart)?;
     let mut reader = BufReader::new(connection.try_clone().map_err(BeginError::Connection)?);
-    let Some(brief) = read_brief(&mut reader)? else {
-        // The runner changed its mind (the daemon took the attempt back) before it handed anything over.
-        return Ok(());
-    };
-    let now_ms = boottime_ms();
-    let contact =
-        Contact { started_ms: now_ms, heard_ms: now_ms, leased_ms: now_ms.saturating_sub(brief.leased_ago_ms) };
+    if let Some(host) = &host {
+        executor::warm_up(host, plugin_sha256);
+    }
+    // A runner that hangs up has changed its mind: the daemon took the attempt back. Nothing of the job was done.
+    let Some(brief) = read_line::<Brief>(&mut reader)? else { return Ok(()) };
+    std::env::set_current_dir(&brief.spool).map_err(BeginError::Spool)?;
+    // All that touches nothing is done while the runner asks the daemon for its word.
+    let early = executor::make_ready(&brief, host);
     let bell = Arc::new(Bell::new().map_err(BeginError::Connection)?);
-    let shared = Arc::new(Shared::new(contact, Arc::clone(&bell)));
+    let shared = Arc::new(Shared::new(Contact::at(boottime_ms()), Arc::clone(&bell)));
     let secrets: Vec<&str> = brief.job.secrets().into_iter().map(forge_api::Secret::reveal).collect();
     let log = Arc::new(Log::create(&brief.spool.join(spool::LOG), &secrets, Arc::clone(&shared))?);
-    if let Some(user) = &brief.user {
-        log.writer().and_then(|writer| user.owns_open(&writer)).map_err(BeginError::Spool)?;
-    }
     let ground = Arc::new(Ground {
         log,
         processes: Processes::default(),
@@ -88,6 +91,15 @@ fn supervise(connection: UnixStream, host: Option<Host>) -> Result<(), BeginErro
         guest: Guest::new(),
         stop_grace_ms: brief.stop_grace_ms,
     });
+    let Some(Go { leased_ago_ms }) = read_line(&mut reader)? else { return Ok(()) };
+    let now_ms = boottime_ms();
+    let contact = Contact { leased_ms: now_ms.saturating_sub(leased_ago_ms), ..Contact::at(now_ms) };
+    ground.shared.begins(contact);
+    // The first attempt of a plugin was born before the runner had compiled it, which it has by now.
+    let ready = early.or_else(|_| executor::make_ready(&brief, None));
+    if let Some(user) = &brief.user {
+        ground.log.writer().and_then(|writer| user.owns_open(&writer)).map_err(BeginError::Spool)?;
+    }
     let terms = Terms {
         timeout_ms: brief.job.timeout_ms,
         runner_grace_ms: brief.job.runner_grace_ms,
@@ -96,14 +108,15 @@ fn supervise(connection: UnixStream, host: Option<Host>) -> Result<(), BeginErro
     let attendant = Attendant { ground: Arc::clone(&ground), bell, terms, control: brief.spool.join(spool::CONTROL) };
     let unread = reader.buffer().to_vec();
     attendant.start(connection, unread).map_err(BeginError::Thread)?;
-    conclude(&brief, host, &ground);
+    conclude(&brief, ready, &ground);
     // Word for the runner, without waking another thread: the result is there. A runner that came later hears it by the end of
     // this process.
     let _ = reader.get_ref().shutdown(std::net::Shutdown::Both);
     Ok(())
 }
 
-fn read_brief(reader: &mut BufReader<UnixStream>) -> Result<Option<Brief>, BeginError> {
+/// What the runner says next; `None` when it has hung up.
+fn read_line<T: DeserializeOwned>(reader: &mut BufReader<UnixStream>) -> Result<Option<T>, BeginError> {
     let mut line = Vec::new();
     reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(BeginError::Brief)?;
     if !line.ends_with(b"\n") {
@@ -113,24 +126,26 @@ fn read_brief(reader: &mut BufReader<UnixStream>) -> Result<Option<Brief>, Begin
 }
 
 /// Prepares and executes the job, ends what it left, and leaves the result in the spool.
-fn conclude(brief: &Brief, host: Option<Host>, ground: &Arc<Ground>) {
-    let (verdict, commit) = carry_out(brief, host, ground);
+fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
+    // Held until no process of the job is left.
+    let cache = take_cache(brief, &ground.log);
+    let (verdict, commit) = carry_out(brief, ready, cache.as_ref(), ground);
     // From here on the warden has nothing to do but what is done here anyway.
     let verdict = match ground.shared.now().ending {
-        Some(Order { outcome, reason }) => {
-            Verdict { outcome, reason: Some(reason), exit_code: verdict.exit_code, summary: verdict.summary }
-        }
+        Some(Order { outcome, reason }) => Verdict { outcome, reason: Some(reason), ..verdict },
         None => verdict,
     };
     let survivors = ground.end_all();
     if !survivors.is_empty() {
         ground.log.forge(&format!("these processes cannot be ended, they hang in the kernel: {survivors:?}"));
     }
+    drop(cache);
     ground.log.close_pipe();
     ground.log.drain();
     if let Some(reason) = &verdict.reason {
         ground.log.forge(reason);
     }
+    kept::keep_and_say(brief, verdict.outcome, &ground.log);
     let reason = verdict.reason.map(|reason| ground.log.masked(&reason));
     let total = ground.log.finish();
     let (log_length, log_sha256) = match total {
@@ -148,11 +163,14 @@ fn conclude(brief: &Brief, host: Option<Host>, ground: &Arc<Ground>) {
         commit,
         log_length,
         log_sha256,
+        carry: verdict.carry.filter(|_| verdict.outcome == AttemptOutcome::AwaitsApproval),
     };
     let written = spool::write_result(&brief.spool, brief.job.attempt, &result).or_else(|_| {
         // The disk is full: what this attempt holds of it is given free first.
         ground.log.release_reserve();
-        workspace::remove(&brief.workspace).and_then(|()| spool::write_result(&brief.spool, brief.job.attempt, &result))
+        workspace::remove(&brief.workspace)
+            .and_then(|()| kept::give_up(brief.kept_workspaces.as_deref(), brief.job.attempt))
+            .and_then(|()| spool::write_result(&brief.spool, brief.job.attempt, &result))
     });
     if let Err(error) = written {
         // The runner shows these words when there is no result.
@@ -170,8 +188,24 @@ fn conclude(brief: &Brief, host: Option<Host>, ground: &Arc<Ground>) {
     let _ = files::remove(&brief.spool.join(spool::CONTROL));
 }
 
-fn carry_out(brief: &Brief, host: Option<Host>, ground: &Arc<Ground>) -> (Verdict, Option<String>) {
+/// What stays between attempts. A job works without it, only slower.
+fn take_cache(brief: &Brief, log: &Log) -> Option<Cache> {
+    let Brief { job, caches, user, .. } = brief;
+    Cache::take(caches, &job.project, &job.plugin.name, user.as_ref())
+        .map_err(|error| {
+            log.forge(&format!("warning: the job does without its folder in {}: {error}", caches.display()));
+        })
+        .ok()
+}
+
+fn carry_out(
+    brief: &Brief,
+    ready: Result<Ready, String>,
+    cache: Option<&Cache>,
+    ground: &Arc<Ground>,
+) -> (Verdict, Option<String>) {
     let git = Git {
+        project: &brief.job.project,
         program: &brief.git_client,
         environment: &brief.git_environment,
         caches: &brief.git_caches,
@@ -193,6 +227,17 @@ fn carry_out(brief: &Brief, host: Option<Host>, ground: &Arc<Ground>) -> (Verdic
         Ok(_) if ground.shared.is_ending() => {
             (Verdict::failed(WorkspaceError::Canceled.to_string()), ground.shared.now().commit)
         }
-        Ok(prepared) => (executor::execute(brief, host, &prepared, ground), prepared.commit),
+        Ok(prepared) => match resume(brief, ground) {
+            Ok(()) => (executor::execute(brief, ready, &prepared, cache.map(Cache::path), ground), prepared.commit),
+            Err(error) => (Verdict::failed(error.to_string()), prepared.commit),
+        },
     }
+}
+
+/// Puts back what an earlier attempt of the task has planned with, where a person has approved that.
+fn resume(brief: &Brief, ground: &Ground) -> Result<(), CarryError> {
+    let Some(carry) = &brief.job.resume else { return Ok(()) };
+    brief.carrier().unpack(carry)?;
+    ground.log.forge(&format!("approved: going on with what attempt {} has planned", carry.attempt.attempt));
+    Ok(())
 }

@@ -9,19 +9,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forge_api::{AttemptId, AttemptResult, ContentRange, LOG_CHUNK_BYTES_MAX, LogAccepted, Secret, StartRequest};
+use forge_api::{
+    AttemptId, AttemptOutcome, AttemptResult, CARRY_MISSING, ContentRange, LOG_CHUNK_BYTES_MAX, LogAccepted, Secret,
+    StartRequest,
+};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::client::{CallError, Client};
-use crate::spool;
+use crate::{carry, spool};
 
 /// How long a known result waits for the rest of its log.
 const RESULT_WAIT: Duration = Duration::from_secs(2);
 
 /// How long to wait before asking again whether the whole log is on the daemon's disk.
 const SYNC_WAIT: Duration = Duration::from_millis(1_100);
+
+/// How often what an attempt carries is sent again when the daemon says that it misses it.
+const CARRY_RESENDS_MAX: u32 = 2;
+
+/// How often a stranger may answer for the daemon to what an attempt carries, or a connection break off that does so at nothing smaller: a
+/// proxy that takes no large bodies may hang up where another one says so.
+const CARRY_FAILED_MAX: u32 = 3;
 
 /// What is there to hand in.
 #[derive(Clone, Debug, Default)]
@@ -55,12 +65,20 @@ pub(crate) struct Upload<'a> {
     /// The daemon takes no more of this log.
     log_refused: bool,
     commit_told: bool,
+    carry_told: bool,
+    /// How often the daemon said that it misses what the result carries.
+    carry_missed: u32,
+    /// How often something that is no daemon answered instead, or nothing did.
+    carry_failed: u32,
+    /// Why it was not taken, last.
+    carry_error: Option<String>,
 }
 
 /// What a step calls for.
 enum Next {
     Commit(String),
     Chunk(u64),
+    Carry(u64),
     Result(Arc<AttemptResult>),
     Wait(Option<Instant>),
 }
@@ -77,6 +95,10 @@ impl<'a> Upload<'a> {
             accepted: LogAccepted { length: 0, synced: 0 },
             log_refused: false,
             commit_told: false,
+            carry_told: false,
+            carry_missed: 0,
+            carry_failed: 0,
+            carry_error: None,
         }
     }
 
@@ -100,38 +122,48 @@ impl<'a> Upload<'a> {
             match self.next(&now, result_at, result_sent_early) {
                 Next::Commit(commit) => self.tell_commit(commit).await,
                 Next::Chunk(length) => self.send_chunk(length, &too_much).await,
+                Next::Carry(length) => self.send_carry(length).await,
                 Next::Wait(until) => {
                     let until = until.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
                     // A sender that is gone has said everything; the timeout keeps this from spinning.
                     let _ = tokio::time::timeout_at(until, available.changed()).await;
                 }
-                Next::Result(result) => match self.client.finish(self.token, self.attempt, &result).await {
-                    Ok(answer) => {
-                        self.backoff.reset();
-                        if !std::mem::replace(&mut told, true) {
-                            acknowledged(&result);
+                Next::Result(result) => {
+                    match self.client.finish(self.token, self.attempt, &self.to_hand_in(&result)).await {
+                        Ok(answer) => {
+                            self.backoff.reset();
+                            if !std::mem::replace(&mut told, true) {
+                                acknowledged(&result);
+                            }
+                            if answer.log_whole || self.log_refused {
+                                return Delivered::Acknowledged;
+                            }
+                            if self.accepted.length < result.log_length {
+                                result_sent_early = true;
+                            } else if answer.log_length < result.log_length {
+                                self.accepted = LogAccepted { length: answer.log_length, synced: 0 };
+                            } else if !std::mem::replace(&mut sent_again, true) {
+                                tracing::warn!(attempt = %self.attempt, "the daemon's copy of the log is damaged: sending it again");
+                                self.accepted = LogAccepted { length: 0, synced: 0 };
+                            } else {
+                                tracing::error!(attempt = %self.attempt, "the daemon's copy of the log stays damaged");
+                                return Delivered::Acknowledged;
+                            }
                         }
-                        if answer.log_whole || self.log_refused {
-                            return Delivered::Acknowledged;
+                        Err(error) if error.is_passing() => self.wait(&error).await,
+                        Err(error) if error.is_problem(CARRY_MISSING) && self.carry_missed <= CARRY_RESENDS_MAX => {
+                            self.carry_missed += 1;
+                            self.carry_told = false;
+                            // The daemon is there.
+                            self.backoff.reset();
+                            self.wait(&error).await;
                         }
-                        if self.accepted.length < result.log_length {
-                            result_sent_early = true;
-                        } else if answer.log_length < result.log_length {
-                            self.accepted = LogAccepted { length: answer.log_length, synced: 0 };
-                        } else if !std::mem::replace(&mut sent_again, true) {
-                            tracing::warn!(attempt = %self.attempt, "the daemon's copy of the log is damaged: sending it again");
-                            self.accepted = LogAccepted { length: 0, synced: 0 };
-                        } else {
-                            tracing::error!(attempt = %self.attempt, "the daemon's copy of the log stays damaged");
-                            return Delivered::Acknowledged;
+                        Err(error) => {
+                            tracing::warn!(attempt = %self.attempt, %error, "the daemon does not take the result");
+                            return if told { Delivered::Acknowledged } else { Delivered::Unwanted };
                         }
                     }
-                    Err(error) if error.is_passing() => self.wait(&error).await,
-                    Err(error) => {
-                        tracing::warn!(attempt = %self.attempt, %error, "the daemon does not take the result");
-                        return if told { Delivered::Acknowledged } else { Delivered::Unwanted };
-                    }
-                },
+                }
             }
         }
     }
@@ -141,12 +173,72 @@ impl<'a> Upload<'a> {
             return Next::Commit(commit);
         }
         let is_behind = !self.log_refused && self.accepted.length < now.log_length;
+        let hand_in = |result: &Arc<AttemptResult>| match &result.carry {
+            // What the next attempt needs goes before the result that names it.
+            Some(carry) if !self.carry_told => Next::Carry(carry.length),
+            Some(_) | None => Next::Result(Arc::clone(result)),
+        };
         match (&now.result, result_at) {
-            (Some(result), _) if !is_behind => Next::Result(Arc::clone(result)),
-            (Some(result), Some(at)) if !result_sent_early && Instant::now() >= at => Next::Result(Arc::clone(result)),
+            (Some(result), _) if !is_behind => hand_in(result),
+            (Some(result), Some(at)) if !result_sent_early && Instant::now() >= at => hand_in(result),
             _ if is_behind => Next::Chunk(now.log_length),
             (_, at) => Next::Wait(at),
         }
+    }
+
+    /// Hands in what the next attempt needs. What is not taken is missed by the daemon when it gets the result, which then is sent as
+    /// the failure that it is: a proxy that takes no large bodies must not hold a runner for ever.
+    async fn send_carry(&mut self, length: u64) {
+        let file = match tokio::fs::File::open(self.folder.join(carry::OUT)).await {
+            Ok(file) => file,
+            Err(error) => {
+                tracing::error!(attempt = %self.attempt, %error, "what the attempt carries cannot be read");
+                self.carry_not_taken(format!("the runner's spool: {error}"));
+                return;
+            }
+        };
+        match self.client.put_carry(self.token, self.attempt, length, file).await {
+            Ok(()) => self.carry_told = true,
+            Err(error @ (CallError::Garbled(_) | CallError::Unreachable(_)))
+                if self.carry_failed < CARRY_FAILED_MAX =>
+            {
+                self.carry_failed += 1;
+                self.wait(&error).await;
+            }
+            // A daemon that is away does not take the result either, and is waited for with that. One that is there misses the files,
+            // and they are tried again.
+            Err(error @ CallError::Unreachable(_)) => self.carry_not_taken(error.to_string()),
+            Err(error @ CallError::Problem(_)) if error.is_passing() => self.wait(&error).await,
+            Err(error @ CallError::TooLarge(_)) => {
+                tracing::warn!(attempt = %self.attempt, %error, "what the attempt carries does not get through");
+                // It never will: the result is handed in as the failure that it is.
+                self.carry_missed = CARRY_RESENDS_MAX + 1;
+                self.carry_not_taken(error.to_string());
+            }
+            Err(error) => {
+                tracing::warn!(attempt = %self.attempt, %error, "the daemon does not take what the attempt carries");
+                self.carry_not_taken(error.to_string());
+            }
+        }
+    }
+
+    fn carry_not_taken(&mut self, why: String) {
+        self.carry_told = true;
+        self.carry_error = Some(why);
+    }
+
+    /// What is handed in: a plan whose files the daemon never got is no plan.
+    fn to_hand_in(&self, result: &Arc<AttemptResult>) -> Arc<AttemptResult> {
+        if self.carry_missed <= CARRY_RESENDS_MAX {
+            return Arc::clone(result);
+        }
+        let why = self.carry_error.as_deref().unwrap_or("the daemon does not have the files of the plan");
+        Arc::new(AttemptResult {
+            outcome: AttemptOutcome::Failed,
+            reason: Some(format!("what it has planned could not be handed in: {why}")),
+            carry: None,
+            ..AttemptResult::clone(result)
+        })
     }
 
     async fn wait(&mut self, error: &CallError) {

@@ -130,15 +130,15 @@ impl Users {
         }
     }
 
-    /// Opens the way to the workspaces for the jobs' users, and tries it.
-    pub(crate) fn open_way(&self, tmp_path: &Path, workspaces: &Path) -> Result<(), RunAsError> {
+    /// Opens the way to the workspaces and caches for the jobs' users, and tries it.
+    pub(crate) fn open_way(&self, tmp_path: &Path, workspaces: &Path, caches: &Path) -> Result<(), RunAsError> {
         let user = match &self.kind {
             Kind::Own => return Ok(()),
             Kind::Shared(user) => user.clone(),
             Kind::Each { first, .. } => numbered(*first),
         };
         let failed = |error| RunAsError::Unreachable { user: user.name.clone(), path: workspaces.to_owned(), error };
-        for folder in [tmp_path, workspaces] {
+        for folder in [tmp_path, workspaces, caches] {
             fs::set_permissions(folder, fs::Permissions::from_mode(PASSAGE_MODE)).map_err(failed)?;
         }
         reach(&user, workspaces).map_err(failed)

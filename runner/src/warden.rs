@@ -33,6 +33,13 @@ pub struct Contact {
     pub leased_ms: u64,
 }
 
+impl Contact {
+    /// An attempt that begins at this moment, of a runner and a daemon that were heard of just now.
+    pub fn at(now_ms: u64) -> Self {
+        Self { started_ms: now_ms, heard_ms: now_ms, leased_ms: now_ms }
+    }
+}
+
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -1,6 +1,6 @@
 //! What a runner and an attempt's supervisor say to each other: one JSON document a line, over a Unix socket.
 //!
-//! The supervisor's first line is [`Born`], the runner's first one the [`Brief`]; both cross a socket pair and never touch a
+//! The supervisor's first line is [`Born`], the runner's first two the [`Brief`] and [`Go`]; all cross a socket pair and never touch a
 //! disk. Everything after them may also come over `control.sock` of the attempt's spool folder, where a restarted runner
 //! attaches again.
 
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use forge_api::{AttemptOutcome, Job};
 use serde::{Deserialize, Serialize};
 
+use crate::carry::Carrier;
 use crate::user::JobUser;
 
 /// The most bytes of one line between runner and supervisor: a job, with room for what surrounds it.
@@ -18,8 +19,6 @@ pub(crate) const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// What a runner asks its launcher for; the supervisor's end of the socket pair comes along.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Launch {
-    /// The attempt's spool folder, which the supervisor works in.
-    pub(crate) folder: PathBuf,
     /// The folder of the compiled plugins.
     pub(crate) plugin_cache: PathBuf,
     /// The digest of the plugin that the attempt will run, in hex: loaded once and shared by all that are born later.
@@ -47,8 +46,13 @@ pub(crate) struct Brief {
     pub(crate) workspace: PathBuf,
     /// The folder of secret files, in memory where the machine has such a place; made by the supervisor.
     pub(crate) private: PathBuf,
-    /// The folder of the shared git caches.
+    /// Where the workspace goes when the attempt fails; nowhere where it is `None`.
+    #[serde(default)]
+    pub(crate) kept_workspaces: Option<PathBuf>,
+    /// The folder of the git caches.
     pub(crate) git_caches: PathBuf,
+    /// The folder of what stays between attempts.
+    pub(crate) caches: PathBuf,
     /// The folder of the compiled plugins.
     pub(crate) plugin_cache: PathBuf,
     /// The git program.
@@ -63,7 +67,24 @@ pub(crate) struct Brief {
     pub(crate) environment: BTreeMap<String, String>,
     /// What git's processes see of it: the same, and how it reaches servers.
     pub(crate) git_environment: BTreeMap<String, String>,
-    /// How long ago the claim was sent that brought this job, in milliseconds.
+}
+
+impl Brief {
+    /// What packs and unpacks the files that the attempt carries.
+    pub(crate) fn carrier(&self) -> Carrier<'_> {
+        Carrier {
+            key: self.job.carry_key.as_ref(),
+            workspace: &self.workspace,
+            file_user: self.user.as_ref().map(JobUser::file_user),
+            spool: &self.spool,
+        }
+    }
+}
+
+/// The job may begin: the daemon has said so. Until then its supervisor gets ready and does nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Go {
+    /// How long ago the request was sent that renewed the attempt's lease last, in milliseconds.
     pub(crate) leased_ago_ms: u64,
 }
 

@@ -233,3 +233,48 @@ fn open_folders(folder: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Gid, Uid};
+
+    use super::*;
+
+    /// A user that is not root, from whom the system keeps nothing back otherwise.
+    const NOBODY: u32 = 65_534;
+
+    #[test]
+    fn folders_that_a_job_closed_are_removed() {
+        let place = tempfile::tempdir().expect("a folder");
+        let closed = place.path().join("1-1");
+        fs::create_dir_all(closed.join("a/b")).expect("made");
+        fs::write(closed.join("a/b/x"), "x").expect("written");
+        fs::create_dir(closed.join("c")).expect("made");
+        std::os::unix::fs::symlink(place.path(), closed.join("a/out")).expect("linked");
+        fs::write(place.path().join("outside"), "x").expect("written");
+        for (folder, mode) in [("a/b", 0o500), ("a", 0o500), ("c", 0), ("", 0o500)] {
+            fs::set_permissions(closed.join(folder), fs::Permissions::from_mode(mode)).expect("closed");
+        }
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            for path in ["", "1-1", "1-1/a", "1-1/a/b", "1-1/a/b/x", "1-1/c"].map(|name| place.path().join(name)) {
+                std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("given");
+            }
+        }
+        let removed = std::thread::scope(|scope| {
+            let removing = scope.spawn(|| {
+                if is_root {
+                    // This thread alone.
+                    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+                    rustix::thread::set_thread_res_gid(group, group, group).expect("another group");
+                    rustix::thread::set_thread_res_uid(user, user, user).expect("another user");
+                }
+                assert!(files::remove(&closed).is_err(), "the system lets it stand");
+                remove(&closed)
+            });
+            removing.join().expect("no panic")
+        });
+        removed.expect("removed");
+        assert!(!closed.exists() && place.path().join("outside").exists());
+    }
+}

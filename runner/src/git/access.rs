@@ -12,6 +12,15 @@ use crate::files;
 /// What git is told beside its command line. Repositories of other users on this machine are read, never trusted with hooks.
 const CONFIG: &str = "[safe]\n\tdirectory = *\n[core]\n\thooksPath = /dev/null\n\tfsmonitor = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[advice]\n\tdetachedHead = false\n[init]\n\tdefaultBranch = main\n[http]\n\tfollowRedirects = initial\n[credential]\n\thelper =\n";
 
+/// The variable that names the protocols that git may use. It overrides every `protocol.*.allow` of a configuration.
+pub(super) const ALLOW_PROTOCOL: &str = "GIT_ALLOW_PROTOCOL";
+
+/// What a repository's own URL may be: the tree names it, and the check of URLs has passed it.
+const PROTOCOLS: &str = "https:ssh:file";
+
+/// What a submodule's URL may be: whoever may commit to the repository names it, and git's own `ext` would start a program.
+pub(super) const SUBMODULE_PROTOCOLS: &str = "https:ssh";
+
 /// Where the keys of hosts are kept that were seen once.
 const KNOWN_HOSTS: &str = "known_hosts";
 
@@ -27,7 +36,7 @@ impl Git<'_> {
         set("GIT_CONFIG_NOSYSTEM", "1");
         set("GIT_CONFIG_GLOBAL", &config.display().to_string());
         set("GIT_TERMINAL_PROMPT", "0");
-        set("GIT_ALLOW_PROTOCOL", "https:ssh:file");
+        set(ALLOW_PROTOCOL, PROTOCOLS);
         set("GIT_ADVICE", "0");
         set("HOME", &self.scripts.display().to_string());
         let mut ssh = "ssh".to_owned();

@@ -100,6 +100,7 @@ mod tests {
         }
     }
 
+    /// Complaint 20 (a git URL runs a command): the grammar has no place for an option or a program.
     #[test]
     fn urls_that_could_start_a_program_are_refused() {
         for good in [

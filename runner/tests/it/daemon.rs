@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -16,9 +16,9 @@ use axum::routing::{delete, get, patch, post, put};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forge_api::{
-    AttemptId, AttemptResult, ClaimRequest, ClaimResponse, ContentRange, HeartbeatRequest, HeartbeatResponse, Job,
-    LogAccepted, Problem, RegisterRequest, RegisterResponse, ResultAccepted, SIGNED_JOB_CONTEXT, SealedJob,
-    StartRequest, StartResponse, TaskState,
+    AttemptId, AttemptResult, CARRY_MISSING, ClaimRequest, ClaimResponse, ContentRange, HeartbeatRequest,
+    HeartbeatResponse, Job, LogAccepted, Problem, RegisterRequest, RegisterResponse, ResultAccepted,
+    SIGNED_JOB_CONTEXT, SealedJob, StartRequest, StartResponse, TaskState,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::sync::Notify;
@@ -35,6 +35,8 @@ pub(crate) struct Seen {
     pub(crate) commits: BTreeMap<AttemptId, String>,
     pub(crate) results: BTreeMap<AttemptId, AttemptResult>,
     pub(crate) previous_sessions: Vec<String>,
+    /// Of the newest claim: one of an older session may still be parked here, and is given nothing.
+    pub(crate) session: String,
     /// From this length on, the tail of a log is lost once after it was acknowledged, as by a power cut.
     pub(crate) lose_at: Option<usize>,
     /// The first byte of the next log that comes is written wrongly.
@@ -51,12 +53,51 @@ pub(crate) struct Seen {
     pub(crate) damaged: u32,
     /// How often a gap was refused.
     pub(crate) gaps: u32,
+    /// Processes that must be gone when a result comes, and those that were not.
+    pub(crate) watched: Vec<u32>,
+    pub(crate) alive_at_result: Vec<u32>,
+    /// How many claims came.
+    pub(crate) claims: u32,
+    /// When heartbeats came.
+    pub(crate) heartbeats: Vec<Instant>,
+    /// What goes wrong with the next downloads of the plugin, first one first.
+    pub(crate) plugin_faults: Vec<PluginFault>,
+    /// How often the plugin was asked for.
+    pub(crate) plugin_requests: u32,
+    /// What attempts that await approval left.
+    pub(crate) carries: BTreeMap<AttemptId, Vec<u8>>,
+    /// What an approved attempt gets of them.
+    pub(crate) approved: Vec<u8>,
+    /// What happens to what attempts leave.
+    pub(crate) carry_fault: Option<CarryFault>,
+    /// How often something was to be left.
+    pub(crate) carry_requests: u32,
+}
+
+/// What goes wrong with a download.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PluginFault {
+    /// Other bytes come, as many.
+    Changed,
+    /// The connection ends in the middle.
+    Cut,
+}
+
+/// What a proxy makes of a body that is too large for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CarryFault {
+    /// It says so, reading nothing of it.
+    Refused,
+    /// It breaks off.
+    BrokenOff,
 }
 
 pub(crate) struct Daemon {
     pub(crate) seen: Mutex<Seen>,
     pub(crate) changed: Notify,
     pub(crate) is_down: AtomicBool,
+    /// How many connections were accepted.
+    pub(crate) connections: Arc<AtomicU32>,
     pub(crate) key: Ed25519KeyPair,
     pub(crate) plugin: Vec<u8>,
     pub(crate) address: String,
@@ -64,6 +105,24 @@ pub(crate) struct Daemon {
 }
 
 type Shared = State<Arc<Daemon>>;
+
+/// A listener that counts what it accepts.
+struct Counting(tokio::net::TcpListener, Arc<AtomicU32>);
+
+impl axum::serve::Listener for Counting {
+    type Io = tokio::net::TcpStream;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let accepted = self.0.accept().await.expect("a connection");
+        self.1.fetch_add(1, Ordering::SeqCst);
+        accepted
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
 
 pub(crate) fn guest() -> Vec<u8> {
     let text = format!("(module $guest\n{}\n)", include_str!("guest.wat"));
@@ -91,11 +150,13 @@ impl Daemon {
             seen: Mutex::default(),
             changed: Notify::new(),
             is_down: AtomicBool::new(false),
+            connections: Arc::default(),
             key: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key"),
             plugin: guest(),
             address,
             server: Mutex::default(),
         });
+        let counting = Counting(listener, Arc::clone(&daemon.connections));
         let routes = Router::new()
             .route("/api/v1/runners", post(register))
             .route("/api/v1/runner", delete(|| async { StatusCode::NO_CONTENT }))
@@ -105,6 +166,7 @@ impl Daemon {
             .route("/api/v1/attempts/{id}/start", post(start))
             .route("/api/v1/attempts/{id}/log", patch(log))
             .route("/api/v1/attempts/{id}/result", put(result))
+            .route("/api/v1/attempts/{id}/carry", put(carry).get(approved))
             .layer(axum::extract::DefaultBodyLimit::max(4 << 20))
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&daemon), down))
             .with_state(Arc::clone(&daemon));
@@ -112,7 +174,7 @@ impl Daemon {
             .server
             .lock()
             .expect("free")
-            .spawn(async move { axum::serve(listener, routes).await.expect("it serves") });
+            .spawn(async move { axum::serve(counting, routes).await.expect("it serves") });
         daemon
     }
 
@@ -204,6 +266,7 @@ async fn register(State(daemon): Shared, headers: HeaderMap, Json(request): Json
         signing_key: STANDARD.encode(daemon.key.public_key().as_ref()),
         project: None,
         tags: vec!["east".to_owned()],
+        key_changes: Vec::new(),
     })
     .into_response()
 }
@@ -214,7 +277,9 @@ async fn claim(State(daemon): Shared, headers: HeaderMap, Json(request): Json<Cl
     }
     {
         let mut seen = daemon.seen.lock().expect("free");
+        seen.claims += 1;
         seen.previous_sessions.extend(request.previous_sessions.clone());
+        seen.session.clone_from(&request.session);
         if let Some(refusal) = seen.refusal.clone() {
             return problem(refusal);
         }
@@ -224,6 +289,9 @@ async fn claim(State(daemon): Shared, headers: HeaderMap, Json(request): Json<Cl
             let changed = daemon.changed.notified();
             {
                 let mut seen = daemon.seen.lock().expect("free");
+                if seen.session != request.session {
+                    return ClaimResponse::default();
+                }
                 let cancels: Vec<AttemptId> =
                     seen.cancels.iter().copied().filter(|attempt| request.held.contains(attempt)).collect();
                 let take = (request.slots as usize).min(seen.queue.len());
@@ -245,13 +313,34 @@ async fn claim(State(daemon): Shared, headers: HeaderMap, Json(request): Json<Cl
     Json(answer).into_response()
 }
 
-async fn heartbeat(Json(_): Json<HeartbeatRequest>) -> Json<HeartbeatResponse> {
+async fn heartbeat(State(daemon): Shared, Json(_): Json<HeartbeatRequest>) -> Json<HeartbeatResponse> {
+    daemon.seen.lock().expect("free").heartbeats.push(Instant::now());
+    daemon.changed.notify_waiters();
     Json(HeartbeatResponse::default())
 }
 
 async fn plugin(State(daemon): Shared, UrlPath(sha256): UrlPath<String>) -> Response {
     assert_eq!(sha256, sha256_hex(&daemon.plugin));
-    daemon.plugin.clone().into_response()
+    let mut bytes = daemon.plugin.clone();
+    let fault = {
+        let mut seen = daemon.seen.lock().expect("free");
+        seen.plugin_requests += 1;
+        if seen.plugin_faults.is_empty() { None } else { Some(seen.plugin_faults.remove(0)) }
+    };
+    match fault {
+        None => bytes.into_response(),
+        Some(PluginFault::Changed) => {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            bytes.into_response()
+        }
+        Some(PluginFault::Cut) => {
+            let length = [(axum::http::header::CONTENT_LENGTH, bytes.len().to_string())];
+            bytes.truncate(bytes.len() / 2);
+            let pieces = [Ok(bytes), Err(std::io::Error::other("the connection ends"))];
+            (length, axum::body::Body::from_stream(futures_util::stream::iter(pieces))).into_response()
+        }
+    }
 }
 
 async fn start(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, Json(request): Json<StartRequest>) -> Response {
@@ -294,12 +383,43 @@ async fn log(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, headers: He
     Json(LogAccepted { length, synced: if unsynced { 0 } else { length } }).into_response()
 }
 
-async fn result(
-    State(daemon): Shared,
-    UrlPath(id): UrlPath<AttemptId>,
-    Json(result): Json<AttemptResult>,
-) -> Json<ResultAccepted> {
+async fn carry(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, request: axum::extract::Request) -> Response {
+    let fault = {
+        let mut seen = daemon.seen.lock().expect("free");
+        seen.carry_requests += 1;
+        seen.carry_fault
+    };
+    match fault {
+        None => {
+            let body = axum::body::to_bytes(request.into_body(), 64 << 20).await.expect("a body");
+            daemon.seen.lock().expect("free").carries.insert(id, body.to_vec());
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Some(CarryFault::Refused) => {
+            let page = "<html>\n<head><title>413 Request Entity Too Large</title></head>\n</html>\n";
+            (StatusCode::PAYLOAD_TOO_LARGE, [(axum::http::header::CONNECTION, "close")], page).into_response()
+        }
+        Some(CarryFault::BrokenOff) => {
+            let pieces = [Ok("<html>"), Err(std::io::Error::other("the connection ends"))];
+            let body = axum::body::Body::from_stream(futures_util::stream::iter(pieces));
+            (StatusCode::BAD_GATEWAY, body).into_response()
+        }
+    }
+}
+
+async fn approved(State(daemon): Shared) -> Vec<u8> {
+    daemon.seen.lock().expect("free").approved.clone()
+}
+
+async fn result(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, Json(result): Json<AttemptResult>) -> Response {
     let mut seen = daemon.seen.lock().expect("free");
+    let is_missed =
+        |carry: &forge_api::Carry| seen.carries.get(&id).is_none_or(|bytes| sha256_hex(bytes) != carry.sha256);
+    if result.carry.as_ref().is_some_and(is_missed) {
+        return problem(Problem::new(409, CARRY_MISSING, "Carry missing", "what the attempt carries is not here"));
+    }
+    let is_there = |pid: &&u32| Path::new(&format!("/proc/{pid}")).exists();
+    seen.alive_at_result = seen.watched.iter().filter(is_there).copied().collect();
     let log = seen.logs.get(&id).cloned().unwrap_or_default();
     if log.len() as u64 == result.log_length && sha256_hex(&log) != result.log_sha256 {
         seen.damaged += 1;
@@ -315,5 +435,5 @@ async fn result(
     seen.results.insert(id, result);
     drop(seen);
     daemon.changed.notify_waiters();
-    Json(answer)
+    Json(answer).into_response()
 }

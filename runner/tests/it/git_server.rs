@@ -56,17 +56,18 @@ impl axum::serve::Listener for Tls {
     }
 }
 
-/// Where git keeps its own programs; `None` where it cannot serve.
-fn backend() -> Option<PathBuf> {
+/// The program of git that serves.
+fn backend() -> PathBuf {
     let output = std::process::Command::new("git").arg("--exec-path").output().expect("git runs");
     let backend = Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("git-http-backend");
-    backend.is_file().then_some(backend)
+    let missing = "this story runs git's own HTTP server: install a git that has it (Debian: apt-get install git)";
+    assert!(backend.is_file(), "{} is not there; {missing}", backend.display());
+    backend
 }
 
 impl GitServer {
-    /// `None` where git comes without its server.
-    pub(crate) async fn start(root: &Path, certificate: &Path) -> Option<Self> {
-        let backend = backend()?;
+    pub(crate) async fn start(root: &Path, certificate: &Path) -> Self {
+        let backend = backend();
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
         std::fs::write(certificate, made.cert.pem()).expect("written");
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -86,7 +87,7 @@ impl GitServer {
         let mut task = tokio::task::JoinSet::new();
         let listener = Tls(listener, TlsAcceptor::from(Arc::new(config)));
         task.spawn(async move { axum::serve(listener, routes).await.expect("it serves") });
-        Some(Self { url, certificate: certificate.to_owned(), credentials, _task: task })
+        Self { url, certificate: certificate.to_owned(), credentials, _task: task }
     }
 }
 

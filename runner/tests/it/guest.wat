@@ -1,11 +1,13 @@
   ;; Runs the program that its first argument names with the arguments that follow it. A success is the summary "guest";
   ;; a refusal of the host is `invalid` with its words; any other end of the process is `failed` with the exit code. After a
-  ;; process that ends with 77 it computes without end.
+  ;; process that ends with 77 it computes without end; after one that ends with 78 it waits for approval and carries the file `plan`. The program finds the job's cache as CACHE.
   (import "forge:plugin/process@0.1.0" "run" (func $run
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32)))
   (memory (export "memory") 2)
   (data (i32.const 16) "guest")
   (data (i32.const 32) "the process failed")
+  (data (i32.const 64) "CACHE")
+  (data (i32.const 80) "plan")
   (global $free (mut i32) (i32.const 65536))
   (func (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
     (local $at i32) (local $end i32)
@@ -23,12 +25,15 @@
     (i32.const 1024))
   (func (export "forge:plugin/executor@0.1.0#execute") (param $job i32) (result i32)
     (local $a i32) (local $n i32)
-    (local.set $a (i32.load (i32.add (local.get $job) (i32.const 92))))
-    (local.set $n (i32.load (i32.add (local.get $job) (i32.const 96))))
+    (local.set $a (i32.load (i32.add (local.get $job) (i32.const 104))))
+    (local.set $n (i32.load (i32.add (local.get $job) (i32.const 108))))
+    ;; The pair ("CACHE", the cache) at 5120, of which there is one when the job has a cache.
+    (i32.store (i32.const 5120) (i32.const 64)) (i32.store (i32.const 5124) (i32.const 5))
+    (i64.store (i32.const 5128) (i64.load offset=96 align=4 (local.get $job)))
     (call $run
       (i32.load (local.get $a)) (i32.load offset=4 (local.get $a))
       (i32.add (local.get $a) (i32.const 8)) (i32.sub (local.get $n) (i32.const 1))
-      (i32.const 0) (i32.const 0)
+      (i32.const 5120) (i32.load8_u offset=92 (local.get $job))
       (i32.const 0) (i32.const 0) (i32.const 0)
       (i32.const 0) (i32.const 0) (i32.const 0)
       (i32.const 0) (i64.const 0)
@@ -40,6 +45,13 @@
       (i32.store (i32.const 2064) (i32.load (i32.const 4104))) (i32.store (i32.const 2068) (i32.load (i32.const 4108)))
       (return (i32.const 2048))))
     (if (i32.eq (i32.load (i32.const 4104)) (i32.const 77)) (then (loop $again (br $again))))
+    (if (i32.eq (i32.load (i32.const 4104)) (i32.const 78)) (then
+      ;; ok(pending { outcome { "guest", none, none }, ["plan"] }); the list stands at 8192.
+      (i32.store (i32.const 2060) (i32.const 16)) (i32.store (i32.const 2064) (i32.const 5))
+      (i32.store8 (i32.const 2056) (i32.const 1))
+      (i32.store (i32.const 8192) (i32.const 80)) (i32.store (i32.const 8196) (i32.const 4))
+      (i32.store (i32.const 2088) (i32.const 8192)) (i32.store (i32.const 2092) (i32.const 1))
+      (return (i32.const 2048))))
     (if (i32.or (i32.load8_u (i32.const 4100)) (i32.load (i32.const 4104))) (then
       ;; err(failed { message, some(exit code), none })
       (i32.store8 (i32.const 2048) (i32.const 1))

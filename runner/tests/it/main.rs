@@ -3,6 +3,7 @@
 //! Supervisors are this same binary, started so that only the test `as_a_supervisor` runs in it.
 
 mod attempts;
+mod carries;
 mod daemon;
 mod faults;
 mod git_server;
@@ -118,6 +119,8 @@ pub(crate) fn settings(web_host: &str, folder: &Path) -> Settings {
         supervisor_command: vec![program.into(), "--exact".into(), "as_a_supervisor".into(), "--nocapture".into()],
         stop_grace_ms: 300,
         run_as: None,
+        keep_failed_workspaces: false,
+        disk_reserve_bytes: 0,
         pass_env: vec![],
         alive_interval: None,
         version: "test".to_owned(),
@@ -201,6 +204,8 @@ impl Place {
             timeout_ms: 120_000,
             runner_grace_ms: 60_000,
             on_runner_lost: OnRunnerLost::Fail,
+            carry_key: None,
+            resume: None,
         }
     }
 
