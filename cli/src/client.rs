@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use forge_api::{
-    API_PREFIX, ApplyConfig, ConfigStatus, CreateTask, Page, Problem, RevokeToken, RevokedToken, Runner, ServedConfig,
-    Task, Why,
+    API_PREFIX, ApplyConfig, ConfigStatus, CreateTask, Decision, IntegrationRequest, Page, Problem, RevokeToken,
+    RevokedToken, Runner, Schedule, ServedConfig, Task, TestWebhook, WebhookDelivery, WebhookTarget, Why,
 };
 use forge_runner::trust::{self, Trust};
 use futures_util::TryStreamExt as _;
@@ -14,7 +14,7 @@ use crate::args::Connection;
 use crate::error::CliError;
 
 /// How many tasks one page of a listing asks for.
-const PAGE_TASKS: u32 = 200;
+const PAGE_ITEMS: u32 = 200;
 
 /// A daemon, and who asks it.
 #[derive(Debug, Clone)]
@@ -107,28 +107,79 @@ impl Client {
         self.json(self.request(Method::POST, &path).json(task)).await
     }
 
-    /// The newest tasks that the query keeps, over as many pages as it takes.
-    pub(crate) async fn tasks(&self, query: &TaskQuery<'_>) -> Result<Page<Task>, CliError> {
+    /// The newest items of a listing that the parameters keep, over as many pages as it takes.
+    async fn listing<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        keep: &[(&'static str, Option<&str>)],
+        limit: u32,
+    ) -> Result<Page<T>, CliError> {
         let mut found = Page { items: Vec::new(), next_cursor: None };
         loop {
-            let missing = query.limit.saturating_sub(u32::try_from(found.items.len()).unwrap_or(u32::MAX));
-            let mut parameters = vec![("limit", missing.min(PAGE_TASKS).to_string())];
-            for (name, value) in [
-                ("project", query.project),
-                ("template", query.template),
-                ("state", query.state),
-                ("cursor", found.next_cursor.as_deref()),
-            ] {
+            let missing = limit.saturating_sub(u32::try_from(found.items.len()).unwrap_or(u32::MAX));
+            let mut parameters = vec![("limit", missing.min(PAGE_ITEMS).to_string())];
+            for (name, value) in keep.iter().copied().chain([("cursor", found.next_cursor.as_deref())]) {
                 parameters.extend(value.map(|value| (name, value.to_owned())));
             }
-            let page: Page<Task> = self.get(&format!("/tasks?{}", query_string(&parameters))).await?;
+            let page: Page<T> = self.get(&format!("{path}?{}", query_string(&parameters))).await?;
             let is_empty = page.items.is_empty();
             found.items.extend(page.items);
             found.next_cursor = page.next_cursor;
-            if is_empty || found.next_cursor.is_none() || found.items.len() >= query.limit as usize {
+            if is_empty || found.next_cursor.is_none() || found.items.len() >= limit as usize {
                 return Ok(found);
             }
         }
+    }
+
+    /// The newest tasks that the query keeps.
+    pub(crate) async fn tasks(&self, query: &TaskQuery<'_>) -> Result<Page<Task>, CliError> {
+        let keep = [("project", query.project), ("template", query.template), ("state", query.state)];
+        self.listing("/tasks", &keep, query.limit).await
+    }
+
+    /// Every schedule that the token reaches.
+    pub(crate) async fn schedules(&self) -> Result<Page<Schedule>, CliError> {
+        self.get("/schedules").await
+    }
+
+    /// The newest requests to an integration.
+    pub(crate) async fn integration_log(
+        &self,
+        project: &str,
+        integration: &str,
+    ) -> Result<Page<IntegrationRequest>, CliError> {
+        self.get(&format!("/projects/{}/integrations/{}/log", segment(project), segment(integration))).await
+    }
+
+    /// Every webhook target.
+    pub(crate) async fn webhook_targets(&self) -> Result<Page<WebhookTarget>, CliError> {
+        self.get("/webhooks").await
+    }
+
+    /// The newest deliveries of a target, in a state, where one is named.
+    pub(crate) async fn deliveries(
+        &self,
+        target: Option<&str>,
+        state: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<WebhookDelivery>, CliError> {
+        self.listing("/webhooks/deliveries", &[("target", target), ("state", state)], limit).await
+    }
+
+    /// One delivery, with what it says.
+    pub(crate) async fn delivery(&self, id: &str) -> Result<WebhookDelivery, CliError> {
+        self.get(&format!("/webhooks/deliveries/{}", segment(id))).await
+    }
+
+    /// Has a delivery sent once more.
+    pub(crate) async fn redeliver(&self, id: &str) -> Result<WebhookDelivery, CliError> {
+        self.post(&format!("/webhooks/deliveries/{}/redeliver", segment(id))).await
+    }
+
+    /// Has a target told of an event that was made up.
+    pub(crate) async fn test_webhook(&self, target: &str, request: &TestWebhook) -> Result<WebhookDelivery, CliError> {
+        let path = format!("/webhooks/{}/test", segment(target));
+        self.json(self.request(Method::POST, &path).json(request)).await
     }
 
     /// One task.
@@ -149,6 +200,16 @@ impl Client {
     /// Runs a finished task again.
     pub(crate) async fn retry(&self, number: u64) -> Result<Task, CliError> {
         self.post(&format!("/tasks/{number}/retry")).await
+    }
+
+    /// Has a task go on with what it has planned.
+    pub(crate) async fn approve(&self, number: u64, decision: &Decision) -> Result<Task, CliError> {
+        self.json(self.request(Method::POST, &format!("/tasks/{number}/approve")).json(decision)).await
+    }
+
+    /// Ends a task without doing what it has planned.
+    pub(crate) async fn reject(&self, number: u64, decision: &Decision) -> Result<Task, CliError> {
+        self.json(self.request(Method::POST, &format!("/tasks/{number}/reject")).json(decision)).await
     }
 
     /// The log of a task's newest attempt, as far as it is there.

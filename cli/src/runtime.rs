@@ -27,37 +27,59 @@ pub(crate) fn server_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
 }
 
-/// Waits for SIGTERM or SIGINT and cancels `drain`; SIGQUIT, or a second SIGINT, cancels `abort`.
-pub(crate) async fn forward_signals(
-    drain: CancellationToken,
-    abort: CancellationToken,
-) -> Result<Infallible, CliError> {
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut quit = listen(SignalKind::quit())?;
-    let mut interrupted = false;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => drain.cancel(),
-            _ = interrupt.recv() => {
-                if interrupted { abort.cancel() }
-                interrupted = true;
-                drain.cancel();
-            }
-            _ = quit.recv() => {
-                drain.cancel();
-                abort.cancel();
+/// The signals that end a process, listened for from [`Signals::listen`] on: one that comes before they are forwarded is kept, not lost
+/// and not left to the system, which would end the process at once.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    /// Listens from now on. Called before anything is started that a signal has to end in good order.
+    pub(crate) fn listen() -> Result<Self, CliError> {
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT and cancels `drain`; SIGQUIT, or a second SIGINT, cancels `abort`.
+    pub(crate) async fn forward(mut self, drain: CancellationToken, abort: CancellationToken) -> Infallible {
+        let mut interrupted = false;
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => drain.cancel(),
+                _ = self.interrupt.recv() => {
+                    if interrupted { abort.cancel() }
+                    interrupted = true;
+                    drain.cancel();
+                }
+                _ = self.quit.recv() => {
+                    drain.cancel();
+                    abort.cancel();
+                }
             }
         }
     }
 }
 
-/// Does `act` at every SIGHUP, which would end the process otherwise; several that come meanwhile count as one.
-pub(crate) async fn on_hangup(act: impl AsyncFn()) -> Result<Infallible, CliError> {
-    let mut hangup = listen(SignalKind::hangup())?;
-    loop {
-        hangup.recv().await;
-        act().await;
+/// SIGHUP, which ends no process that listens for it.
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens from now on.
+    pub(crate) fn listen() -> Result<Self, CliError> {
+        listen(SignalKind::hangup()).map(Self)
+    }
+
+    /// Does `act` at every SIGHUP, also one since [`Hangups::listen`]; several that come meanwhile count as one.
+    pub(crate) async fn each(mut self, act: impl AsyncFn()) -> Infallible {
+        loop {
+            self.0.recv().await;
+            act().await;
+        }
     }
 }
 

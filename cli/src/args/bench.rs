@@ -21,6 +21,8 @@ pub(crate) enum Measurement {
     History,
     /// From a write in the watched folder to the moment where it serves
     Config,
+    /// Deliveries a second to a receiver of webhooks, through a plugin
+    Webhooks,
 }
 
 /// How the results are written to stdout.

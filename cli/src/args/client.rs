@@ -149,6 +149,22 @@ pub(crate) enum TaskCommand {
     Retry(OneTask),
     /// Say why a task is where it is
     Why(OneTask),
+    /// Have a task go on with exactly what it has planned
+    Approve(DecideTask),
+    /// End a task without doing what it has planned
+    Reject(DecideTask),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DecideTask {
+    #[command(flatten)]
+    pub(crate) one: OneTask,
+    /// Why, in words: it is logged, and stands in a rejected task's reason
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// The attempt whose plan was looked at; refused when the task has planned anew since
+    #[arg(long, value_name = "ATTEMPT")]
+    pub(crate) attempt: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -172,6 +188,27 @@ pub(crate) enum RunnersCommand {
     Resume(OneRunner),
     /// Forget a runner's registration: its token is refused from now on
     Remove(OneRunner),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneIntegration {
+    /// The integration, as PROJECT/NAME
+    #[arg(value_name = "PROJECT/NAME")]
+    pub(crate) integration: String,
+    #[command(flatten)]
+    pub(crate) at: Ask,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IntegrationCommand {
+    /// List the newest requests to an integration, and why each did or did not start a task
+    Log(OneIntegration),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScheduleCommand {
+    /// List schedules with their next firings and what the last one came to
+    List(Ask),
 }
 
 #[derive(Debug, Subcommand)]

@@ -16,12 +16,20 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct DaemonArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<DaemonCommand>,
     /// The daemon's settings
-    #[arg(long, value_name = "FILE", default_value = "forge.toml")]
+    #[arg(long, value_name = "FILE", default_value = "forge.toml", global = true)]
     pub(crate) config: PathBuf,
     /// How to write the daemon's own log
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "FORGE_LOG_FORMAT")]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "FORGE_LOG_FORMAT", global = true)]
     pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Make a new key to sign jobs with; runners follow it by themselves
+    RotateSigningKey,
 }
 
 #[derive(Debug, Args)]

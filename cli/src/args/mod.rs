@@ -4,20 +4,26 @@ mod bench;
 mod client;
 mod host;
 mod living;
+mod plugin;
 mod secret;
+mod webhook;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use bench::{BenchArguments, BenchOutput, Measurement};
 pub(crate) use client::{
-    Ask, CheckOutput, ConfigCommand, Connection, ListTasks, OutputFormat, RunArguments, RunnersCommand, TaskCommand,
-    TokenCommand, TokenFor, Variable,
+    Ask, CheckOutput, ConfigCommand, Connection, DecideTask, IntegrationCommand, ListTasks, OneTask, OutputFormat,
+    RunArguments, RunnersCommand, ScheduleCommand, TaskCommand, TokenCommand, TokenFor, Variable,
 };
-pub(crate) use host::{DaemonArguments, DemoArguments, LogFormat, RegistrationToken, RunnerArguments, RunnerCommand};
+pub(crate) use host::{
+    DaemonArguments, DaemonCommand, DemoArguments, LogFormat, RegistrationToken, RunnerArguments, RunnerCommand,
+};
 pub(crate) use living::{
     BackupArguments, CompletionsArguments, DoctorArguments, ManArguments, RestoreArguments, SetupArguments,
 };
+pub(crate) use plugin::{PluginCommand, PluginOutput, PluginTemplate};
 pub(crate) use secret::{Decrypt, Encrypt, Keygen, Rekey, SecretCommand};
+pub(crate) use webhook::WebhookCommand;
 
 /// Run a company's operations from git, on runners in any network
 #[derive(Debug, Parser)]
@@ -44,6 +50,18 @@ pub(crate) enum Command {
     /// Make, check and compare trees of configuration, and show what the daemon serves
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show what came to integrations
+    #[command(subcommand)]
+    Integration(IntegrationCommand),
+    /// List schedules
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// List, show, repeat and test what webhook targets are told
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+    /// Write, build, check and list plugins
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Encrypt secrets for a tree, and decrypt them
     #[command(subcommand)]
     Secret(SecretCommand),

@@ -9,24 +9,52 @@ use forge_daemon::Liveness;
 use tokio_util::sync::CancellationToken;
 
 use self::own_runner::OwnRunner;
-use crate::args::DaemonArguments;
+use crate::args::{DaemonArguments, DaemonCommand};
 use crate::error::CliError;
 use crate::printer::Printer;
+use crate::runtime::{Hangups, Signals};
 use crate::service::ServiceManager;
 use crate::{logging, runtime, settings};
 
 pub(crate) fn run(arguments: &DaemonArguments, printer: &Printer) -> Result<ExitCode, CliError> {
+    match arguments.command {
+        Some(DaemonCommand::RotateSigningKey) => rotate_signing_key(arguments, printer),
+        None => serve(arguments, printer),
+    }
+}
+
+fn rotate_signing_key(arguments: &DaemonArguments, printer: &Printer) -> Result<ExitCode, CliError> {
+    let data_dir = settings::daemon(&arguments.config, &settings::environment(), printer)?.data_dir;
+    let rotated = forge_daemon::rotate_signing_key(&data_dir).map_err(CliError::failed)?;
+    printer.done(&format!(
+        "jobs are signed with {} from the daemon's next start on, which {} vouches for",
+        rotated.to, rotated.from
+    ));
+    printer.hint(
+        "restart the daemon (`systemctl restart forge-daemon`): tasks run on meanwhile, and runners of forge 0.1.0 or newer follow by themselves",
+    );
+    printer.hint("if the old key was stolen, this is not enough: whoever has it can vouch for a key, too. Remove daemon.key in each runner's tmp_path and register it again");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(arguments: &DaemonArguments, printer: &Printer) -> Result<ExitCode, CliError> {
     logging::start(arguments.log_format)?;
     let environment = settings::environment();
     let manager = ServiceManager::of(&environment);
     let mut settings = settings::daemon(&arguments.config, &environment, printer)?;
     let own_runner = if settings.use_remote_runner { None } else { Some(OwnRunner::prepare(&mut settings)?) };
     runtime::run(runtime::server_threads(), async {
-        let daemon = forge_daemon::start(settings).await.map_err(start_error)?;
-        manager.ready();
+        // Listened for before the start: whoever sees the daemon serve may stop it at once.
+        let (signals, hangups) = (Signals::listen()?, Hangups::listen()?);
         let shutdown = CancellationToken::new();
         // A daemon has one way to stop: a second signal changes nothing, since the drain is bounded.
-        let ignored = CancellationToken::new();
+        let mut forwarding = std::pin::pin!(signals.forward(shutdown.clone(), CancellationToken::new()));
+        let daemon = tokio::select! {
+            started = forge_daemon::start(settings) => started.map_err(start_error)?,
+            () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+            never = &mut forwarding => match never {},
+        };
+        manager.ready();
         let (reloader, liveness) = (daemon.reloader(), daemon.liveness());
         let reload = async || {
             manager.reloading();
@@ -48,8 +76,8 @@ pub(crate) fn run(arguments: &DaemonArguments, printer: &Printer) -> Result<Exit
         tokio::select! {
             ended = daemon.run_until(shutdown.clone()) => ended.map_err(CliError::failed).map(|()| ExitCode::SUCCESS),
             Err(error) = beside => Err(error),
-            Err(error) = runtime::forward_signals(shutdown.clone(), ignored) => Err(error),
-            Err(error) = runtime::on_hangup(reload) => Err(error),
+            never = forwarding => match never {},
+            never = hangups.each(reload) => match never {},
             never = stopping => match never {},
             never = show_life(&manager, &liveness) => match never {},
         }

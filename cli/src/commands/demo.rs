@@ -25,6 +25,7 @@ use crate::args::{DemoArguments, RegistrationToken};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::printer::Printer;
+use crate::runtime::Signals;
 use crate::{runtime, settings};
 
 /// The demo's runner; `examples/quickstart/runners` declares it.
@@ -69,13 +70,10 @@ async fn demo(folder: &Path, keep: bool, printer: &Printer) -> Result<ExitCode, 
 
     let stop = CancellationToken::new();
     let mut parts: Parts = JoinSet::new();
-    let signals = {
-        let stop = stop.clone();
-        async move { runtime::forward_signals(stop.clone(), stop).await }
-    };
+    let signals = Signals::listen()?.forward(stop.clone(), stop.clone());
     let told = tokio::select! {
         told = tell(folder, keep, &tokens, &stop, &mut parts, printer) => told,
-        Err(error) = signals => Err(error),
+        never = signals => match never {},
     };
     stop.cancel();
     let stopping = printer.spinner("stopping");

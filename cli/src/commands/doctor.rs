@@ -24,8 +24,17 @@ use crate::{runtime, settings};
 const FILES_HERE: [&str; 2] = ["runner.toml", "forge.toml"];
 
 /// Keys that only a runner's settings have.
-const KEYS_OF_RUNNERS: [&str; 7] =
-    ["runner", "tmp_path", "ca_file", "ca_fingerprint", "git_client", "run_as", "ssh_config_path"];
+const KEYS_OF_RUNNERS: [&str; 9] = [
+    "runner",
+    "tmp_path",
+    "ca_file",
+    "ca_fingerprint",
+    "git_client",
+    "run_as",
+    "keep_failed_workspaces",
+    "disk_reserve",
+    "ssh_config_path",
+];
 
 /// Keys that only a daemon's settings have.
 const KEYS_OF_DAEMONS: [&str; 10] = [

@@ -8,16 +8,20 @@ mod daemon;
 mod demo;
 mod doctor;
 mod follow;
+mod integration;
 mod man;
+mod plugin;
 mod rekey;
 mod run;
 mod runner;
 mod runners;
+mod schedule;
 mod scratch;
 mod secret;
 mod setup;
 mod task;
 mod token;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -37,6 +41,10 @@ pub(crate) fn dispatch(arguments: Arguments, printer: &Printer) -> Result<ExitCo
         Command::Task(command) => task::run(command, printer),
         Command::Runners(command) => runners::run(command, printer),
         Command::Config(command) => config::run(command, printer),
+        Command::Integration(command) => integration::run(command, printer),
+        Command::Schedule(command) => schedule::run(command, printer),
+        Command::Webhook(command) => webhook::run(command, printer),
+        Command::Plugin(command) => plugin::run(command, printer),
         Command::Secret(command) => secret::run(command, printer),
         Command::Token(command) => token::run(command, printer),
         Command::Demo(arguments) => demo::run(&arguments, printer),

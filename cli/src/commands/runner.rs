@@ -14,6 +14,7 @@ use crate::args::{RegistrationToken, RunnerArguments, RunnerCommand};
 use crate::credentials;
 use crate::error::{CliError, file_error};
 use crate::printer::Printer;
+use crate::runtime::Signals;
 use crate::service::ServiceManager;
 use crate::settings::RunnerToStart;
 use crate::{logging, runtime, settings};
@@ -60,14 +61,20 @@ fn start(runner: RunnerToStart, manager: ServiceManager) -> Result<ExitCode, Cli
     runtime::run(RUNNER_THREADS, async {
         let RunnerToStart { mut settings, registration_token } = runner;
         settings.alive_interval = manager.sign_interval();
+        let signals = Signals::listen()?;
+        let shutdown = Shutdown::default();
+        let mut forwarding = std::pin::pin!(signals.forward(shutdown.drain.clone(), shutdown.abort.clone()));
         if let Some(token) = registration_token
             && settings.token.is_none()
             && !settings.token_file.exists()
         {
-            let registered = register(&settings, token).await?;
+            let registered = tokio::select! {
+                registered = register(&settings, token) => registered?,
+                () = shutdown.drain.cancelled() => return Ok(ExitCode::SUCCESS),
+                never = &mut forwarding => match never {},
+            };
             tracing::info!(runner = registered.name, "registered");
         }
-        let shutdown = Shutdown::default();
         let stopping = async {
             shutdown.drain.cancelled().await;
             manager.stopping();
@@ -81,7 +88,7 @@ fn start(runner: RunnerToStart, manager: ServiceManager) -> Result<ExitCode, Cli
         };
         let ended = tokio::select! {
             ended = forge_runner::run(settings, shutdown.clone(), observe) => ended.map_err(CliError::failed)?,
-            Err(error) = runtime::forward_signals(shutdown.drain.clone(), shutdown.abort.clone()) => return Err(error),
+            never = forwarding => match never {},
             never = stopping => match never {},
         };
         manager.stopping();
@@ -177,12 +184,20 @@ pub(crate) fn log_event(event: Event) {
         Event::WaitingForDaemon { reason } => tracing::warn!(reason, "waiting for the daemon"),
         Event::Draining(true) => tracing::info!("draining: taking nothing new"),
         Event::Draining(false) => tracing::info!("taking work again"),
+        Event::DiskFull(true) => tracing::warn!(
+            "too little room on the disk where tmp_path lies: taking nothing new until there is more; free some, or lower disk_reserve in \
+             runner.toml"
+        ),
+        Event::DiskFull(false) => tracing::info!("there is room on the disk again: taking work"),
         Event::AttemptStarted { attempt, project, template } => {
             tracing::info!(%attempt, project, template, "attempt started");
         }
         Event::AttemptFound { attempt, alive } => tracing::info!(%attempt, alive, "attempt of an earlier start found"),
         Event::AttemptEnded { attempt, outcome, reason } => {
             tracing::info!(%attempt, ?outcome, reason, "attempt ended");
+        }
+        Event::KeyFollowed => {
+            tracing::info!("the daemon signs jobs with a new key, which the old one vouches for: pinned it")
         }
         Event::JobRefused { attempt, reason } => tracing::error!(%attempt, reason, "job refused"),
     }

@@ -1,11 +1,11 @@
-//! `forge task`: list, show, log, cancel, retry, why.
+//! `forge task`: list, show, log, cancel, retry, why, approve, reject.
 
 use std::process::ExitCode;
 
-use forge_api::{Task, TaskState, Why};
+use forge_api::{Decision, Task, TaskState, Why};
 
 use super::{CLIENT_THREADS, follow::follow};
-use crate::args::{ListTasks, OutputFormat, TaskCommand};
+use crate::args::{DecideTask, ListTasks, OneTask, OutputFormat, TaskCommand};
 use crate::client::{Client, TaskQuery};
 use crate::error::CliError;
 use crate::printer::{Printer, Table};
@@ -38,9 +38,55 @@ pub(crate) fn run(command: TaskCommand, printer: &Printer) -> Result<ExitCode, C
                 let why = Client::connect(&one.at.connection)?.why(one.number).await?;
                 explain(&why, one.at.output, printer);
             }
+            TaskCommand::Approve(arguments) => decide(arguments, Word::Approve, printer).await?,
+            TaskCommand::Reject(arguments) => decide(arguments, Word::Reject, printer).await?,
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What a person says about a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Approve,
+    Reject,
+}
+
+async fn decide(arguments: DecideTask, word: Word, printer: &Printer) -> Result<(), CliError> {
+    let DecideTask { one: OneTask { number, at }, reason, attempt } = arguments;
+    let client = Client::connect(&at.connection)?;
+    let planned = client.task(number).await?;
+    if word == Word::Approve && attempt.is_none() && planned.attempt > 1 && planned.state == TaskState::AwaitingApproval
+    {
+        return Err(CliError::failed(format_args!(
+            "task {number} has planned more than once, last in attempt {}",
+            planned.attempt
+        ))
+        .hint(format_args!(
+            "look at that plan with `forge task log {number}`, then `forge task approve {number} --attempt {}`",
+            planned.attempt
+        )));
+    }
+    // What is decided about is what is shown here, whatever happens meanwhile.
+    let decision = Decision { attempt: attempt.or(Some(planned.attempt)), reason };
+    let task = match word {
+        Word::Approve => client.approve(number, &decision).await?,
+        Word::Reject => client.reject(number, &decision).await?,
+    };
+    if at.output == OutputFormat::Json {
+        printer.json(&task);
+        return Ok(());
+    }
+    let plan = planned.summary.as_ref().and_then(|summary| summary.get("text")?.as_str());
+    let plan = plan.map_or_else(String::new, |plan| format!(": {plan}"));
+    match word {
+        Word::Approve => {
+            printer.done(&format!("task {number} goes on with what attempt {} has planned{plan}", planned.attempt));
+            printer.aside(&format!("`forge task log {number} --follow` follows it"));
+        }
+        Word::Reject => printer.done(&format!("task {number} is {}: nothing of its plan was done{plan}", task.state)),
+    }
+    Ok(())
 }
 
 async fn list(arguments: &ListTasks, printer: &Printer) -> Result<(), CliError> {
@@ -121,6 +167,9 @@ pub(crate) fn show(task: &Task, output: OutputFormat, printer: &Printer) {
         row("revision says", Some(subject.clone()));
     }
     row("commit", task.commit.clone());
+    if let Some(approved) = &task.approved {
+        row("approved", Some(format!("by {} at {}", approved.by, approved.at)));
+    }
     row("exit code", task.exit_code.map(|code| code.to_string()));
     let trigger = serde_json::to_value(task.trigger.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
     row("trigger", trigger.map(|kind| format!("{kind} by {}", task.trigger.by)));
@@ -128,7 +177,8 @@ pub(crate) fn show(task: &Task, output: OutputFormat, printer: &Printer) {
     row("assigned", task.assigned_at.map(|moment| moment.to_string()));
     row("started", task.started_at.map(|moment| moment.to_string()));
     row("finished", task.finished_at.map(|moment| moment.to_string()));
-    row("log", Some(format!("{} bytes", task.log_bytes)));
+    let damaged = if task.log_damaged { ", damaged: not all that its process wrote is there" } else { "" };
+    row("log", Some(format!("{} bytes{damaged}", task.log_bytes)));
     for (name, value) in &task.variables {
         row(&format!("variable {name}"), Some(value.to_string()));
     }
@@ -159,6 +209,13 @@ fn explain(why: &Why, output: OutputFormat, printer: &Printer) {
     printer.data(&format!("task {} is {}: {}", why.number, why.state, why.message));
     for unmet in &why.unmet {
         printer.data(&format!("  - {}", unmet.message));
+        // An older daemon does not say it.
+        if !unmet.remedy.is_empty() {
+            printer.data(&format!("    to change it: {}", unmet.remedy));
+        }
+    }
+    if let Some(remedy) = &why.remedy {
+        printer.data(&format!("to change it: {remedy}"));
     }
     if let (Some(deadline), Some(then)) = (why.deadline, &why.at_deadline) {
         printer.data(&format!("at {deadline}: {then}"));

@@ -61,7 +61,7 @@ impl Fleet {
 }
 
 /// Registers a runner and starts it with this PATH.
-fn start_runner(world: &World, daemon: &Daemon, name: &str, path: &std::ffi::OsStr) -> Process {
+pub(crate) fn start_runner(world: &World, daemon: &Daemon, name: &str, path: &std::ffi::OsStr) -> Process {
     let settings = world.runner_settings(daemon, name, "");
     world.register(&settings).expect_code(0);
     let mut command = world.forge(&["runner", "--config", utf8(&settings)]);
@@ -69,7 +69,7 @@ fn start_runner(world: &World, daemon: &Daemon, name: &str, path: &std::ffi::OsS
     Process::start(command, &world.path("out"), name)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("the example is there") {
         let entry = entry.expect("an entry");
@@ -82,7 +82,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn git(folder: &Path, arguments: &[&str]) {
+pub(crate) fn git(folder: &Path, arguments: &[&str]) {
     let output = Command::new("git")
         .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com"])
         .args(arguments)
@@ -94,13 +94,13 @@ fn git(folder: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn commit(folder: &Path) {
+pub(crate) fn commit(folder: &Path) {
     git(folder, &["add", "--all"]);
     git(folder, &["commit", "--quiet", "-m", "Change the playbook"]);
 }
 
 /// The recap of one host.
-fn counts(ok: u64, changed: u64, failed: u64) -> Value {
+pub(crate) fn counts(ok: u64, changed: u64, failed: u64) -> Value {
     json!({ "ok": ok, "changed": changed, "unreachable": 0, "failed": failed, "skipped": 0, "rescued": 0, "ignored": 0 })
 }
 

@@ -30,11 +30,12 @@ fn every_measurement_is_made_over_the_real_protocol() {
         .iter()
         .map(|measured| measured["name"].as_str().expect("a name"))
         .collect();
-    assert_eq!(names, ["idle", "start", "throughput", "claims", "parked", "logs", "history", "config"]);
+    assert_eq!(names, ["idle", "start", "throughput", "claims", "parked", "logs", "history", "config", "webhooks"]);
     for (measurement, key) in [
         ("idle", "daemon_rss"),
         ("idle", "runner_all_pss"),
         ("start", "start_p50"),
+        ("start", "process_p50"),
         ("start", "followed_p99"),
         ("throughput", "tasks_per_s_2x8"),
         ("throughput", "tasks_per_s_2x0"),
@@ -49,6 +50,7 @@ fn every_measurement_is_made_over_the_real_protocol() {
         ("history", "start_p99"),
         ("config", "write_10_p50"),
         ("config", "burst_10_p50"),
+        ("webhooks", "deliveries_per_s"),
     ] {
         assert!(value(&report, measurement, key) > 0.0, "{measurement} {key}: {report}");
     }

@@ -50,6 +50,24 @@ fn jobs(world: &World) -> Vec<u32> {
     })
 }
 
+/// Workspaces, and folders of secret files in memory, of this world's runners.
+fn left_behind(world: &World) -> Vec<PathBuf> {
+    let inside = |folder: PathBuf| std::fs::read_dir(folder).expect("listed").flatten().map(|entry| entry.path());
+    // Each start of a runner is a session, and its file names the latest of them.
+    let sessions: Vec<String> = RUNNERS
+        .iter()
+        .map(|name| std::fs::read_to_string(world.path(name).join("tmp/session")).expect("sessions"))
+        .flat_map(|text| text.lines().map(|session| format!("forge-{session}-")).collect::<Vec<_>>())
+        .collect();
+    assert!(sessions.len() >= RUNNERS.len(), "{sessions:?}");
+    let is_secret = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        sessions.iter().any(|session| name.starts_with(session))
+    };
+    let workspaces = RUNNERS.iter().flat_map(|name| inside(world.path(name).join("tmp/workspaces")));
+    workspaces.chain(inside("/dev/shm".into()).filter(is_secret)).collect()
+}
+
 /// How many descriptors a process has, without logs that were asked about a moment ago: those are closed within a minute.
 fn descriptors(pid: u32) -> u32 {
     open_files(pid).iter().filter(|(target, _)| !target.ends_with(".log")).map(|(_, count)| count).sum()
@@ -190,6 +208,9 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
     };
     wait_for(&format!("everything is handed in (seed {seed})"), || {
         (RUNNERS.iter().map(spooled).sum::<usize>() == 0).then_some(())
+    });
+    wait_for(&format!("no workspace and no secret file is left (seed {seed}): {:?}", left_behind(&world)), || {
+        left_behind(&world).is_empty().then_some(())
     });
     for task in &numbers {
         let shown = world.task(&daemon, *task);

@@ -1,5 +1,7 @@
 //! The tree: checked with every mistake at once, applied whole or not at all, the last good revision serving.
 
+use std::path::Path;
+
 use crate::harness::{World, wait_for};
 
 #[test]
@@ -205,4 +207,25 @@ fn a_program_that_is_not_granted_fails_the_task_and_names_the_file_to_change() {
         reason.contains("python3") && reason.contains("[allow].programs") && reason.contains("plugins/shell.toml"),
         "{reason}"
     );
+}
+
+#[test]
+fn every_example_that_is_a_tree_has_nothing_to_say() {
+    let world = World::new();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut checked = 0;
+    for entry in std::fs::read_dir(examples).expect("the examples") {
+        let folder = entry.expect("an entry").path();
+        if !folder.join("projects").is_dir() {
+            continue;
+        }
+        let tree = world.path("example");
+        // Alone: what a plugin or a project of another tree declares does not count.
+        crate::ansible::copy(&folder, &tree);
+        let done = world.run(&["config", "check", "example"]).expect_code(0);
+        assert!(!done.stderr.contains("warning"), "{}: {}", folder.display(), done.stderr);
+        std::fs::remove_dir_all(tree).expect("removed");
+        checked += 1;
+    }
+    assert!(checked >= 5, "{checked}");
 }

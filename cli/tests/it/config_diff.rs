@@ -72,6 +72,24 @@ fn two_folders_are_compared_object_by_object_and_grants_on_their_own() {
     assert_eq!(json["plugins"][0]["removed"][0], "sh");
     assert_ne!(json["before"], json["after"]);
 
+    // The same code under another digest, as a commit that exchanges a component: who reviews it sees that by itself.
+    let component =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/plugins/executor-0.1.0.wasm"));
+    let component = component.expect("it is there");
+    let commit = |folder: &str, bytes: &[u8]| {
+        let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        std::fs::write(world.path(folder).join("plugins/tool.wasm"), bytes).expect("written");
+        let toml = format!("source = \"plugins/tool.wasm\"\nsha256 = \"{digest}\"\n[allow]\nprograms = [\"true\"]\n");
+        std::fs::write(world.path(folder).join("plugins/tool.toml"), toml).expect("written");
+        digest
+    };
+    let old = commit("before", &component);
+    let new = commit("tree", &[&component, &b"\0\x02\x01x"[..]].concat());
+    let text = world.run(&["config", "diff", "before", "tree"]).expect_code(3).text();
+    let line = format!("! plugins/tool: another component: -{old} +{new}");
+    assert!(text.lines().any(|found| found == line), "{line:?} is missing:\n{text}");
+
     world.write("projects/shop/templates/deploy.toml", "executor = \"shel\"\n");
     let broken = world.run(&["config", "diff", "before", "tree"]).expect_code(1);
     assert!(broken.stderr.contains("deploy.toml:1:12") && broken.stderr.contains("nothing can be compared"));

@@ -1,8 +1,10 @@
 //! The daemon as an operator meets it: where it listens, how it stops, what it refuses to start on.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::process::Command;
 
-use crate::harness::{Process, World, wait_for};
+use crate::harness::{Process, World, get, wait_for};
 
 #[test]
 fn it_writes_where_it_listens_drains_on_sigterm_and_leaves_nothing() {
@@ -21,6 +23,27 @@ fn it_writes_where_it_listens_drains_on_sigterm_and_leaves_nothing() {
     assert_eq!(daemon.stop().code(), Some(0));
     assert!(!addresses.exists());
     drop(runner);
+}
+
+#[test]
+fn a_daemon_that_still_starts_is_stopped_in_good_order_too() {
+    let world = World::new();
+    // Its start waits for whoever writes the token into this.
+    let token = world.path("registration-token");
+    std::fs::remove_file(&token).expect("removed");
+    assert!(Command::new("mkfifo").arg(&token).status().expect("mkfifo").success());
+    let command = world.forge(&["daemon", "--config", "forge.toml"]);
+    let mut process = Process::start(command, &world.path("out"), "daemon");
+    let without_waiting = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("a flag");
+    let mut writer = wait_for("the daemon reads its token", || {
+        std::fs::OpenOptions::new().write(true).custom_flags(without_waiting).open(&token).ok()
+    });
+    process.signal("HUP");
+    process.signal("TERM");
+    writeln!(writer, "{}", world.registration_token()).expect("the token is read");
+    drop(writer);
+    assert_eq!(process.wait("the daemon stops").code(), Some(0), "{}", process.stderr());
+    assert!(!world.path("data/addresses.json").exists());
 }
 
 #[test]
@@ -125,14 +148,4 @@ fn health_and_metrics_are_plain_and_on_loopback() {
         let answer = get(metrics.strip_prefix("http://").expect("plain HTTP"), path);
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(expected), "{path}: {answer}");
     }
-}
-
-/// The whole answer to a plain GET.
-fn get(address: &str, path: &str) -> String {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(address).expect("the daemon listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
 }

@@ -43,6 +43,7 @@ fn world_with_repository(url: &str) -> World {
     world
 }
 
+/// Complaint 15 (same-template tasks share a checkout): the commit is the first attempt's, whatever the branch has become.
 #[test]
 fn a_script_runs_from_the_commit_at_the_branch_s_head_and_a_retry_keeps_it() {
     let world = World::new();
@@ -84,4 +85,43 @@ fn a_repository_that_cannot_be_cloned_fails_the_task_with_git_s_own_words() {
     let reason = done.json()["reason"].as_str().expect("a reason").to_owned();
     assert!(reason.contains("/nowhere/at/all.git") && reason.contains("does not"), "{reason}");
     assert!(done.stderr.contains("fatal:"), "git's words stand in the log: {}", done.stderr);
+}
+
+/// Complaint 15 (same-template tasks share a checkout): two tasks of one template at the same time, from one cache, each in a checkout
+/// of its own.
+#[test]
+fn two_tasks_of_one_template_at_a_time_have_a_checkout_each() {
+    let world = World::new();
+    let barrier = world.path("barrier");
+    std::fs::create_dir(&barrier).expect("a folder");
+    let origin = world.path("origin");
+    // Both write the same file, wait for one another, and then read what they wrote.
+    let script = format!(
+        "echo \"of $FORGE_TASK\" > mine; echo \"changed by $FORGE_TASK\" >> deploy.sh; : > {0}/$FORGE_TASK\n\
+         until [ \"$(ls {0} | wc -l)\" -ge 2 ]; do sleep 0.02; done\n\
+         cat mine; tail -n 1 deploy.sh; git status --short; exit\n",
+        barrier.display()
+    );
+    repository(&origin, &script);
+    world.write(
+        "projects/shop/repositories/app.toml",
+        &format!("url = \"file://{}\"\nbranch = \"main\"\n", origin.display()),
+    );
+    world.write(
+        "projects/shop/templates/deploy.toml",
+        "executor = \"shell\"\nrepository = \"app\"\nconcurrency = \"parallel\"\n[params]\nfile = \"deploy.sh\"\n",
+    );
+    let daemon = world.daemon();
+    let _runner = world.runner(&daemon, "ny-1", "");
+    let numbers = [world.start_task(&daemon, "deploy"), world.start_task(&daemon, "deploy")];
+    for number in numbers {
+        world.wait_state(&daemon, number, "succeeded");
+        let log = String::from_utf8_lossy(&world.log(&daemon, number)).into_owned();
+        let own: Vec<&str> = log.lines().filter(|line| !line.starts_with("[forge] ")).collect();
+        let (mine, changed) = (format!("of {number}"), format!("changed by {number}"));
+        assert_eq!(own, [&mine, &changed, " M deploy.sh", "?? mine"], "{log}");
+    }
+    let caches = std::fs::read_dir(world.path("ny-1/tmp/git")).expect("listed").flatten();
+    let caches = caches.filter(|entry| entry.path().extension().is_some_and(|end| end == "git")).count();
+    assert_eq!(caches, 1, "they were fetched once");
 }

@@ -41,6 +41,7 @@ fn rows_of_the_daemon(world: &World) -> Vec<Row> {
         row(env::SECRETS_IDENTITY_FILE, "/nowhere/identity", "/nowhere/identity is not there"),
         row(env::LOGS_MAX_BYTES, "1B", "logs.max_bytes"),
         row(env::LOGS_DISK_RESERVE, "1000000GiB", "are needed"),
+        row(env::WEBHOOKS_CA_FILE, "/nowhere/webhook-ca", "/nowhere/webhook-ca cannot be read"),
         row(env::STORE_URL, "postgres://nowhere", "store.url"),
     ]
 }
@@ -54,6 +55,8 @@ fn rows_of_the_runner(world: &World) -> Vec<Row> {
         row(env::SSH_CONFIG_PATH, "/nowhere/ssh", "ssh_config_path /nowhere/ssh"),
         row(env::GIT_CLIENT, "no-such-git", "no program no-such-git"),
         row(env::RUN_AS, "root", "`run_as` is refused"),
+        row(env::KEEP_FAILED_WORKSPACES, "perhaps", "FORGE_KEEP_FAILED_WORKSPACES:1:1"),
+        row(env::DISK_RESERVE, "1000000GiB", "are needed"),
         row(env::CA_FILE, "/nowhere/ca.pem", "/nowhere/ca.pem"),
         row(env::CA_FINGERPRINT, "sha256:ab", "`ca_fingerprint` is refused"),
         row(env::RUNNER_NAME, "New York", "`runner.name` is refused"),

@@ -26,15 +26,20 @@ forge config init /etc/forge/config >/dev/null 2>&1
 chown -R root:forge /etc/forge/config
 chmod -R g+rX /etc/forge/config
 install -d -o forge -g forge -m 0700 /var/lib/forge
+mkfifo /tmp/daemon.pipe
 FORGE_LISTEN_API=127.0.0.1:0 FORGE_LISTEN_METRICS=127.0.0.1:0 \
-  setpriv --reuid forge --regid forge --clear-groups --no-new-privs forge daemon --config /etc/forge/forge.toml >/tmp/daemon.log 2>&1 &
+  setpriv --reuid forge --regid forge --clear-groups --no-new-privs forge daemon --config /etc/forge/forge.toml >/tmp/daemon.pipe 2>&1 &
 daemon=$!
-turns=0
-until [ -e /var/lib/forge/addresses.json ]; do
-  turns=$((turns + 1))
-  if [ "$turns" -gt 600 ] || ! kill -0 "$daemon" 2>/dev/null; then cat /tmp/daemon.log; exit 1; fi
-  sleep 0.1
+exec 3</tmp/daemon.pipe
+served=
+# The pipe ends with the daemon: one that cannot serve ends this, too, and has said why.
+while [ -z "$served" ] && read -r line <&3; do
+  echo "$line"
+  case "$line" in *"the daemon serves"*) served=yes ;; esac
 done
+[ -n "$served" ]
+[ -e /var/lib/forge/addresses.json ]
+cat <&3 &
 kill -TERM "$daemon"
 wait "$daemon"
 echo "the daemon served"

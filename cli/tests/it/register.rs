@@ -1,8 +1,11 @@
 //! How a runner becomes known, and every way in which that is refused.
+//!
+//! Complaint 8 (registering fails in confusing ways): one command that can be said again, files for the owner alone, and a
+//! story for each refusal, whose words say what to do.
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::harness::{Finished, Process, World, utf8, wait_for};
+use crate::harness::{Finished, Process, World, pids_in, utf8, wait_for};
 
 #[test]
 fn registering_writes_the_token_and_the_key_for_the_owner_alone() {
@@ -71,7 +74,9 @@ fn a_token_of_the_tree_registers_names_without_a_file_and_those_bound_to_it() {
     register("anyone").expect_code(0);
     assert_eq!(tags("anyone"), serde_json::json!(["from-token"]));
     let refused = register("unbound").expect_code(1).stderr;
-    assert!(refused.contains("unbound") && refused.contains("east"), "{refused}");
+    assert!(refused.contains("the registration token east is not bound to unbound, which has a file"), "{refused}");
+    let remedy = "write `registration_token = \"east\"` into runners/unbound.toml";
+    assert!(refused.contains(remedy), "the daemon's remedy is shown: {refused}");
     assert!(!world.path("unbound/token").exists());
     // A runner whose file names its token is registered by that one only.
     let settings = world.runner_settings(&daemon, "bound-2", "");
@@ -81,6 +86,64 @@ fn a_token_of_the_tree_registers_names_without_a_file_and_those_bound_to_it() {
     });
     let refused = world.register(&settings).expect_code(1).stderr;
     assert!(refused.contains("bound-2"), "{refused}");
+}
+
+#[test]
+fn a_token_that_is_used_up_expired_or_anothers_is_refused_with_the_daemons_remedy() {
+    let world = World::new();
+    let tokens = [
+        ("once", "uses = 1", "is used up", "raise `uses` in its file"),
+        (
+            "old",
+            "expires = 2020-01-31T00:00:00Z",
+            "the registration token old has expired",
+            "old.toml a later `expires`",
+        ),
+        ("bound", "runner = \"ny-9\"", "registers only the runner ny-9", "register as ny-9, or use another token"),
+    ];
+    let secrets = tokens.map(|(name, rule, _, _)| {
+        let (token, hash) = world.new_token();
+        world.write(&format!("registration-tokens/{name}.toml"), &format!("hash = \"{hash}\"\n{rule}\n"));
+        token
+    });
+    let daemon = world.daemon();
+    let register = |name: &str, token: &str| {
+        let settings = world.runner_settings(&daemon, name, "");
+        let command = world.forge(&["runner", "register", "--stdin-registration-token", "--config", utf8(&settings)]);
+        Finished::of(command, token.as_bytes())
+    };
+    register("first", &secrets[0]).expect_code(0);
+    for ((name, _, why, remedy), token) in tokens.iter().zip(&secrets) {
+        let runner = format!("by-{name}");
+        let refused = register(&runner, token).expect_code(1).stderr;
+        assert!(refused.contains(why) && refused.contains(remedy), "{name}: {refused}");
+        assert!(!refused.contains(token.as_str()), "{name}: the token is not shown: {refused}");
+        assert!(!world.path(&runner).join("token").exists(), "{name}: nothing is written");
+    }
+}
+
+#[test]
+fn a_removed_runner_is_told_to_register_and_its_task_ends() {
+    let world = World::new();
+    let pid_file = world.path("pid");
+    world.template(
+        "forever",
+        "runner_grace = \"2s\"\n",
+        &format!("echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 100000", pid = pid_file.display()),
+    );
+    let daemon = world.daemon();
+    let mut runner = world.runner(&daemon, "ny-1", "");
+    let number = world.start_task(&daemon, "forever");
+    let pid: u32 = wait_for("the job's process", || std::fs::read_to_string(&pid_file).ok()?.trim().parse().ok());
+    world.ask(&daemon, &["runners", "remove", "ny-1"]).expect_code(0);
+    let task = world.wait_state(&daemon, number, "lost");
+    assert!(task["reason"].as_str().expect("a reason").contains("ny-1 was removed"), "{task}");
+    assert_eq!(runner.process.wait("the removed runner ends").code(), Some(1));
+    let said = runner.process.stderr();
+    assert!(said.contains("forge runner register"), "it says what to run: {said}");
+    wait_for("no process of the job is left", || (!crate::harness::is_alive(pid)).then_some(()));
+    let mut again = world.start_runner("ny-1");
+    assert_eq!(again.process.wait("its old token is refused").code(), Some(1));
 }
 
 #[test]
@@ -229,4 +292,49 @@ fn sigterm_drains_a_runner_its_task_ends_first() {
     assert_eq!(world.task(&daemon, number)["state"], "succeeded");
     assert_eq!(world.log(&daemon, number), b"begun\nended\n");
     assert_eq!(world.task(&daemon, second)["state"], "queued");
+}
+
+#[test]
+fn sigquit_ends_what_a_runner_runs_as_lost() {
+    let world = World::new();
+    let pids = world.path("pids");
+    world.template(
+        "forever",
+        "",
+        &format!(
+            "setsid sleep 100000 & echo $! > {pids}.new; echo $$ >> {pids}.new; mv {pids}.new {pids}; wait",
+            pids = pids.display()
+        ),
+    );
+    let daemon = world.daemon();
+    let mut runner = world.runner(&daemon, "ny-1", "");
+    let number = world.start_task(&daemon, "forever");
+    let found = pids_in(&pids);
+    assert!(found.len() == 2 && found.iter().all(|pid| crate::harness::is_alive(*pid)), "{found:?}");
+    runner.process.signal("QUIT");
+    assert_eq!(runner.process.wait("the runner ends").code(), Some(0), "{}", runner.process.stderr());
+    // It has handed the end in before it left.
+    let task = world.task(&daemon, number);
+    assert_eq!(task["state"], "lost", "{task}");
+    assert!(task["reason"].as_str().expect("a reason").contains("the runner was stopped"), "{task}");
+    assert!(found.iter().all(|pid| !crate::harness::is_alive(*pid)), "{found:?}");
+}
+
+#[test]
+fn a_drained_runner_takes_nothing_until_it_is_resumed() {
+    let world = World::new();
+    world.template("hello", "", "echo hello");
+    let daemon = world.daemon();
+    let _runner = world.runner(&daemon, "ny-1", "");
+    world.wait_runner(&daemon, "ny-1", "online");
+    world.ask(&daemon, &["runners", "drain", "ny-1"]).expect_code(0);
+    world.wait_runner(&daemon, "ny-1", "draining");
+    let number = world.start_task(&daemon, "hello");
+    let why = world.ask(&daemon, &["task", "why", &number.to_string()]).expect_code(0).text();
+    assert!(why.contains("ny-1 is draining"), "{why}");
+    // A task is assigned in the step that creates it, where a runner is eligible.
+    assert_eq!(world.task(&daemon, number)["state"], "queued");
+    world.ask(&daemon, &["runners", "resume", "ny-1"]).expect_code(0);
+    world.wait_state(&daemon, number, "succeeded");
+    assert_eq!(world.log(&daemon, number), b"hello\n");
 }

@@ -1,7 +1,8 @@
 //! `run_as`: jobs as a second user, who gets at nothing of the runner's and, with a range, at nothing of another attempt's. Real users and
 //! processes: the stories need root; started as anyone else, they check that the runner says so.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::git;
@@ -12,6 +13,14 @@ const SECOND_USER: &str = "nobody";
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether a story can be told; where it cannot, that is said past the capture of a test's output.
+fn is_root_or_says(story: &str) -> bool {
+    if !is_root() {
+        drop(writeln!(std::io::stderr(), "\nNOT TESTED without root: {story}"));
+    }
+    is_root()
 }
 
 fn set_mode(folder: &Path, mode: u32) {
@@ -94,7 +103,7 @@ fn a_job_of_another_user_reads_and_changes_nothing_of_the_runner() {
 
 #[test]
 fn attempts_of_a_range_cannot_reach_one_another_and_are_ended_like_any_other() {
-    if !is_root() {
+    if !is_root_or_says("attempts of a range cannot reach one another and are ended like any other") {
         return;
     }
     let world = World::new();
@@ -146,8 +155,42 @@ fn attempts_of_a_range_cannot_reach_one_another_and_are_ended_like_any_other() {
 }
 
 #[test]
+fn a_kept_workspace_stays_its_users_and_is_closed_to_other_jobs() {
+    if !is_root_or_says("a kept workspace stays its users and is closed to other jobs") {
+        return;
+    }
+    let world = World::new();
+    world.template("fail", "", "echo mine > secret; mkdir d; touch d/x; chmod 500 d; exit 3");
+    let kept = world.path("ny-1/tmp/kept");
+    let at = kept.join("1-1");
+    world.template(
+        "look",
+        "",
+        &format!("ls {0}; ls {0}/1-1; cat {0}/1-1/secret && echo READ; echo looked", kept.display()),
+    );
+    let daemon = world.daemon();
+    let settings = register_as(&world, &daemon, "ny-1", SECOND_USER, "");
+    let text = std::fs::read_to_string(&settings).expect("the settings");
+    std::fs::write(&settings, format!("keep_failed_workspaces = true\n{text}")).expect("written");
+    open_way(&world, "ny-1");
+    let runner = world.start_runner("ny-1");
+    let failed = world.ask(&daemon, &["run", "shop/fail"]).expect_code(1).text();
+    assert_eq!(failed.lines().last(), Some(format!("[forge] the workspace is kept: {}", at.display()).as_str()));
+    assert!(at.join("d/x").is_file());
+    let owner = |path: &Path| std::fs::metadata(path).expect("there").uid();
+    let user = owner(&at.join("secret"));
+    assert!(user != 0 && owner(&at) == user, "the files keep their owner");
+    assert_eq!(owner(&kept), 0);
+    // The same user's next job gets no further than any other's.
+    let looked = world.ask(&daemon, &["run", "shop/look"]).expect_code(0).text();
+    assert!(looked.contains("looked\n") && !looked.contains("mine") && !looked.contains("READ"), "{looked}");
+    let said = runner.process.stderr();
+    assert!(said.contains("is kept") && said.contains(utf8(&at)), "the runner's log names it: {said}");
+}
+
+#[test]
 fn one_user_for_all_jobs_is_a_user_by_name_and_never_root() {
-    if !is_root() {
+    if !is_root_or_says("one user for all jobs is a user by name and never root") {
         return;
     }
     let world = World::new();

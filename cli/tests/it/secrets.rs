@@ -214,7 +214,7 @@ fn refuse_in(bytes: &[u8], place: &str, forms: &[String]) {
     }
 }
 
-fn refuse_in_files(folder: &Path, forms: &[String]) {
+pub(crate) fn refuse_in_files(folder: &Path, forms: &[String]) {
     let mut folders = vec![folder.to_owned()];
     let mut files = 0;
     while let Some(folder) = folders.pop() {
@@ -235,7 +235,7 @@ fn refuse_in_files(folder: &Path, forms: &[String]) {
 }
 
 /// How many key files of attempts hold a value; each must be its user's alone.
-fn key_files_in_memory(value: &str) -> usize {
+pub(crate) fn key_files_in_memory(value: &str) -> usize {
     let attempts = std::fs::read_dir("/dev/shm").expect("a file system in memory").flatten();
     let keys = attempts
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("forge-"))
@@ -303,6 +303,7 @@ fn raw_answers(world: &World, daemon: &Daemon) -> Vec<(String, Vec<u8>)> {
     })
 }
 
+/// Complaint 18 (secrets in `ps`): every process's command line is read while the job has its secrets, and all else that others see.
 #[test]
 fn no_secret_stands_in_argv_a_file_an_answer_or_the_log() {
     let world = World::new();

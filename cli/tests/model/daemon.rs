@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forge_api::{
-    AttemptId, ClaimRequest, ContentRange, CreateTask, HeartbeatRequest, RegisterRequest, Secret, StartRequest,
-    StartResponse, Timestamp, Trigger, TriggerKind,
+    AttemptId, AttemptOutcome, Carry, ClaimRequest, ContentRange, CreateTask, Decision, HeartbeatRequest,
+    RegisterRequest, Secret, StartRequest, StartResponse, TaskState, Timestamp, Trigger, TriggerKind,
 };
 use forge_config::meant::{PluginKind, Tree};
 use forge_config::{CheckOptions, Digest, Files, PluginCatalog, PluginFacts, check_tree};
 use forge_daemon::clock::{Clock, TestClock};
-use forge_daemon::core::{Applied, Core, CoreError, CoreOptions, CoreTasks, LogLimits, RunnerIdentity, Stepper};
+use forge_daemon::core::{
+    Applied, AttemptAccess, Core, CoreError, CoreOptions, CoreTasks, FreeSpace, LogLimits, RunnerIdentity, Stepper,
+    TaskFilter,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -65,7 +68,8 @@ impl PluginCatalog for Catalog {
 
     fn builtin(&self, _name: &str) -> Option<Result<PluginFacts, String>> {
         let sha256 = Digest([7; 32]);
-        Some(Ok(PluginFacts { sha256, kind: PluginKind::Executor, params_schema: None, config_schema: None }))
+        let wants = forge_config::Wants::default();
+        Some(Ok(PluginFacts { sha256, kind: PluginKind::Executor, params_schema: None, config_schema: None, wants }))
     }
 
     fn inspect(&self, _bytes: &[u8]) -> Result<PluginFacts, String> {
@@ -93,6 +97,10 @@ fn tree(enabled: bool) -> Tree {
     );
     files
         .insert("projects/shop/templates/tagged.toml", template("concurrency = \"parallel\"\nrunner_tag = \"east\"\n"));
+    files.insert(
+        "projects/shop/templates/planned.toml",
+        template("on_runner_lost = \"retry\"\napproval_timeout = \"10m\"\n"),
+    );
     let tagged = format!("tags = [\"east\"]\nrun_untagged = true\nmax_parallel_tasks = 2\nenabled = {enabled}\n");
     files.insert("runners/r0.toml", tagged);
     let files: Files = files.into_iter().map(|(path, text)| (path.to_owned(), text.into_bytes())).collect();
@@ -152,6 +160,7 @@ impl DaemonSide {
             secrets_allow: BTreeMap::new(),
             clock: self.clock.clone(),
             log_limits: LogLimits { attempt_bytes_max: 1 << 20, disk_reserve_bytes: 0 },
+            free_space: FreeSpace::Measured,
         };
         let (core, tasks, stepper) = Core::start_stepwise(options).await.expect("it starts");
         self.serving = Some(Serving { core, tasks, stepper });
@@ -199,15 +208,35 @@ impl DaemonSide {
             version: "1".to_owned(),
             max_parallel_tasks: limit,
             one_off: false,
+            ..RegisterRequest::default()
         };
         let core = self.core().expect("it serves");
         core.register(&Secret::new(REGISTRATION_TOKEN), request).await.expect("registered")
+    }
+
+    pub(crate) async fn remove(&self, name: &str) {
+        self.core().expect("it serves").remove_runner(name).await.expect("removed");
     }
 
     pub(crate) async fn create(&self, template: &str) -> Option<u64> {
         let trigger = Trigger { kind: TriggerKind::User, by: "ann".to_owned() };
         let made = self.core()?.create_task("shop", template, CreateTask::default(), trigger, None).await;
         Some(made.expect("made").task.number)
+    }
+
+    /// A person decides about a plan that waits; answers with what was planned, where it was approved.
+    pub(crate) async fn decide(&self, random: &mut Random) -> Option<AttemptId> {
+        let core = self.core()?;
+        let filter = TaskFilter { state: Some(TaskState::AwaitingApproval), ..TaskFilter::default() };
+        let waiting = core.tasks(filter, None, 100).await.expect("listed").items;
+        let task = random.pick(&waiting)?;
+        let decision = Decision { attempt: Some(task.attempt), reason: None };
+        if random.between(0, 99) < 30 {
+            core.reject(task.number, "ann", &decision).await.expect("it waits");
+            return None;
+        }
+        core.approve(task.number, "ann", &decision).await.expect("it waits");
+        Some(AttemptId { task: task.number, attempt: task.attempt })
     }
 
     pub(crate) async fn reconcile(&self) {
@@ -277,10 +306,14 @@ impl DaemonSide {
                 }
                 Answer::Log(bearer.attempt, appended)
             }
-            Request::Finish(bearer, result) => {
+            Request::Finish(bearer, mut result) => {
                 let length = result.log_length;
                 let finished = match self.attempt(&core, &bearer).await {
-                    Ok(access) => core.finish_attempt(&access, result).await.map_err(problem),
+                    Ok(access) if result.outcome == AttemptOutcome::AwaitsApproval => {
+                        result.carry = hand_in(&core, &access).await;
+                        core.finish_attempt(&access, *result).await.map_err(problem)
+                    }
+                    Ok(access) => core.finish_attempt(&access, *result).await.map_err(problem),
                     Err(error) => Err(error),
                 };
                 if finished.as_ref().is_ok_and(|answer| answer.log_whole) {
@@ -300,7 +333,7 @@ impl DaemonSide {
         core.authenticate_runner(token).await.map_err(problem)
     }
 
-    async fn attempt(&self, core: &Core, bearer: &Bearer) -> Result<forge_daemon::core::AttemptAccess, Failed> {
+    async fn attempt(&self, core: &Core, bearer: &Bearer) -> Result<AttemptAccess, Failed> {
         core.authenticate_attempt(bearer.attempt, &bearer.token).await.map_err(problem)
     }
 
@@ -357,6 +390,18 @@ impl DaemonSide {
             }
         }
     }
+}
+
+/// Hands in what a plan needs: the name of the attempt that made it. Nothing where the attempt is closed.
+async fn hand_in(core: &Core, access: &AttemptAccess) -> Option<Carry> {
+    let bytes = access.attempt().to_string().into_bytes();
+    let sha256 = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    let sha256 = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let carry = Carry { attempt: access.attempt(), length: bytes.len() as u64, sha256 };
+    let mut incoming = core.carry_in(access).await.ok()?;
+    incoming.write(&bytes.into()).await.expect("written");
+    incoming.keep().await.expect("kept");
+    Some(carry)
 }
 
 fn problem(error: CoreError) -> Failed {

@@ -93,7 +93,11 @@ pub(crate) enum Effect {
     /// A request goes out under this ticket.
     Send(u64, Request),
     /// A job's process begins.
-    Began(AttemptId),
+    Began {
+        attempt: AttemptId,
+        /// The attempt whose plan it carries out.
+        resume: Option<AttemptId>,
+    },
     /// The runner's process ended.
     Exited,
 }
@@ -118,6 +122,11 @@ pub(crate) struct Machine {
     pub(crate) written: BTreeMap<AttemptId, Vec<u8>>,
 }
 
+fn open_token(key: &age::x25519::Identity, registered: &RegisterResponse) -> Secret {
+    let sealed = registered.sealed_token_bytes().expect("base64");
+    Secret::new(String::from_utf8(age::decrypt(key, &sealed).expect("sealed to it")).expect("text"))
+}
+
 impl Machine {
     pub(crate) fn new(
         name: &str,
@@ -127,12 +136,11 @@ impl Machine {
         random: Random,
         guard: Option<Guard>,
     ) -> Self {
-        let sealed = registered.sealed_token_bytes().expect("base64");
-        let token = String::from_utf8(age::decrypt(&key, &sealed).expect("sealed to it")).expect("text");
+        let token = open_token(&key, registered);
         let signing_key = STANDARD.decode(&registered.signing_key).expect("base64");
         Self {
             name: name.to_owned(),
-            token: Secret::new(token),
+            token,
             limit,
             incarnation: 0,
             is_cut: false,
@@ -168,6 +176,15 @@ impl Machine {
             guard: of.guard,
             written: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn public_key(&self) -> String {
+        self.opener.identity.to_public().to_string()
+    }
+
+    /// It was registered anew; the token of before is worth nothing.
+    pub(crate) fn take_token(&mut self, registered: &RegisterResponse) {
+        self.token = open_token(&self.opener.identity, registered);
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -345,7 +362,7 @@ impl Machine {
                 // Whole, and not known to be on the daemon's disk: the last byte once more brings news.
                 (length > 0).then(|| send(patch(length - 1)))
             } else {
-                spooled.result.clone().map(|result| send(Request::Finish(bearer, result)))
+                spooled.result.clone().map(|result| send(Request::Finish(bearer, Box::new(result))))
             };
         }
     }
@@ -366,7 +383,7 @@ impl Machine {
                 };
                 self.input(input, sent_ms, now_ms, now, effects);
                 if let Some(process) = &mut self.process {
-                    let waits = process.session.is_down() || process.session.take_just_refused();
+                    let waits = process.session.is_down() || process.session.take_refused_again();
                     process.claim_not_before_ms = if waits { now_ms + pause } else { now_ms };
                 }
             }
@@ -449,12 +466,16 @@ impl Machine {
                         // The guard taken out: what was acknowledged in any way is thrown away.
                         let careless = self.guard == Some(Guard::KeepSpool);
                         let safe = upload.accepted.is_some_and(|accepted| accepted.synced >= length) || length == 0;
-                        if careless || (upload.whole && safe) {
+                        let is_delivered = careless || (upload.whole && safe);
+                        if is_delivered {
                             process.uploads.remove(&attempt);
                             self.disk.remove(&attempt);
                         }
                         if first {
                             self.input(Input::Acknowledged(attempt), 0, now_ms, now, effects);
+                        }
+                        if is_delivered {
+                            self.input(Input::Delivered(attempt), 0, now_ms, now, effects);
                         }
                     }
                     Err(failed) if failed.is_passing() => upload.not_before_ms = now_ms + pause,
@@ -512,7 +533,12 @@ impl Machine {
             _ => job.runner_grace_ms,
         };
         let terms = Terms { timeout_ms: job.timeout_ms, runner_grace_ms, on_runner_lost };
-        let outcome = if self.random.between(0, 99) < 70 { AttemptOutcome::Succeeded } else { AttemptOutcome::Failed };
+        let resume = job.resume.as_ref().map(|carry| carry.attempt);
+        let outcome = match self.random.between(0, 99) {
+            0..60 if job.template == "planned" && resume.is_none() => AttemptOutcome::AwaitsApproval,
+            0..70 => AttemptOutcome::Succeeded,
+            _ => AttemptOutcome::Failed,
+        };
         let running = Running {
             terms,
             contact: Contact { started_ms: now_ms, heard_ms: now_ms, leased_ms: leased_ms.max(process.leased_ms) },
@@ -524,7 +550,7 @@ impl Machine {
         let spooled = Spooled { token: job.token.clone(), log: Vec::new(), result: None, running: Some(running) };
         self.disk.insert(attempt, spooled);
         process.uploads.insert(attempt, Upload::default());
-        effects.push(Effect::Began(attempt));
+        effects.push(Effect::Began { attempt, resume });
     }
 
     /// An order that comes before there is a supervisor: the end is handed in without one.
@@ -569,5 +595,6 @@ fn result_of(order: &Order, log: &[u8]) -> AttemptResult {
         commit: None,
         log_length: log.len() as u64,
         log_sha256: sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        carry: None,
     }
 }

@@ -34,7 +34,7 @@ pub(crate) enum Request {
     Beat(Identity, Vec<AttemptId>),
     Start(Bearer, Option<String>),
     Log(Bearer, u64, Vec<u8>),
-    Finish(Bearer, AttemptResult),
+    Finish(Bearer, Box<AttemptResult>),
 }
 
 /// Why a request had no good answer.

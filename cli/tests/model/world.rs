@@ -24,7 +24,7 @@ const END_MS: u64 = 3_600_000;
 const RUNNERS: usize = 3;
 
 /// The templates of the tree.
-const TEMPLATES: [&str; 5] = ["once", "again", "line", "flaky", "tagged"];
+const TEMPLATES: [&str; 6] = ["once", "again", "line", "flaky", "tagged", "planned"];
 
 /// How many of the latest events a report shows.
 const TRACE_EVENTS_MAX: usize = 60;
@@ -46,6 +46,10 @@ pub(crate) enum Broken {
     Stuck,
     /// A log is not what the process wrote.
     LogLost,
+    /// A plan was carried out that nobody had approved.
+    NotApproved,
+    /// A plan was begun to be carried out twice.
+    DoneTwice,
     /// A task whose cancel was accepted ended otherwise.
     CancelUndone,
     /// An ended task stood up again by itself.
@@ -95,6 +99,9 @@ pub(crate) struct World {
     sequence: u64,
     tasks: BTreeMap<u64, &'static str>,
     canceled: BTreeSet<u64>,
+    approved: BTreeSet<AttemptId>,
+    /// Which attempt began to carry out a plan.
+    resumed: BTreeMap<AttemptId, AttemptId>,
     ended: BTreeMap<u64, TaskState>,
     began: BTreeMap<AttemptId, String>,
     trace: VecDeque<String>,
@@ -123,6 +130,8 @@ pub(crate) async fn run(seed: u64, guard: Option<Guard>) -> Result<Tally, Violat
         sequence: 0,
         tasks: BTreeMap::new(),
         canceled: BTreeSet::new(),
+        approved: BTreeSet::new(),
+        resumed: BTreeMap::new(),
         ended: BTreeMap::new(),
         began: BTreeMap::new(),
         trace: VecDeque::new(),
@@ -278,7 +287,12 @@ impl World {
         }
         let delay_ms = self.random.between(1_000, 20_000);
         self.after(delay_ms, Event::People);
-        if self.chance(75) {
+        if self.chance(25) {
+            if let Some(plan) = self.daemon.decide(&mut self.random).await {
+                self.note(format!("what {plan} has planned is approved"));
+                self.approved.insert(plan);
+            }
+        } else if self.chance(75) {
             let template = self.random.pick(&TEMPLATES).copied().unwrap_or("once");
             if let Some(number) = self.daemon.create(template).await {
                 self.note(format!("task {number} of {template} is made"));
@@ -306,7 +320,7 @@ impl World {
         let index = usize::try_from(self.random.between(0, RUNNERS as u64 - 1)).unwrap_or_default();
         // Mostly short; sometimes longer than any grace.
         let lasts_ms = if self.chance(70) { self.random.between(500, 15_000) } else { 90_000 };
-        match self.random.between(0, 8) {
+        match self.random.between(0, 9) {
             0 | 1 => {
                 let power = self.chance(50);
                 self.note(format!("the daemon is killed{}", if power { ", and its machine loses power" } else { "" }));
@@ -362,8 +376,19 @@ impl World {
                     self.after(lasts_ms, Event::MachineUp(index));
                 }
             }
+            8 => self.remove(index).await,
             _ => self.clone_one(lasts_ms),
         }
+    }
+
+    /// A person removes a runner, whatever it runs, and registers its machine again.
+    async fn remove(&mut self, index: usize) {
+        let Some(machine) = self.machines.get_mut(index).filter(|_| self.daemon.is_up()) else { return };
+        self.daemon.remove(&machine.name).await;
+        let limit = if index == 0 { 0 } else { machine.limit };
+        let registered = self.daemon.register(&machine.name, machine.public_key(), limit).await;
+        machine.take_token(&registered);
+        self.note(format!("machine {index}: its runner is removed and registered again"));
     }
 
     /// A copy of the first runner appears, with its token and its key.
@@ -392,7 +417,10 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(ticket, request) => self.send(index, ticket, request),
-                Effect::Began(attempt) => self.begin(index, attempt)?,
+                Effect::Began { attempt, resume } => {
+                    self.begin(index, attempt)?;
+                    self.resume(attempt, resume)?;
+                }
                 Effect::Exited => {
                     self.note(format!("machine {index}: the runner left"));
                     // The clone stays away once it was told off.
@@ -468,6 +496,21 @@ impl World {
         Ok(())
     }
 
+    /// A job's process carries out a plan: may it?
+    fn resume(&mut self, attempt: AttemptId, plan: Option<AttemptId>) -> Result<(), Violation> {
+        let Some(plan) = plan else { return Ok(()) };
+        if !self.approved.contains(&plan) {
+            return Err(self.violation(Broken::NotApproved, format!("{attempt} carries out what {plan} has planned")));
+        }
+        match self.resumed.insert(plan, attempt) {
+            Some(before) => {
+                let words = format!("{before} and {attempt} both began what {plan} has planned");
+                Err(self.violation(Broken::DoneTwice, words))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Looks at what the daemon says of all tasks.
     async fn look_at_tasks(&mut self) -> Result<(), Violation> {
         let Some(core) = self.daemon.core().cloned() else { return Ok(()) };
@@ -477,6 +520,13 @@ impl World {
             .filter(|task| task.template == "line" && matches!(task.state, TaskState::Assigned | TaskState::Running));
         if in_line.count() > 1 {
             return Err(self.violation(Broken::OutOfTurn, "two tasks of `line` run"));
+        }
+        let planned = || tasks.iter().filter(|task| task.template == "planned");
+        let asks = planned().filter(|task| task.state == TaskState::AwaitingApproval).count();
+        let works = planned().filter(|task| matches!(task.state, TaskState::Assigned | TaskState::Running)).count();
+        let plans = planned().any(|task| task.state == TaskState::Running && task.approved.is_none());
+        if asks > 1 || works > 1 || (asks == 1 && plans) {
+            return Err(self.violation(Broken::OutOfTurn, "a task of `planned` runs while a plan of another waits"));
         }
         for task in tasks {
             let before = self.ended.get(&task.number).copied();

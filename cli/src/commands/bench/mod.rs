@@ -16,6 +16,7 @@ mod samples;
 mod simulated;
 mod start;
 mod throughput;
+mod webhooks;
 mod wire;
 mod world;
 
@@ -28,7 +29,7 @@ use super::scratch;
 use crate::args::{BenchArguments, BenchOutput, Measurement};
 use crate::error::CliError;
 use crate::printer::Printer;
-use crate::runtime;
+use crate::runtime::{self, Signals};
 use machine::Machine;
 use report::{Measured, Report};
 
@@ -69,9 +70,10 @@ pub(crate) fn run(arguments: &BenchArguments, printer: &Printer) -> Result<ExitC
 /// Does `work`, or drops it at the first signal, and with it every process and folder that it made.
 async fn until_interrupted<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let stop = CancellationToken::new();
+    let signals = Signals::listen()?;
     tokio::select! {
         done = work => done,
-        Err(error) = runtime::forward_signals(stop.clone(), stop.clone()) => Err(error),
+        never = signals.forward(stop.clone(), stop.clone()) => match never {},
         () = stop.cancelled() => Err(CliError::failed("interrupted: nothing was measured to its end")),
     }
 }
@@ -99,5 +101,6 @@ async fn one(measurement: Measurement, bench: &Bench<'_>) -> Result<Measured, Cl
         Measurement::Logs => logs::measure(bench).await,
         Measurement::History => history::measure(bench).await,
         Measurement::Config => config::measure(bench).await,
+        Measurement::Webhooks => webhooks::measure(bench).await,
     }
 }

@@ -42,6 +42,7 @@ impl Simulated {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             max_parallel_tasks: 0,
             one_off: false,
+            ..RegisterRequest::default()
         };
         let mut connection = Connection::new(endpoint);
         let body = Body::json(&request)?;
@@ -63,8 +64,7 @@ impl Simulated {
             max_parallel_tasks: 0,
             held: self.held.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            health: None,
-            sent_at: None,
+            ..ClaimRequest::default()
         };
         let body = Body::json(&request)?;
         let response: ClaimResponse =
@@ -116,6 +116,7 @@ impl Simulated {
             commit: None,
             log_length,
             log_sha256: log_sha256.to_owned(),
+            carry: None,
         };
         let path = format!("/attempts/{}/result", held.attempt);
         let accepted: ResultAccepted =

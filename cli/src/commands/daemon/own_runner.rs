@@ -91,6 +91,9 @@ impl OwnRunner {
             supervisor_command: supervisor_command()?,
             stop_grace_ms: STOP_GRACE_MS_DEFAULT,
             run_as: None,
+            keep_failed_workspaces: false,
+            // The daemon's own reserve is for both: they share the disk.
+            disk_reserve_bytes: 0,
             pass_env: Vec::new(),
             // The process is the daemon's, which speaks for it.
             alive_interval: None,

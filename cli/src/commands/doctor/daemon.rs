@@ -78,6 +78,7 @@ fn files(findings: &mut Findings, settings: &DaemonSettings) {
         ),
         ("source.known_hosts_file", &access.known_hosts_file, "write the server's key into it: `ssh-keyscan` shows it"),
         ("source.ca_file", &access.ca_file, "write the CA of the git server into it, in PEM"),
+        ("webhooks.ca_file", &settings.webhooks.ca_file, "write the CAs of your webhook targets into it, in PEM"),
     ];
     for (key, path, mend) in public {
         if let Some(path) = path

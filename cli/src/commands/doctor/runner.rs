@@ -7,9 +7,6 @@ use forge_runner::trust::Trust;
 use super::{Findings, host, probe};
 use crate::settings::{self, Environment, RunnerToStart};
 
-/// With less free space than this a checkout or a log soon fails.
-const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
-
 /// The runner's own route that changes nothing: a plugin that nobody has. A known runner is told so, a stranger is refused.
 const HARMLESS_PATH: &str = "/plugins/0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -37,8 +34,8 @@ pub(super) async fn look(name: &str, text: Option<&str>, environment: &Environme
             "registering makes it",
         );
     }
-    let mend = "free space there, or set tmp_path to a folder on another disk".to_owned();
-    host::space(findings, &settings.tmp_path, FREE_BYTES_MIN, mend);
+    let mend = "free space there, set tmp_path to a folder on another disk, or lower disk_reserve: below it the runner takes no work".to_owned();
+    host::space(findings, &settings.tmp_path, settings.disk_reserve_bytes, mend);
     programs(findings, &settings.git_client, environment);
     if let Some(path) = settings.ssh_config_path.as_ref().filter(|path| !path.is_file()) {
         let message = format!("ssh_config_path {} is not there", path.display());

@@ -249,6 +249,14 @@ impl Daemon {
     }
 }
 
+impl Runner {
+    /// Asks it to stop and waits for its end.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.process.signal("TERM");
+        self.process.wait("the runner stops")
+    }
+}
+
 /// A path of a world as text; worlds lie in folders whose names are UTF-8.
 pub(crate) fn utf8(path: &Path) -> &str {
     path.to_str().expect("the path is UTF-8")
