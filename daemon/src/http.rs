@@ -7,7 +7,7 @@
 //! | `answer` | what every request has around it: Host check, span, panic net |
 //! | `hosts` | the names that the API answers to |
 //! | `auth` | tokens, roles, failed attempts by address |
-//! | `routes` | the table of routes |
+//! | `table`, `gate`, `routes` | every route with what it needs, what stands before each, the router |
 //! | `runner_side`, `user_side`, `task_log`, `tokens`, `config`, `webhooks` | the routes themselves |
 //! | `hooks`, `integrations` | what git servers and other programs call |
 //! | `requests`, `exposition`, `metrics` | how long answers take, everything that is measured as text, `/healthz`, `/readyz`, `/metrics` |
@@ -22,6 +22,7 @@ mod body;
 mod carry;
 mod config;
 mod exposition;
+mod gate;
 mod hooks;
 pub(crate) mod hosts;
 mod integrations;
@@ -35,6 +36,7 @@ mod runner_side;
 pub(crate) mod serve;
 mod served;
 mod stall;
+mod table;
 mod task_log;
 mod tokens;
 mod user_side;

@@ -91,19 +91,16 @@ const fn role_name(role: Role) -> &'static str {
     }
 }
 
-impl FromRequestParts<Api> for Access {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refusal> {
-        let Some((access, hash)) = bearer(parts).and_then(|token| find_access(api, &token)) else {
-            return Err(wrong(parts, api, ACCESS_HINT));
-        };
-        if api.core.is_token_revoked(&hash).await? {
-            tracing::warn!(access = access.name(), "a revoked access token was refused");
-            return Err(wrong(parts, api, REVOKED_HINT));
-        }
-        Ok(access)
+/// Who asks, by the access token that the request carries.
+pub(super) async fn access(parts: &Parts, api: &Api) -> Result<Access, Refusal> {
+    let Some((access, hash)) = bearer(parts).and_then(|token| find_access(api, &token)) else {
+        return Err(wrong(parts, api, ACCESS_HINT));
+    };
+    if api.core.is_token_revoked(&hash).await? {
+        tracing::warn!(access = access.name(), "a revoked access token was refused");
+        return Err(wrong(parts, api, REVOKED_HINT));
     }
+    Ok(access)
 }
 
 /// Every token is compared, so that the time says nothing of which one was near.

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 use forge_api::{ApplyConfig, ConfigStatus};
-use forge_config::meant::Role;
 
 use super::auth::Access;
 use super::body::JsonBody;
@@ -31,12 +30,6 @@ pub(super) async fn apply(
     access: Access,
     JsonBody(request): JsonBody<ApplyConfig>,
 ) -> Result<Json<ConfigStatus>, Refusal> {
-    access.require(Role::Admin)?;
-    if access.visible().is_some() {
-        let detail = "a revision reaches every project, and this token only some".to_owned();
-        return Err(Refusal::new(403, "forbidden", "Forbidden", detail)
-            .hint("use an admin token without `projects` in its file under access/ of the tree"));
-    }
     let ApplyConfig { prune, accept_rewrite } = request;
     if accept_rewrite.is_some() && !api.gitops.has_history() {
         return Err(Refusal::invalid("the tree is a folder, which has no history that could be rewritten")

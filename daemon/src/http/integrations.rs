@@ -10,12 +10,12 @@ use ring::hmac;
 
 use super::answer::Peer;
 use super::auth::{self, Access};
+use super::gate;
 use super::hooks;
 use super::limits;
 use super::path::PathOf;
 use super::problem::Refusal;
 use super::routes::Api;
-use super::user_side;
 use crate::core::Proved;
 use crate::secrets::{digest_of, same_digest};
 
@@ -89,7 +89,7 @@ pub(super) async fn log(
     access: Access,
     PathOf((project, name)): PathOf<(String, String)>,
 ) -> Result<Json<Page<IntegrationRequest>>, Refusal> {
-    let project = user_side::project(&api, &access, &project)?;
+    let project = gate::project(&api, &access, &project)?;
     if !project.integrations.contains_key(name.as_str()) {
         return Err(Refusal::not_found("integration", &format!("{}/{name}", project.name.as_str())));
     }

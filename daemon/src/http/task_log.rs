@@ -11,12 +11,11 @@ use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::auth::Access;
+use super::gate::SeenTask;
 use super::limits::LOG_READ_BYTES_MAX;
-use super::path::{PathOf, QueryOf};
+use super::path::QueryOf;
 use super::problem::Refusal;
 use super::routes::Api;
-use super::user_side::visible_task;
 use crate::core::{CoreError, LogReader};
 
 /// What the route takes.
@@ -41,13 +40,11 @@ enum Part {
 /// `GET /tasks/{n}/log`
 pub(super) async fn log(
     State(api): State<Api>,
-    access: Access,
-    PathOf(number): PathOf<u64>,
+    SeenTask(task): SeenTask,
     QueryOf(query): QueryOf<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    visible_task(&api, &access, number).await?;
-    let reader = api.core.log(number, query.attempt).await?;
+    let reader = api.core.log(task.number, query.attempt).await?;
     let length = reader.length();
     let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
     let mut response = if query.follow {

@@ -7,7 +7,7 @@ use forge_api::{
     CreateTask, Decision, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, Schedule, SurveyQuestion, Task,
     TaskState, TemplateSummary, Why,
 };
-use forge_config::meant::{Project, QuestionKind, Role, Template};
+use forge_config::meant::{Project, QuestionKind, Template};
 use http::header::{HeaderMap, LOCATION};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::auth::Access;
 use super::body::JsonBody;
+use super::gate::{self, SeenTask};
 use super::limits;
 use super::path::{PathOf, QueryOf};
 use super::problem::Refusal;
@@ -23,29 +24,6 @@ use crate::core::TaskFilter;
 
 fn whole<T>(items: Vec<T>) -> Json<Page<T>> {
     Json(Page { items, next_cursor: None })
-}
-
-/// The project, when it exists and the token reaches it.
-pub(super) fn project(api: &Api, access: &Access, name: &str) -> Result<Arc<Project>, Refusal> {
-    let applied = api.config.borrow().clone();
-    let visible: Vec<_> = applied.tree.projects.values().filter(|project| access.sees(project.name.as_str())).collect();
-    if let Some(project) = visible.iter().find(|project| project.name.as_str() == name) {
-        return Ok(Arc::clone(project));
-    }
-    let refusal = Refusal::not_found("project", name);
-    Err(match visible.as_slice() {
-        [] => refusal.hint("no project is applied that this token reaches: see `forge config status`"),
-        visible => {
-            let names: Vec<_> = visible.iter().take(20).map(|project| project.name.as_str()).collect();
-            refusal.hint(format!("the projects are: {}", names.join(", ")))
-        }
-    })
-}
-
-/// The task, when it exists and the token reaches its project.
-pub(super) async fn visible_task(api: &Api, access: &Access, number: u64) -> Result<Task, Refusal> {
-    let task = api.core.task(number).await?;
-    if access.sees(&task.project) { Ok(task) } else { Err(Refusal::not_found("task", &number.to_string())) }
 }
 
 /// `GET /projects`
@@ -68,7 +46,7 @@ pub(super) async fn templates(
     access: Access,
     PathOf(name): PathOf<String>,
 ) -> Result<Json<Page<TemplateSummary>>, Refusal> {
-    let project = project(&api, &access, &name)?;
+    let project = gate::project(&api, &access, &name)?;
     Ok(whole(project.templates.values().map(|template| template_summary(&project, template)).collect()))
 }
 
@@ -117,10 +95,8 @@ pub(super) async fn create_task(
     headers: HeaderMap,
     JsonBody(request): JsonBody<CreateTask>,
 ) -> Result<Response, Refusal> {
-    let project = project(&api, &access, &name)?;
-    access.require(Role::Operator)?;
     let key = idempotency_key(&headers)?;
-    let created = api.core.create_task(project.name.as_str(), &template, request, access.trigger(), key).await?;
+    let created = api.core.create_task(&name, &template, request, access.trigger(), key).await?;
     let status = if created.replayed { StatusCode::OK } else { StatusCode::CREATED };
     let location = format!("{}/tasks/{}", forge_api::API_PREFIX, created.task.number);
     tracing::info!(task = created.task.number, project = name, template, by = access.name(), "a task was asked for");
@@ -163,32 +139,22 @@ pub(super) async fn tasks(
 }
 
 /// `GET /tasks/{n}`
-pub(super) async fn task(
-    State(api): State<Api>,
-    access: Access,
-    PathOf(number): PathOf<u64>,
-) -> Result<Json<Task>, Refusal> {
-    visible_task(&api, &access, number).await.map(Json)
+pub(super) async fn task(SeenTask(task): SeenTask) -> Json<Arc<Task>> {
+    Json(task)
 }
 
 /// `GET /tasks/{n}/why`
-pub(super) async fn why(
-    State(api): State<Api>,
-    access: Access,
-    PathOf(number): PathOf<u64>,
-) -> Result<Json<Why>, Refusal> {
-    visible_task(&api, &access, number).await?;
-    Ok(Json(api.core.why(number).await?))
+pub(super) async fn why(State(api): State<Api>, SeenTask(task): SeenTask) -> Result<Json<Why>, Refusal> {
+    Ok(Json(api.core.why(task.number).await?))
 }
 
 /// `POST /tasks/{n}/cancel`
 pub(super) async fn cancel(
     State(api): State<Api>,
     access: Access,
-    PathOf(number): PathOf<u64>,
+    SeenTask(task): SeenTask,
 ) -> Result<Json<Task>, Refusal> {
-    visible_task(&api, &access, number).await?;
-    access.require(Role::Operator)?;
+    let number = task.number;
     tracing::info!(task = number, by = access.name(), "a cancel was asked for");
     Ok(Json(api.core.cancel(number, access.name()).await?))
 }
@@ -197,10 +163,9 @@ pub(super) async fn cancel(
 pub(super) async fn retry(
     State(api): State<Api>,
     access: Access,
-    PathOf(number): PathOf<u64>,
+    SeenTask(task): SeenTask,
 ) -> Result<Json<Task>, Refusal> {
-    visible_task(&api, &access, number).await?;
-    access.require(Role::Operator)?;
+    let number = task.number;
     tracing::info!(task = number, by = access.name(), "a retry was asked for");
     Ok(Json(api.core.retry(number, access.name()).await?))
 }
@@ -209,11 +174,10 @@ pub(super) async fn retry(
 pub(super) async fn approve(
     State(api): State<Api>,
     access: Access,
-    PathOf(number): PathOf<u64>,
+    SeenTask(task): SeenTask,
     JsonBody(decision): JsonBody<Decision>,
 ) -> Result<Json<Task>, Refusal> {
-    visible_task(&api, &access, number).await?;
-    access.require(Role::Operator)?;
+    let number = task.number;
     let task = api.core.approve(number, access.name(), &decision).await?;
     tracing::info!(task = number, by = access.name(), reason = decision.reason, "a plan was approved");
     Ok(Json(task))
@@ -223,11 +187,10 @@ pub(super) async fn approve(
 pub(super) async fn reject(
     State(api): State<Api>,
     access: Access,
-    PathOf(number): PathOf<u64>,
+    SeenTask(task): SeenTask,
     JsonBody(decision): JsonBody<Decision>,
 ) -> Result<Json<Task>, Refusal> {
-    visible_task(&api, &access, number).await?;
-    access.require(Role::Operator)?;
+    let number = task.number;
     let task = api.core.reject(number, access.name(), &decision).await?;
     tracing::info!(task = number, by = access.name(), reason = decision.reason, "a plan was rejected");
     Ok(Json(task))
@@ -238,38 +201,9 @@ pub(super) async fn runners(State(api): State<Api>, access: Access) -> Result<Js
     Ok(whole(api.core.runners(access.visible()).await?))
 }
 
-/// The runner, when it exists and is global or of a project that the token reaches.
-async fn visible_runner(api: &Api, access: &Access, name: &str) -> Result<Runner, Refusal> {
-    match api.core.runner(name).await {
-        Ok(runner) if runner.project.as_ref().is_none_or(|project| access.sees(project)) => Ok(runner),
-        // The nearest name could be another project's.
-        Ok(_) => Err(Refusal::not_found("runner", name)),
-        Err(crate::core::CoreError::NotFound { .. }) if access.visible().is_some() => {
-            Err(Refusal::not_found("runner", name))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// `GET /runners/{name}`
-pub(super) async fn runner(
-    State(api): State<Api>,
-    access: Access,
-    PathOf(name): PathOf<String>,
-) -> Result<Json<Runner>, Refusal> {
-    visible_runner(&api, &access, &name).await.map(Json)
-}
-
-/// The runner, when the token may change it: a global one serves projects that a scoped token does not reach.
-async fn own_runner(api: &Api, access: &Access, name: &str) -> Result<(), Refusal> {
-    let runner = visible_runner(api, access, name).await?;
-    access.require(Role::Admin)?;
-    if runner.project.is_none() && access.visible().is_some() {
-        let detail = format!("the runner {name:?} serves every project and the token reaches only some");
-        return Err(Refusal::new(403, "forbidden", "Forbidden", detail)
-            .hint("use an admin token without `projects` in its file under access/ of the tree"));
-    }
-    Ok(())
+pub(super) async fn runner(State(api): State<Api>, PathOf(name): PathOf<String>) -> Result<Json<Runner>, Refusal> {
+    Ok(Json(api.core.runner(&name).await?))
 }
 
 /// `POST /runners/{name}/drain`
@@ -278,7 +212,6 @@ pub(super) async fn drain_runner(
     access: Access,
     PathOf(name): PathOf<String>,
 ) -> Result<Json<Runner>, Refusal> {
-    own_runner(&api, &access, &name).await?;
     tracing::info!(runner = name, by = access.name(), "a runner is drained");
     Ok(Json(api.core.set_draining(&name, true).await?))
 }
@@ -289,7 +222,6 @@ pub(super) async fn resume_runner(
     access: Access,
     PathOf(name): PathOf<String>,
 ) -> Result<Json<Runner>, Refusal> {
-    own_runner(&api, &access, &name).await?;
     tracing::info!(runner = name, by = access.name(), "a runner is resumed");
     Ok(Json(api.core.set_draining(&name, false).await?))
 }
@@ -300,7 +232,6 @@ pub(super) async fn remove_runner(
     access: Access,
     PathOf(name): PathOf<String>,
 ) -> Result<StatusCode, Refusal> {
-    own_runner(&api, &access, &name).await?;
     tracing::info!(runner = name, by = access.name(), "a runner is removed");
     api.core.remove_runner(&name).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -1,0 +1,152 @@
+//! What stands before every route that asks for an access token: who asks, whether the token reaches what the path names, and
+//! whether its role is enough, in this order. What it does not reach is answered 404, as if it were not there.
+//!
+//! A handler takes [`Access`] and [`SeenTask`] from here, so that one whose route declares no need of a token cannot have either.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use forge_api::{Runner, Task};
+use forge_config::meant::{Project, Role};
+use http::request::Parts;
+
+use super::auth::{self, Access};
+use super::problem::Refusal;
+use super::routes::Api;
+use super::table::{Needs, Scope};
+use crate::core::CoreError;
+
+/// What the gate of one route knows.
+#[derive(Clone)]
+pub(super) struct Gate {
+    /// What every route may use.
+    pub(super) api: Api,
+    /// What this one needs.
+    pub(super) needs: Needs,
+}
+
+/// The task that the path names: the token reaches it.
+#[derive(Clone, Debug)]
+pub(super) struct SeenTask(pub(super) Arc<Task>);
+
+/// Lets a request through to its handler, or says why not.
+pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, Refusal> {
+    let Gate { api, needs } = gate;
+    let (scope, role) = match needs {
+        Needs::Access(scope, role) => (scope, role),
+        // Their handlers take the bearer, whose extractor proves it, or the proof itself.
+        Needs::Registration | Needs::Runner | Needs::Attempt | Needs::Proof => return Ok(next.run(request).await),
+    };
+    let (mut parts, body) = request.into_parts();
+    let access = auth::access(&parts, &api).await?;
+    match scope {
+        Scope::Visible => access.require(role)?,
+        Scope::Everywhere => access.require_everywhere(role)?,
+        Scope::Project => {
+            project(&api, &access, &named(&mut parts, "project").await?)?;
+            access.require(role)?;
+        }
+        Scope::Task => {
+            let number = named(&mut parts, "number").await?;
+            let task = visible_task(&api, &access, &number).await?;
+            access.require(role)?;
+            parts.extensions.insert(SeenTask(Arc::new(task)));
+        }
+        Scope::Runner => {
+            let runner = visible_runner(&api, &access, &named(&mut parts, "name").await?).await?;
+            require_for_runner(&access, &runner, role)?;
+        }
+    }
+    parts.extensions.insert(access);
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+/// The part of the path that the table writes as `{name}`.
+async fn named(parts: &mut Parts, name: &'static str) -> Result<String, Refusal> {
+    let params = RawPathParams::from_request_parts(parts, &()).await;
+    let found = params.ok().and_then(|params| {
+        let mut values = params.iter().filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+        values.next()
+    });
+    // A path that is no text names nothing that exists.
+    found.ok_or_else(|| Refusal::not_found("object", parts.uri.path()))
+}
+
+/// The project, when it exists and the token reaches it.
+pub(super) fn project(api: &Api, access: &Access, name: &str) -> Result<Arc<Project>, Refusal> {
+    let applied = api.config.borrow().clone();
+    let visible: Vec<_> = applied.tree.projects.values().filter(|project| access.sees(project.name.as_str())).collect();
+    if let Some(project) = visible.iter().find(|project| project.name.as_str() == name) {
+        return Ok(Arc::clone(project));
+    }
+    let refusal = Refusal::not_found("project", name);
+    Err(match visible.as_slice() {
+        [] => refusal.hint("no project is applied that this token reaches: see `forge config status`"),
+        visible => {
+            let names: Vec<_> = visible.iter().take(20).map(|project| project.name.as_str()).collect();
+            refusal.hint(format!("the projects are: {}", names.join(", ")))
+        }
+    })
+}
+
+/// The task, when it exists and the token reaches its project.
+async fn visible_task(api: &Api, access: &Access, number: &str) -> Result<Task, Refusal> {
+    let not_found = || Refusal::not_found("task", number);
+    // A number that is none names nothing that exists.
+    let task = api.core.task(number.parse().map_err(|_| not_found())?).await?;
+    if access.sees(&task.project) { Ok(task) } else { Err(not_found()) }
+}
+
+/// The runner, when it exists and is global or of a project that the token reaches.
+async fn visible_runner(api: &Api, access: &Access, name: &str) -> Result<Runner, Refusal> {
+    match api.core.runner(name).await {
+        Ok(runner) if runner.project.as_ref().is_none_or(|project| access.sees(project)) => Ok(runner),
+        // The nearest name could be another project's.
+        Ok(_) => Err(Refusal::not_found("runner", name)),
+        Err(CoreError::NotFound { .. }) if access.visible().is_some() => Err(Refusal::not_found("runner", name)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A runner of a project is its owner's to change; one that serves every project takes an admin whose token reaches them all.
+fn require_for_runner(access: &Access, runner: &Runner, role: Role) -> Result<(), Refusal> {
+    if runner.project.is_some() || role == Role::Viewer {
+        return access.require(role);
+    }
+    access.require(role.max(Role::Admin))?;
+    if access.visible().is_none() {
+        return Ok(());
+    }
+    let detail = format!("the runner {:?} serves every project and the token reaches only some", runner.name);
+    Err(Refusal::new(403, "forbidden", "Forbidden", detail)
+        .hint("use an admin token without `projects` in its file under access/ of the tree"))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Access {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
+        passed(parts)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SeenTask {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
+        passed(parts)
+    }
+}
+
+/// What the gate left for the handler. Without it the table does not say what the handler needs: that is our own mistake.
+fn passed<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Refusal> {
+    parts.extensions.get::<T>().cloned().ok_or_else(|| {
+        tracing::error!(
+            path = parts.uri.path(),
+            "a route's handler needs what its row in the table does not: this is a bug in Forge"
+        );
+        Refusal::new(500, "internal", "Internal error", "the daemon failed to do this")
+    })
+}
