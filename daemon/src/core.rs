@@ -13,6 +13,7 @@ mod options;
 mod registration;
 mod runners;
 mod schedules;
+mod sessions;
 mod stepper;
 mod tasks;
 mod tokens;
@@ -41,6 +42,7 @@ pub(crate) use integrations::Proved;
 pub use options::{
     Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, FreeSpace, LogLimits, RunnerIdentity, TaskFilter,
 };
+pub(crate) use sessions::SESSION_AGE_MS;
 pub use stepper::Stepper;
 pub use tokens::revoke_token_on_host;
 pub use versions::{DAEMON_VERSION, RUNNER_VERSION_MIN};

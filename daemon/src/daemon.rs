@@ -30,6 +30,7 @@ use crate::http::metrics::{self, Vitals};
 use crate::http::requests::Requests;
 use crate::http::routes::{self, Api, Shared};
 use crate::http::serve::{self, BindError, Server, Speech};
+use crate::http::surface::Insistence;
 use crate::local::{LocalError, LocalSocket};
 use crate::plugins::Catalog;
 use crate::settings::{self, SettingsError};
@@ -236,12 +237,15 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         config: gitops.applied(),
         view: gitops.view(),
         gitops: gitops.handle(),
+        web_host: plan.web_host.clone(),
         hook_secret_file: plan.hook_secret_file.clone(),
         clock: clock.clone(),
         integration_bodies: Semaphore::new(limits::INTEGRATION_BODIES_MAX),
         failures: FailedAuthentications::default(),
         shutdown: draining.clone(),
     });
+    let insistence =
+        if plan.given_certificate.is_some() && certificates.is_some() { Insistence::Tls } else { Insistence::Nothing };
     let requests = Requests::default();
     let vitals = Vitals::new(core.clone(), gitops.view(), requests.clone());
     let known_hosts = KnownHosts::Only {
@@ -251,13 +255,13 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
     let api_server = Server {
         listener: api_listener,
         speech,
-        answerer: serve::answerer(routes::router(api, requests), known_hosts),
+        answerer: serve::answerer(routes::router(api, requests), known_hosts, insistence),
         connections_max: serve::connections_max(descriptors),
     };
     let metrics_server = Server {
         listener: metrics_listener,
         speech: Speech::Plain,
-        answerer: serve::answerer(metrics::router(vitals.clone()), KnownHosts::Any),
+        answerer: serve::answerer(metrics::router(vitals.clone()), KnownHosts::Any, Insistence::Nothing),
         connections_max: limits::METRICS_CONNECTIONS_MAX,
     };
     let local = LocalSocket::start(&plan.data_dir, vitals.clone(), addresses.clone())?;

@@ -7,6 +7,8 @@
 //! | `answer` | what every request has around it: Host check, span, panic net |
 //! | `hosts` | the names that the API answers to |
 //! | `auth` | tokens, roles, failed attempts by address |
+//! | `session` | the dashboard's cookie, and what proves that a page of ours asks |
+//! | `surface` | whether a program or a browser reads the answer, and what a browser is told beside it |
 //! | `table`, `gate`, `routes` | every route with what it needs, what stands before each, the router |
 //! | `runner_side`, `user_side`, `task_log`, `tokens`, `config`, `webhooks` | the routes themselves |
 //! | `hooks`, `integrations` | what git servers and other programs call |
@@ -18,24 +20,26 @@
 
 mod answer;
 pub(crate) mod auth;
-mod body;
+pub(crate) mod body;
 mod carry;
 mod config;
 mod exposition;
-mod gate;
+pub(crate) mod gate;
 mod hooks;
 pub(crate) mod hosts;
 mod integrations;
 pub(crate) mod limits;
 pub(crate) mod metrics;
-mod path;
-mod problem;
+pub(crate) mod path;
+pub(crate) mod problem;
 pub(crate) mod requests;
 pub(crate) mod routes;
 mod runner_side;
 pub(crate) mod serve;
 mod served;
+pub(crate) mod session;
 mod stall;
+pub(crate) mod surface;
 mod table;
 mod task_log;
 mod tokens;

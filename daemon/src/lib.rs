@@ -12,6 +12,7 @@
 //! | `plugins`, `examine` | what plugins say of themselves |
 //! | `components` | plugins as runners fetch them, and when they go |
 //! | `http` | the public API and the metrics listener |
+//! | `web` | the pages of the dashboard |
 //! | `local` | the operator socket |
 //! | `tls` | the certificate that is shown |
 //! | `backup` | what is remembered, in one file and back |
@@ -47,6 +48,7 @@ pub mod secrets;
 mod settings;
 pub mod store;
 mod tls;
+mod web;
 pub mod webhooks;
 
 pub use self::core::revoke_token_on_host;

@@ -13,6 +13,8 @@ mod hostile;
 mod integrations;
 #[path = "edge/life.rs"]
 mod life;
+#[path = "edge/sessions.rs"]
+mod sessions;
 #[path = "edge/tree.rs"]
 mod tree;
 #[path = "edge/watch.rs"]

@@ -1,6 +1,7 @@
 //! One request, from its first check to its line in the log: what every route has around it.
 //!
-//! The order: the Host check, the routes, and behind both a net for panics, which answers 500 with an id that is also in the log.
+//! The order: the Host check, the routes, and behind both a net for panics, which answers 500 with an id that is also in the log. What a
+//! browser shows is dressed last, whatever it is.
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -17,6 +18,7 @@ use tracing::Instrument as _;
 
 use super::hosts::KnownHosts;
 use super::problem::Refusal;
+use super::surface::{self, Insistence};
 
 /// The two ends of the connection that a request came on.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,7 @@ pub(crate) struct Peer {
 pub(crate) struct Answerer {
     router: Router,
     hosts: KnownHosts,
+    insistence: Insistence,
     /// Tells this process's requests from those of the one before it in the log.
     process: u32,
     requests: AtomicU64,
@@ -38,8 +41,8 @@ pub(crate) struct Answerer {
 
 impl Answerer {
     /// Answers with `router` what is addressed to one of `hosts`.
-    pub(crate) fn new(router: Router, hosts: KnownHosts) -> Self {
-        Self { router, hosts, process: std::process::id(), requests: AtomicU64::new(0) }
+    pub(crate) fn new(router: Router, hosts: KnownHosts, insistence: Insistence) -> Self {
+        Self { router, hosts, insistence, process: std::process::id(), requests: AtomicU64::new(0) }
     }
 
     /// Answers one request; it never fails.
@@ -53,7 +56,8 @@ impl Answerer {
 
     async fn answer_in_span(&self, request: hyper::Request<Incoming>, peer: Peer, id: &str) -> Response {
         let (mut parts, body) = request.into_parts();
-        let mut response = match self.hosts.check(&parts, peer.local) {
+        let stranger = surface::of_stranger(parts.uri.path(), &parts.headers);
+        let response = match self.hosts.check(&parts, peer.local) {
             Err(refusal) => refusal.into_response(),
             Ok(()) => {
                 parts.extensions.insert(peer);
@@ -78,6 +82,7 @@ impl Answerer {
                 }
             }
         };
+        let mut response = surface::dress(response, stranger, self.insistence);
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

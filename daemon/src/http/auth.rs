@@ -1,4 +1,5 @@
-//! Who asks: access tokens of the tree, runners' and attempts' own tokens, and how often an address may be wrong.
+//! Who asks: access tokens of the tree or sessions that stand for one, runners' and attempts' own tokens, and how often an address may be
+//! wrong.
 //!
 //! Tokens hold 256 random bits, so that a right one is let through whatever its neighbours behind the same address do: a
 //! misconfigured runner must not cut a fleet off. Wrong ones are counted, and an address with too many is answered 429; a
@@ -9,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
-use forge_api::{AttemptId, Secret, Trigger, TriggerKind};
+use forge_api::{AttemptId, Secret, Timestamp, Trigger, TriggerKind};
 use forge_config::Digest;
 use forge_config::meant::Role;
 use http::header::AUTHORIZATION;
@@ -19,6 +20,8 @@ use super::answer::Peer;
 use super::limits;
 use super::problem::Refusal;
 use super::routes::Api;
+use super::session::{self, Session};
+use super::surface::Surface;
 use crate::core::{AttemptAccess, CoreError, RunnerIdentity};
 use crate::secrets::{digest_of, same_digest};
 
@@ -42,6 +45,7 @@ pub(crate) struct Access {
     name: String,
     role: Role,
     projects: Option<Vec<String>>,
+    session: Option<Session>,
 }
 
 impl Access {
@@ -76,13 +80,28 @@ impl Access {
         &self.name
     }
 
+    /// Its role.
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The session that stands for the token, where a browser asks.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// What the forms of a page shown to it prove themselves with; empty for who came with a token, and needs no proof.
+    pub(crate) fn csrf(&self) -> &str {
+        self.session.as_ref().map(Session::csrf).unwrap_or_default()
+    }
+
     /// What a task that it starts was made by.
     pub(crate) fn trigger(&self) -> Trigger {
         Trigger { kind: TriggerKind::User, by: self.name.clone() }
     }
 }
 
-const fn role_name(role: Role) -> &'static str {
+pub(crate) const fn role_name(role: Role) -> &'static str {
     match role {
         Role::Viewer => "viewer",
         Role::Operator => "operator",
@@ -91,25 +110,70 @@ const fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// Who asks, by the access token that the request carries.
-pub(super) async fn access(parts: &Parts, api: &Api) -> Result<Access, Refusal> {
-    let Some((access, hash)) = bearer(parts).and_then(|token| find_access(api, &token)) else {
+/// Who asks, by the access token that the request carries, or else by its session's cookie.
+pub(super) async fn access(parts: &Parts, api: &Api, surface: Surface) -> Result<Access, Refusal> {
+    if parts.headers.contains_key(AUTHORIZATION) {
+        return token_access(parts, api, bearer(parts)).await.map(|(access, _hash)| access);
+    }
+    match session::cookie(&parts.headers) {
+        Some(id) => session_access(api, id).await,
+        // Who opens a page without being signed in guesses nothing.
+        None if surface != Surface::Api => Err(Refusal::signed_out()),
+        None => Err(wrong(parts, api, ACCESS_HINT)),
+    }
+}
+
+/// Who holds an access token; a wrong one is counted.
+async fn token_access(parts: &Parts, api: &Api, token: Option<Secret>) -> Result<(Access, Digest), Refusal> {
+    let hash = token.map(|token| digest_of(&token));
+    let Some((access, hash)) = hash.and_then(|hash| Some((find_access(api, &hash)?, hash))) else {
         return Err(wrong(parts, api, ACCESS_HINT));
     };
     if api.core.is_token_revoked(&hash).await? {
         tracing::warn!(access = access.name(), "a revoked access token was refused");
         return Err(wrong(parts, api, REVOKED_HINT));
     }
-    Ok(access)
+    Ok((access, hash))
+}
+
+/// Who is signed in: the token's file is looked at each time, so that a session may never more than its token. A cookie that is over is no
+/// guess, and not counted.
+async fn session_access(api: &Api, id: Secret) -> Result<Access, Refusal> {
+    let Some(hash) = api.core.session_token(&id).await? else { return Err(Refusal::signed_out()) };
+    match find_access(api, &hash) {
+        Some(access) => Ok(Access { session: Some(Session::new(id)), ..access }),
+        None => {
+            // Bringing the file back brings no session back.
+            api.core.end_session(&id).await?;
+            Err(Refusal::signed_out())
+        }
+    }
+}
+
+/// Begins a session with an access token, for a browser that gave it; one that it had before ends.
+pub(crate) async fn sign_in(parts: &Parts, api: &Api, token: &str) -> Result<(Access, Secret), Refusal> {
+    let token = token.trim();
+    let token = (1..=TOKEN_BYTES_MAX).contains(&token.len()).then(|| Secret::new(token));
+    let (access, hash) = token_access(parts, api, token).await?;
+    if let Some(before) = session::cookie(&parts.headers) {
+        api.core.end_session(&before).await?;
+    }
+    let ends = find_expiry(api, access.name()).map(Timestamp::from_unix_micros);
+    let id = api.core.begin_session(&hash, ends).await?;
+    Ok((Access { session: Some(Session::new(id.clone())), ..access }, id))
+}
+
+/// When the token of a file ends, where it does.
+fn find_expiry(api: &Api, name: &str) -> Option<i64> {
+    api.config.borrow().tree.access.get(name)?.expires_unix_micros
 }
 
 /// Every token is compared, so that the time says nothing of which one was near.
-fn find_access(api: &Api, token: &Secret) -> Option<(Access, Digest)> {
-    let digest = digest_of(token);
+fn find_access(api: &Api, digest: &Digest) -> Option<Access> {
     let applied = api.config.borrow().clone();
     let mut found = None;
     for (name, access) in &applied.tree.access {
-        if same_digest(&access.hash, &digest) {
+        if same_digest(&access.hash, digest) {
             found = Some((name, access));
         }
     }
@@ -119,7 +183,7 @@ fn find_access(api: &Api, token: &Secret) -> Option<(Access, Digest)> {
         return None;
     }
     let projects = access.projects.as_ref().map(|names| names.iter().map(|name| name.as_str().to_owned()).collect());
-    Some((Access { name: name.as_str().to_owned(), role: access.role, projects }, digest))
+    Some(Access { name: name.as_str().to_owned(), role: access.role, projects, session: None })
 }
 
 /// A registered runner.

@@ -9,8 +9,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
+use super::auth::Access;
+use super::gate::{self, ProvedByHeader};
 use super::limits;
 use super::problem::Refusal;
+use super::session::{self, CSRF_FIELD};
 
 /// A JSON body of a known shape.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -22,8 +25,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
-        let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = essence(&request);
         if essence != "application/json" {
             let detail = format!("the body's media type is {essence:?} and not \"application/json\"");
             return Err(Refusal::new(415, "media-type", "Unsupported media type", detail)
@@ -38,6 +40,61 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
             .map_err(|error| Refusal::invalid(format!("the body is not what this route takes: {error}")))
     }
 }
+
+/// What a form of a page of ours says. A session that sends it is proved by the field `csrf`, which `T` never sees, or was by the header.
+pub(crate) struct Form<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        let access = gate::passed::<Access>(&parts)?;
+        let is_proved = parts.extensions.get::<ProvedByHeader>().is_some();
+        let (said, form) = form(Request::from_parts(parts, body)).await?;
+        match access.session() {
+            Some(session) if !is_proved && !session.is_proved_by(&said) => Err(session::unproved()),
+            Some(_) | None => Ok(Self(form)),
+        }
+    }
+}
+
+/// A form's fields, and what the field `csrf` says.
+pub(crate) async fn form<T: DeserializeOwned>(request: Request) -> Result<(String, T), Refusal> {
+    let essence = essence(&request);
+    if essence != "application/x-www-form-urlencoded" {
+        let detail = format!("the body's media type is {essence:?} and not \"application/x-www-form-urlencoded\"");
+        return Err(Refusal::new(415, "media-type", "Unsupported media type", detail).hint("send a form"));
+    }
+    let bytes = read(request, JSON_BODY_BYTES_MAX, limits::JSON_BODY_READ_MAX).await?;
+    let mut said = String::new();
+    let mut rest = form_urlencoded::Serializer::new(String::with_capacity(bytes.len()));
+    for (name, value) in form_urlencoded::parse(&bytes) {
+        if name == CSRF_FIELD {
+            said = value.into_owned();
+        } else {
+            rest.append_pair(&name, &value);
+        }
+    }
+    let form = serde_urlencoded::from_str(&rest.finish());
+    let form = form.map_err(|error| Refusal::invalid(format!("the form is not what this route takes: {error}")))?;
+    Ok((said, form))
+}
+
+/// The body's media type, without its parameters.
+fn essence(request: &Request) -> String {
+    let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The arguments of a handler whose last is a [`Form`]: what the table asks of the handler of a route that reads one.
+pub(crate) trait TakesForm {}
+
+impl<M, T> TakesForm for (M, Form<T>) {}
+impl<M, A, T> TakesForm for (M, A, Form<T>) {}
+impl<M, A, B, T> TakesForm for (M, A, B, Form<T>) {}
+impl<M, A, B, C, T> TakesForm for (M, A, B, C, Form<T>) {}
+impl<M, A, B, C, D, T> TakesForm for (M, A, B, C, D, Form<T>) {}
 
 impl<S: Send + Sync> FromRequest<S> for LogBytes {
     type Rejection = Refusal;

@@ -1,22 +1,28 @@
 //! What stands before every route that asks for an access token: who asks, whether the token reaches what the path names, and
 //! whether its role is enough, in this order. What it does not reach is answered 404, as if it were not there.
 //!
+//! A session of the dashboard stands for its token; what it changes has to prove that a page of ours asks.
+//!
 //! A handler takes [`Access`] and [`SeenTask`] from here, so that one whose route declares no need of a token cannot have either.
 
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use forge_api::{Runner, Task};
 use forge_config::meant::{Project, Role};
+use http::Method;
 use http::request::Parts;
 
 use super::auth::{self, Access};
 use super::problem::Refusal;
 use super::routes::Api;
+use super::session::{self, CSRF_HEADER};
+use super::surface::Surface;
 use super::table::{Needs, Scope};
 use crate::core::CoreError;
+use crate::web::login;
 
 /// What the gate of one route knows.
 #[derive(Clone)]
@@ -25,22 +31,41 @@ pub(super) struct Gate {
     pub(super) api: Api,
     /// What this one needs.
     pub(super) needs: Needs,
+    /// Who reads its answers.
+    pub(super) surface: Surface,
 }
 
 /// The task that the path names: the token reaches it.
 #[derive(Clone, Debug)]
-pub(super) struct SeenTask(pub(super) Arc<Task>);
+pub(crate) struct SeenTask(pub(crate) Arc<Task>);
 
-/// Lets a request through to its handler, or says why not.
-pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, Refusal> {
-    let Gate { api, needs } = gate;
+/// Lets a request through to its handler, or says why not, in the form that the route's reader takes.
+pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let surface = gate.surface;
+    let way_back = (surface == Surface::Page).then(|| login::path_for(request.uri()));
+    let mut response = match guard(gate, request, next).await {
+        Ok(response) => response,
+        Err(refusal) if refusal.status() == 401 && matches!(surface, Surface::Page | Surface::Form) => {
+            Redirect::to(way_back.as_deref().unwrap_or(login::PATH)).into_response()
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    response.extensions_mut().insert(surface);
+    response
+}
+
+async fn guard(gate: Gate, request: Request, next: Next) -> Result<Response, Refusal> {
+    let Gate { api, needs, surface } = gate;
     let (scope, role) = match needs {
         Needs::Access(scope, role) => (scope, role),
         // Their handlers take the bearer, whose extractor proves it, or the proof itself.
-        Needs::Registration | Needs::Runner | Needs::Attempt | Needs::Proof => return Ok(next.run(request).await),
+        Needs::Nothing | Needs::Registration | Needs::Runner | Needs::Attempt | Needs::Proof => {
+            return Ok(next.run(request).await);
+        }
     };
     let (mut parts, body) = request.into_parts();
-    let access = auth::access(&parts, &api).await?;
+    let access = auth::access(&parts, &api, surface).await?;
+    prove_write(&mut parts, &api, &access, surface)?;
     match scope {
         Scope::Visible => access.require(role)?,
         Scope::Everywhere => access.require_everywhere(role)?,
@@ -59,8 +84,37 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next)
             require_for_runner(&access, &runner, role)?;
         }
     }
+    // A refusal that is shown as a page says who is signed in.
+    let shown = (surface != Surface::Api).then(|| access.clone());
     parts.extensions.insert(access);
-    Ok(next.run(Request::from_parts(parts, body)).await)
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    if let Some(access) = shown {
+        response.extensions_mut().insert(access);
+    }
+    Ok(response)
+}
+
+/// A script of ours proved the request by its header: a form needs no field.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProvedByHeader;
+
+/// Refuses a write that a browser may have been made to send with its cookie: without the header it goes on only to a handler that takes a
+/// [`Form`](super::body::Form), which looks at the field.
+fn prove_write(parts: &mut Parts, api: &Api, access: &Access, surface: Surface) -> Result<(), Refusal> {
+    let Some(session) = access.session() else { return Ok(()) };
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        return Ok(());
+    }
+    session::check_origin(parts, api)?;
+    let said = parts.headers.get(CSRF_HEADER).map(|value| value.to_str().unwrap_or_default());
+    match (said, surface) {
+        (Some(said), _) if session.is_proved_by(said) => {
+            parts.extensions.insert(ProvedByHeader);
+            Ok(())
+        }
+        (None, Surface::Form) => Ok(()),
+        (Some(_), _) | (None, Surface::Api | Surface::Page | Surface::Asset) => Err(session::unproved()),
+    }
 }
 
 /// The part of the path that the table writes as `{name}`.
@@ -75,7 +129,7 @@ async fn named(parts: &mut Parts, name: &'static str) -> Result<String, Refusal>
 }
 
 /// The project, when it exists and the token reaches it.
-pub(super) fn project(api: &Api, access: &Access, name: &str) -> Result<Arc<Project>, Refusal> {
+pub(crate) fn project(api: &Api, access: &Access, name: &str) -> Result<Arc<Project>, Refusal> {
     let applied = api.config.borrow().clone();
     let visible: Vec<_> = applied.tree.projects.values().filter(|project| access.sees(project.name.as_str())).collect();
     if let Some(project) = visible.iter().find(|project| project.name.as_str() == name) {
@@ -141,7 +195,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SeenTask {
 }
 
 /// What the gate left for the handler. Without it the table does not say what the handler needs: that is our own mistake.
-fn passed<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Refusal> {
+pub(super) fn passed<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Refusal> {
     parts.extensions.get::<T>().cloned().ok_or_else(|| {
         tracing::error!(
             path = parts.uri.path(),

@@ -48,12 +48,27 @@ impl Refusal {
         Self::new(401, "unauthorized", "Unauthorized", "the token is missing or not valid here").hint(hint)
     }
 
+    /// Nobody is signed in, or not any more. It is no sign of guessing, and is not counted.
+    pub(crate) fn signed_out() -> Self {
+        Self::new(401, "unauthorized", "Unauthorized", "nobody is signed in here, or not any more")
+            .hint("sign in at /login; a program sends `Authorization: Bearer` and its token")
+    }
+
+    /// Which HTTP status it has.
+    pub(crate) fn status(&self) -> u16 {
+        self.problem.status
+    }
+
     /// The bearer is known and its role does not reach so far.
     pub(crate) fn role(needed: &str, held: &str) -> Self {
         Self::new(403, "forbidden", "Forbidden", format!("this needs the role {needed}; the token's role is {held}"))
             .hint("use a token with that role, or raise `role` in the token's file under access/ of the tree")
     }
 }
+
+/// What a refusal said, beside its answer: for whoever says it in another form.
+#[derive(Clone, Debug)]
+pub(crate) struct Told(pub(crate) Box<Problem>);
 
 impl From<CoreError> for Refusal {
     fn from(error: CoreError) -> Self {
@@ -74,7 +89,9 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = http::StatusCode::from_u16(self.problem.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         let log_length = self.problem.log_length;
+        let told = Told(self.problem.clone());
         let mut response = (status, Json(self.problem)).into_response();
+        response.extensions_mut().insert(told);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
         if let Some(seconds) = self.retry_after_s {

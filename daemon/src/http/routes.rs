@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) view: ConfigView,
     /// What looks at the source when it is asked to.
     pub(crate) gitops: GitOpsHandle,
+    /// The URL that people use, where forge.toml names one.
+    pub(crate) web_host: Option<String>,
     /// The secret of webhooks.
     pub(crate) hook_secret_file: Option<PathBuf>,
     /// The clock.
@@ -62,8 +64,8 @@ impl Api {
 /// Every route of the [table](super::table), each behind its [gate](super::gate); `requests` counts them.
 pub(crate) fn router(api: Api, requests: Requests) -> Router {
     let mut routes = Router::new();
-    for Route { method: _, path, needs, handler } in table::table() {
-        let gate = Gate { api: api.clone(), needs };
+    for Route { method: _, path, needs, surface, handler } in table::table() {
+        let gate = Gate { api: api.clone(), needs, surface };
         routes = routes.route(&path, handler.route_layer(from_fn_with_state(gate, gate::pass)));
     }
     routes

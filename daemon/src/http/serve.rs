@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer::{Answerer, Peer};
+use super::hosts::KnownHosts;
 use super::limits;
 use super::stall::StallGuard;
+use super::surface::Insistence;
 
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -261,6 +263,6 @@ pub(crate) fn connections_max(descriptors: u64) -> u64 {
 }
 
 /// What answers on a listener.
-pub(crate) fn answerer(router: Router, hosts: super::hosts::KnownHosts) -> Arc<Answerer> {
-    Arc::new(Answerer::new(router, hosts))
+pub(crate) fn answerer(router: Router, hosts: KnownHosts, insistence: Insistence) -> Arc<Answerer> {
+    Arc::new(Answerer::new(router, hosts, insistence))
 }

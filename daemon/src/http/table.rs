@@ -8,19 +8,24 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use forge_config::meant::Role;
 use http::Method;
 
+use super::body::TakesForm;
 use super::routes::Api;
+use super::surface::Surface;
 use super::{carry, config, hooks, integrations, runner_side, served, task_log, tokens, user_side, webhooks};
+use crate::web::{self, login};
 
 /// What a route needs of whoever asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
+    /// Nothing: anybody is answered.
+    Nothing,
     /// A registration token.
     Registration,
     /// A runner's own token.
     Runner,
     /// The token of the attempt that the path names.
     Attempt,
-    /// What its own handler proves from the request: a push webhook's or an integration's secret.
+    /// What its own handler proves from the request: a push webhook's or an integration's secret, or the token that somebody signs in with.
     Proof,
     /// A holder of an access token.
     Access(Scope, Role),
@@ -50,6 +55,8 @@ pub(crate) struct Route {
     pub(crate) path: String,
     /// What it needs.
     pub(crate) needs: Needs,
+    /// Who reads its answers.
+    pub(crate) surface: Surface,
     /// What answers.
     pub(crate) handler: MethodRouter<Api>,
 }
@@ -60,10 +67,28 @@ where
     H: Handler<T, Api>,
     T: 'static,
 {
-    route(method, &format!("{}{path}", forge_api::API_PREFIX), needs, handler)
+    route(method, &format!("{}{path}", forge_api::API_PREFIX), needs, Surface::Api, handler)
 }
 
-fn route<H, T>(method: Method, path: &str, needs: Needs, handler: H) -> Route
+/// A page of the dashboard.
+fn page<H, T>(path: &str, needs: Needs, handler: H) -> Route
+where
+    H: Handler<T, Api>,
+    T: 'static,
+{
+    route(Method::GET, path, needs, Surface::Page, handler)
+}
+
+/// What a form of the dashboard is sent to. Its handler takes the checked form, or this does not compile.
+fn form<H, T>(path: &str, needs: Needs, handler: H) -> Route
+where
+    H: Handler<T, Api>,
+    T: TakesForm + 'static,
+{
+    route(Method::POST, path, needs, Surface::Form, handler)
+}
+
+fn route<H, T>(method: Method, path: &str, needs: Needs, surface: Surface, handler: H) -> Route
 where
     H: Handler<T, Api>,
     T: 'static,
@@ -76,7 +101,7 @@ where
         // The table below has no other.
         _ => MethodFilter::POST,
     };
-    Route { method, path: path.to_owned(), needs, handler: on(filter, handler) }
+    Route { method, path: path.to_owned(), needs, surface, handler: on(filter, handler) }
 }
 
 /// Every route that the API's listener answers.
@@ -84,6 +109,7 @@ pub(crate) fn table() -> Vec<Route> {
     let mut table = runner_routes();
     table.extend(user_routes());
     table.extend(operator_routes());
+    table.extend(dashboard_routes());
     table
 }
 
@@ -151,8 +177,20 @@ fn operator_routes() -> Vec<Route> {
         api(Method::POST, "/webhooks/deliveries/{id}/redeliver", ADMIN, webhooks::redeliver),
         api(Method::POST, "/webhooks/{name}/test", ADMIN, webhooks::test),
         // Git servers and other programs call these, which know nothing of the API.
-        route(Method::POST, "/hooks/config", Needs::Proof, hooks::config),
-        route(Method::POST, "/hooks/{project}/{integration}", Needs::Proof, integrations::receive),
+        route(Method::POST, "/hooks/config", Needs::Proof, Surface::Api, hooks::config),
+        route(Method::POST, "/hooks/{project}/{integration}", Needs::Proof, Surface::Api, integrations::receive),
+    ]
+}
+
+/// What browsers ask.
+fn dashboard_routes() -> Vec<Route> {
+    const SEE: Needs = Needs::Access(Scope::Visible, Role::Viewer);
+    vec![
+        page("/", SEE, web::overview),
+        page("/login", Needs::Nothing, login::show),
+        // Nobody is signed in yet, so that no session's field can prove the form: the handler asks the browser where it comes from.
+        route(Method::POST, "/login", Needs::Proof, Surface::Page, login::sign_in),
+        form("/logout", SEE, login::sign_out),
     ]
 }
 

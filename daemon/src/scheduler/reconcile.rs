@@ -269,7 +269,7 @@ impl Reconciler {
         }
         self.forget_carries().await?;
         self.forget_components(now).await?;
-        self.store.sweep(now.plus_millis(-IDEMPOTENCY_MS)).await?;
+        self.store.sweep(now.plus_millis(-IDEMPOTENCY_MS), now).await?;
         if self.store.forget_told(now).await? {
             tidied = Tidied::Partly;
         }

@@ -20,6 +20,7 @@ mod rows;
 mod runners;
 mod schedules;
 mod seed;
+mod sessions;
 mod work;
 mod writer;
 
@@ -42,6 +43,7 @@ pub(crate) use retain::Keep;
 pub(crate) use runners::{ContactRow, Held, NewRegistration, Registered, Registration};
 pub(crate) use schedules::{Fired, NewFiring, ScheduleKey, ScheduleRow};
 pub use seed::seed_history;
+pub(crate) use sessions::{NewSession, SESSION_IDLE_MS, SessionRow};
 pub(crate) use work::{Finished, LiveAttempt};
 pub(crate) use writer::{Planner, WriterStats, WriterThread};
 
@@ -465,9 +467,14 @@ impl Store {
         self.writer.execute(move |connection, _marks| retain::forget_tasks(connection, &numbers)).await
     }
 
-    /// Forgets what nothing refers to.
-    pub(crate) async fn sweep(&self, keys_before: Timestamp) -> Result<(), StoreError> {
-        self.writer.execute(move |connection, _marks| retain::sweep(connection, keys_before)).await
+    /// Forgets what nothing refers to, and what is over.
+    pub(crate) async fn sweep(&self, keys_before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .execute(move |connection, _marks| {
+                sessions::sweep(connection, now)?;
+                retain::sweep(connection, keys_before)
+            })
+            .await
     }
 
     /// Forgets some of the old deliveries and events; answers whether there may be more.

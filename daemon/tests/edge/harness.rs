@@ -166,6 +166,12 @@ impl Running {
         if token.is_empty() { request } else { request.bearer_auth(token) }
     }
 
+    /// What a browser asks with: it follows nothing by itself, so that a test sees where it is sent.
+    pub(crate) fn browser(&self) -> reqwest::Client {
+        let trusting = trusting(self.addresses.ca_file.as_deref());
+        trusting.redirect(reqwest::redirect::Policy::none()).build().expect("a client")
+    }
+
     /// A request to a path of the daemon's own, beside the API.
     pub(crate) fn post(&self, path: &str) -> reqwest::RequestBuilder {
         self.http.post(format!("{}{path}", self.addresses.api))
@@ -275,15 +281,18 @@ pub(crate) async fn read_head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) 
 
 /// A client that trusts one CA.
 pub(crate) fn client(ca_file: Option<&Path>) -> reqwest::Client {
+    trusting(ca_file).build().expect("a client")
+}
+
+fn trusting(ca_file: Option<&Path>) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder().no_proxy();
-    let builder = match ca_file {
+    match ca_file {
         Some(path) => {
             let ca = std::fs::read(path).expect("readable");
             builder.tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("a certificate")])
         }
         None => builder,
-    };
-    builder.build().expect("a client")
+    }
 }
 
 /// The problem that an answer carries.

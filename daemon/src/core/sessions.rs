@@ -1,0 +1,101 @@
+//! Sessions of the dashboard: begun with an access token, used in its place, ended by whichever comes first: a sign-out, the token's
+//! end, twelve hours without use, seven days.
+
+use forge_api::{Secret, Timestamp};
+use forge_config::Digest;
+
+use super::{Core, CoreError, internal};
+use crate::secrets::{digest_of, random_bytes};
+use crate::store::{NewSession, SESSION_IDLE_MS, SessionRow};
+
+/// A session ends after so long, however much it is used.
+pub(crate) const SESSION_AGE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+
+/// A session's use is written down when the last that is written is so old.
+const SEEN_INTERVAL_MS: i64 = 60 * 1000;
+
+/// What a session is good for at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It stands, and its use is to be written down.
+    Stale,
+    /// It stands.
+    Fresh,
+    /// It has ended.
+    Over,
+}
+
+fn standing(row: &SessionRow, now: Timestamp) -> Standing {
+    let idle = row.last_seen_at.plus_millis(SESSION_IDLE_MS);
+    if row.revoked || row.expires_at <= now || idle <= now {
+        return Standing::Over;
+    }
+    if row.last_seen_at.plus_millis(SEEN_INTERVAL_MS) <= now { Standing::Stale } else { Standing::Fresh }
+}
+
+impl Core {
+    /// Begins a session of the token with this hash, which ends at `token_ends` by itself, where it does. Answers the session's own secret.
+    pub(crate) async fn begin_session(
+        &self,
+        token: &Digest,
+        token_ends: Option<Timestamp>,
+    ) -> Result<Secret, CoreError> {
+        let id = Secret::new(crate::hex::encode(&random_bytes::<32>().map_err(internal)?));
+        let now = self.now();
+        let longest = now.plus_millis(SESSION_AGE_MS);
+        let new = NewSession {
+            sha256: digest_of(&id).0,
+            token_sha256: token.0,
+            expires_at: token_ends.map_or(longest, |ends| ends.min(longest)),
+        };
+        self.inner.store.begin_session(new, now).await.map_err(internal)?;
+        Ok(id)
+    }
+
+    /// The hash of the token that a session stands for; `None` when it has ended, or there never was one.
+    pub(crate) async fn session_token(&self, id: &Secret) -> Result<Option<Digest>, CoreError> {
+        let sha256 = digest_of(id).0;
+        let now = self.now();
+        let Some(row) = self.inner.store.session(sha256).await.map_err(internal)? else { return Ok(None) };
+        match standing(&row, now) {
+            Standing::Over => return Ok(None),
+            Standing::Stale => self.inner.store.touch_session(sha256, now).await.map_err(internal)?,
+            Standing::Fresh => {}
+        }
+        Ok(Some(Digest(row.token_sha256)))
+    }
+
+    /// Ends a session.
+    pub(crate) async fn end_session(&self, id: &Secret) -> Result<(), CoreError> {
+        self.inner.store.end_session(digest_of(id).0).await.map_err(internal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_ends_by_disuse_by_age_and_by_revocation() {
+        let at = Timestamp::from_unix_micros;
+        let minutes = |count: i64| at(count * 60 * 1_000_000);
+        let row = SessionRow {
+            token_sha256: [0; 32],
+            last_seen_at: minutes(0),
+            expires_at: at(0).plus_millis(SESSION_AGE_MS),
+            revoked: false,
+        };
+        for (now, expected) in [
+            (at(59_999_999), Standing::Fresh),
+            (minutes(1), Standing::Stale),
+            (minutes(12 * 60 - 1), Standing::Stale),
+            (minutes(12 * 60), Standing::Over),
+        ] {
+            assert_eq!(standing(&row, now), expected, "{now}");
+        }
+        let used = SessionRow { last_seen_at: minutes(7 * 24 * 60 - 1), ..row.clone() };
+        assert_eq!(standing(&used, minutes(7 * 24 * 60 - 1)), Standing::Fresh);
+        assert_eq!(standing(&used, minutes(7 * 24 * 60)), Standing::Over, "seven days are the most");
+        assert_eq!(standing(&SessionRow { revoked: true, ..row }, minutes(0)), Standing::Over);
+    }
+}

@@ -1,0 +1,150 @@
+//! Signing in: an access token is exchanged for a session, whose cookie no script reads. Signing out ends it.
+//!
+//! A form that signs in has no session yet whose field could prove it, and one sent by another site would sign people in as somebody else:
+//! what the browser says of where it comes from is asked instead.
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use http::header::SET_COOKIE;
+use http::{StatusCode, Uri};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::frame;
+use crate::http::auth::{self, Access};
+use crate::http::body::{self, Form};
+use crate::http::path::QueryOf;
+use crate::http::problem::Refusal;
+use crate::http::routes::Api;
+use crate::http::session;
+
+/// Where one signs in.
+pub(crate) const PATH: &str = "/login";
+
+/// The longest path that is gone back to.
+const NEXT_BYTES_MAX: usize = 2048;
+
+/// Where who is not signed in is sent, to come back to `asked`.
+pub(crate) fn path_for(asked: &Uri) -> String {
+    let next = asked.path_and_query().map_or("/", |next| next.as_str());
+    if next == "/" {
+        return PATH.to_owned();
+    }
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("next", next);
+    format!("{PATH}?{}", query.finish())
+}
+
+/// Where a person goes on to: a path of this daemon, or its first page. What a browser would read as another host's address is none: `//host`,
+/// `/\host`, and either with blanks or line ends between.
+fn local(next: &str) -> &str {
+    let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let is_path = next.starts_with('/') && !next.starts_with("//");
+    let goes_round = next.starts_with(PATH) || next.starts_with("/logout");
+    if is_plain && is_path && !goes_round && next.len() <= NEXT_BYTES_MAX { next } else { "/" }
+}
+
+/// What `GET /login` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoginQuery {
+    #[serde(default)]
+    next: String,
+}
+
+/// `GET /login`
+pub(crate) async fn show(QueryOf(query): QueryOf<LoginQuery>) -> Markup {
+    page(local(&query.next), None)
+}
+
+/// The form, and why the last token was refused.
+fn page(next: &str, refused: Option<&str>) -> Markup {
+    let main = html! {
+        form method="post" action=(PATH) {
+            @if let Some(refused) = refused {
+                p role="alert" { (refused) }
+            }
+            input type="hidden" name="next" value=(next);
+            label for="token" { "Access token" }
+            input id="token" name="token" type="password" autocomplete="current-password" required autofocus;
+            button type="submit" { "Sign in" }
+            p { "Its hash stands in a file under " code { "access/" } " of the tree; " code { "forge token new" } " makes one." }
+        }
+    };
+    frame("Sign in", None, &main)
+}
+
+/// The fields of the form.
+#[derive(Deserialize)]
+struct Login {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// `POST /login`
+pub(crate) async fn sign_in(State(api): State<Api>, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    session::check_origin(&parts, &api)?;
+    let (_csrf, login) = body::form::<Login>(Request::from_parts(parts.clone(), body)).await?;
+    let next = local(&login.next);
+    match auth::sign_in(&parts, &api, &login.token).await {
+        Ok((access, id)) => {
+            tracing::info!(access = access.name(), "somebody signed in");
+            let cookie = session::begin_cookie(&id)?;
+            Ok(([(SET_COOKIE, cookie)], Redirect::to(next)).into_response())
+        }
+        Err(refusal) if refusal.status() == 401 => {
+            let said =
+                "This token is not valid here: it is mistyped, has expired, was revoked, or its file left the tree.";
+            Ok((StatusCode::UNAUTHORIZED, page(next, Some(said))).into_response())
+        }
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// `POST /logout`
+pub(crate) async fn sign_out(State(api): State<Api>, access: Access, Form(()): Form<()>) -> Result<Response, Refusal> {
+    if let Some(session) = access.session() {
+        api.core.end_session(session.id()).await?;
+        tracing::info!(access = access.name(), "somebody signed out");
+    }
+    Ok(([(SET_COOKIE, session::end_cookie()?)], Redirect::to(PATH)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_of_this_daemon_are_gone_on_to() {
+        for fine in ["/", "/tasks", "/tasks/7?attempt=2&from=1", "/tasks?project=a%2Fb"] {
+            assert_eq!(local(fine), fine);
+        }
+        let long = format!("/{}", "a".repeat(NEXT_BYTES_MAX));
+        for foreign in [
+            "",
+            "tasks",
+            "//evil.example.com",
+            "/\\evil.example.com",
+            "https://evil.example.com",
+            "/\t/evil.example.com",
+            "/\n/evil.example.com",
+            " /tasks",
+            "javascript:alert(1)",
+            "/login?next=/tasks",
+            "/logout",
+            "/ü",
+            &long,
+        ] {
+            assert_eq!(local(foreign), "/", "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_sent_to_sign_in_comes_back() {
+        let path = |asked: &str| path_for(&asked.parse().expect("a path"));
+        assert_eq!(path("/"), "/login");
+        assert_eq!(path("/tasks?project=shop&state=failed"), "/login?next=%2Ftasks%3Fproject%3Dshop%26state%3Dfailed");
+    }
+}
