@@ -1,9 +1,11 @@
 //! The API from the operator's side: one connection, answers as `forge_api` shapes, problems as errors that say what to do.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use forge_api::{
-    API_PREFIX, ApplyConfig, ConfigStatus, CreateTask, Decision, IntegrationRequest, Page, Problem, RevokeToken,
-    RevokedToken, Runner, Schedule, ServedConfig, Task, TestWebhook, WebhookDelivery, WebhookTarget, Why,
+    API_PREFIX, ApplyConfig, ConfigStatus, CreateTask, Decision, IntegrationRequest, Page, Problem, RATE_LIMITED,
+    RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, Task, TestWebhook, WebhookDelivery, WebhookTarget, Why,
 };
 use forge_runner::trust::{self, Trust};
 use futures_util::TryStreamExt as _;
@@ -15,6 +17,9 @@ use crate::error::CliError;
 
 /// How many tasks one page of a listing asks for.
 const PAGE_ITEMS: u32 = 200;
+
+/// How long a request waits in all for its turn, when the token has asked too much.
+const RATE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A daemon, and who asks it.
 #[derive(Debug, Clone)]
@@ -69,8 +74,26 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
-        let response = request.send().await.map_err(|error| self.transport_error(&error))?;
-        if response.status().is_success() { Ok(response) } else { Err(problem_of(response).await) }
+        let mut request = request;
+        let mut waited = Duration::ZERO;
+        loop {
+            let again = request.try_clone();
+            let response = request.send().await.map_err(|error| self.transport_error(&error))?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            let pause = retry_after(&response);
+            let (slug, error) = problem_of(response).await;
+            // What was answered so was not done, whatever the method.
+            match (again, pause) {
+                (Some(again), Some(pause)) if slug == RATE_LIMITED && waited + pause <= RATE_WAIT_MAX => {
+                    tokio::time::sleep(pause).await;
+                    waited += pause;
+                    request = again;
+                }
+                _ => return Err(error),
+            }
+        }
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
@@ -294,17 +317,26 @@ impl LogStream {
     }
 }
 
-async fn problem_of(response: Response) -> CliError {
+/// When to come back, where the daemon says so.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The kind of a problem, and what is said about it.
+async fn problem_of(response: Response) -> (String, CliError) {
     let status = response.status();
     let body = response.bytes().await.unwrap_or_default();
     let Ok(problem) = serde_json::from_slice::<Problem>(&body) else {
-        return CliError::failed(format_args!("the daemon answered {status} without saying why"))
+        let error = CliError::failed(format_args!("the daemon answered {status} without saying why"))
             .hint("does FORGE_URL point to a Forge daemon, and not to another server?");
+        return (String::new(), error);
     };
     let error = CliError::failed(&problem.detail);
+    let slug = problem.slug().to_owned();
     match problem.hint {
-        Some(hint) => error.hint(hint),
-        None => error,
+        Some(hint) => (slug, error.hint(hint)),
+        None => (slug, error),
     }
 }
 

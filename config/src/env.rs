@@ -63,6 +63,8 @@ variables! {
     LOGS_MAX_BYTES = "FORGE_LOGS_MAX_BYTES";
     /// `[logs] disk_reserve` of forge.toml.
     LOGS_DISK_RESERVE = "FORGE_LOGS_DISK_RESERVE";
+    /// `[limits] requests_per_second` of forge.toml.
+    LIMITS_REQUESTS_PER_SECOND = "FORGE_LIMITS_REQUESTS_PER_SECOND";
     /// `[webhooks] ca_file` of forge.toml.
     WEBHOOKS_CA_FILE = "FORGE_WEBHOOKS_CA_FILE";
     /// `[store] url` of forge.toml.

@@ -27,6 +27,7 @@ use crate::http::auth::FailedAuthentications;
 use crate::http::hosts::KnownHosts;
 use crate::http::limits;
 use crate::http::metrics::{self, Vitals};
+use crate::http::rate::Rates;
 use crate::http::requests::Requests;
 use crate::http::routes::{self, Api, Shared};
 use crate::http::serve::{self, BindError, Server, Speech};
@@ -242,6 +243,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         clock: clock.clone(),
         integration_bodies: Semaphore::new(limits::INTEGRATION_BODIES_MAX),
         failures: FailedAuthentications::default(),
+        rates: Rates::new(plan.requests_per_second),
         shutdown: draining.clone(),
     });
     let insistence =
@@ -382,6 +384,7 @@ struct Plan {
     secrets_allow: std::collections::BTreeMap<String, SecretsAllow>,
     check: CheckOptions,
     log_limits: LogLimits,
+    requests_per_second: u32,
     sender: SenderOptions,
 }
 
@@ -415,6 +418,7 @@ impl Plan {
                 attempt_bytes_max: settings.logs.max_bytes,
                 disk_reserve_bytes: settings.logs.disk_reserve_bytes,
             },
+            requests_per_second: settings.limits.requests_per_second,
             sender,
         })
     }

@@ -7,6 +7,7 @@
 //! | `answer` | what every request has around it: Host check, span, panic net |
 //! | `hosts` | the names that the API answers to |
 //! | `auth` | tokens, roles, failed attempts by address |
+//! | `rate` | how much one access token may ask |
 //! | `session` | the dashboard's cookie, and what proves that a page of ours asks |
 //! | `surface` | whether a program or a browser reads the answer, and what a browser is told beside it |
 //! | `table`, `gate`, `routes` | every route with what it needs, what stands before each, the router |
@@ -32,6 +33,7 @@ pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod path;
 pub(crate) mod problem;
+pub(crate) mod rate;
 pub(crate) mod requests;
 pub(crate) mod routes;
 mod runner_side;
@@ -40,7 +42,7 @@ mod served;
 pub(crate) mod session;
 mod stall;
 pub(crate) mod surface;
-mod table;
+pub(crate) mod table;
 mod task_log;
 mod tokens;
 mod user_side;

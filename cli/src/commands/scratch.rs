@@ -41,8 +41,9 @@ pub(super) fn folder(prefix: &str) -> Result<tempfile::TempDir, CliError> {
         .map_err(|error| file_error("make a temporary folder in", &std::env::temp_dir(), &error))
 }
 
-/// Writes the daemon's settings, an access token with every right, and a registration token: for one runner, or for any.
-pub(super) fn prepare(folder: &Path, only_runner: Option<&str>) -> Result<Tokens, CliError> {
+/// Writes the daemon's settings and what `more` adds to them, an access token with every right, and a registration token: for one runner, or
+/// for any.
+pub(super) fn prepare(folder: &Path, only_runner: Option<&str>, more: &str) -> Result<Tokens, CliError> {
     let tree = folder.join(TREE);
     let (registration, registration_hash) =
         forge_daemon::new_token(TokenKind::Registration).map_err(CliError::failed)?;
@@ -53,7 +54,7 @@ pub(super) fn prepare(folder: &Path, only_runner: Option<&str>) -> Result<Tokens
     write(
         &folder.join(DAEMON_FILE),
         &format!(
-            "data_dir = {}\n\n[listen]\napi     = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n\n[source]\npath = {}\n",
+            "data_dir = {}\n\n[listen]\napi     = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n\n[source]\npath = {}\n{more}",
             quoted_path(&folder.join(DATA)),
             quoted_path(&tree)
         ),

@@ -104,3 +104,20 @@ fn a_new_token_comes_with_the_hash_to_commit() {
     assert!(token.len() >= 43, "256 bits: {token}");
     assert_eq!(new.as_object().map(serde_json::Map::len), Some(2));
 }
+
+/// What the daemon puts off with 429 the client repeats when it may: eight at once are more than a burst of five.
+#[test]
+fn a_client_that_asks_too_much_waits_for_its_turn() {
+    let world = World::new();
+    world.daemon_settings("[limits]\nrequests_per_second = 1\n");
+    let daemon = world.daemon();
+    std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| world.ask(&daemon, &["task", "list", "--output", "json"]))).collect();
+        for asked in asked {
+            let listing = asked.join().expect("no panic").expect_code(0).json();
+            assert_eq!(listing["items"], serde_json::json!([]));
+        }
+    });
+    assert!(daemon.stop().success());
+}

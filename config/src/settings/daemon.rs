@@ -16,7 +16,7 @@ use crate::secret::{SecretText, SecretsAllow};
 use crate::settings::source::{self, DaemonSource, WrittenSource};
 use crate::settings::{Outcome, read_settings};
 use crate::written::declare::written;
-use crate::written::reader::{Environment, Named, Place, Shape, Size, Written, hide_leaves};
+use crate::written::reader::{Count, Environment, Named, Place, Shape, Size, Whole, Written, hide_leaves};
 use crate::written::sheet::{At, Sheet, Span};
 
 /// The daemon's settings with defaults applied. Paths are as written: a relative one is the daemon's to resolve.
@@ -40,6 +40,8 @@ pub struct DaemonSettings {
     pub secrets: DaemonSecrets,
     /// Limits on logs.
     pub logs: DaemonLogs,
+    /// Limits on who asks.
+    pub limits: DaemonLimits,
     /// How webhook targets are reached.
     pub webhooks: DaemonWebhooks,
     /// Where tasks are kept.
@@ -93,6 +95,13 @@ pub struct DaemonLogs {
     pub disk_reserve_bytes: u64,
 }
 
+/// Limits on who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DaemonLimits {
+    /// How many requests a second one access token may send in the long run; 0 is unlimited.
+    pub requests_per_second: u32,
+}
+
 /// How webhook targets are reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DaemonWebhooks {
@@ -113,6 +122,7 @@ const LISTEN_API: &str = "0.0.0.0:8443";
 const LISTEN_METRICS: &str = "127.0.0.1:9464";
 const LOGS_MAX_BYTES: u64 = 1 << 30;
 const LOGS_DISK_RESERVE_BYTES: u64 = 1 << 30;
+const REQUESTS_PER_SECOND: i64 = 200;
 
 /// The least that a log may have: room for Forge's own lines.
 const LOGS_MAX_BYTES_MIN: u64 = 1 << 10;
@@ -143,6 +153,8 @@ written! {
         optional secrets: WrittenSecrets,
         /// Limits on logs.
         optional logs: WrittenLogs,
+        /// Limits on who asks.
+        optional limits: WrittenLimits,
         /// How webhook targets are reached.
         optional webhooks: WrittenWebhooks,
         /// Where tasks are kept.
@@ -201,6 +213,15 @@ written! {
         optional max_bytes: Size => env::LOGS_MAX_BYTES,
         /// Below it no new work is accepted, and running work is not lost. Default: `"1GiB"`.
         optional disk_reserve: Size => env::LOGS_DISK_RESERVE,
+    }
+}
+
+written! {
+    /// Limits on who asks.
+    shown WrittenLimits {
+        /// Of one access token and the sessions begun with it, in the long run; five times as many at once. What is beyond is answered 429, and
+        /// when to come back. 0 is unlimited. Default: 200.
+        optional requests_per_second: Count => env::LIMITS_REQUESTS_PER_SECOND,
     }
 }
 
@@ -306,6 +327,7 @@ fn resolve(written: WrittenDaemon, sheet: &Sheet) -> Option<DaemonSettings> {
     let source = source::read(written.source, sheet);
     let secrets = secrets(written.secrets.unwrap_or_default().value, sheet);
     let logs = logs(written.logs.unwrap_or_default().value, sheet);
+    let limits = written.limits.unwrap_or_default().value;
     let webhooks = path("webhooks.ca_file", written.webhooks.unwrap_or_default().value.ca_file, sheet);
     let store = store(written.store.unwrap_or_default().value, sheet);
     Some(DaemonSettings {
@@ -321,6 +343,9 @@ fn resolve(written: WrittenDaemon, sheet: &Sheet) -> Option<DaemonSettings> {
         source: source?,
         secrets: secrets?,
         logs: logs?,
+        limits: DaemonLimits {
+            requests_per_second: or_default(limits.requests_per_second, Whole(REQUESTS_PER_SECOND)).count(),
+        },
         webhooks: DaemonWebhooks { ca_file: webhooks? },
         store: store?,
     })

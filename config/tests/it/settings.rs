@@ -48,6 +48,8 @@ credentials = []
 [logs]
 max_bytes = "2GiB"
 disk_reserve = "512MiB"
+[limits]
+requests_per_second = 20
 [store]
 url = "sqlite"
 "#;
@@ -69,6 +71,7 @@ fn every_key_of_the_daemon_is_read() {
     assert_eq!(settings.source.access.ca_file.as_deref(), Some(Path::new("/etc/forge/git-ca.pem")));
     assert_eq!(settings.secrets.allow["shop"].env, ["SHOP"]);
     assert_eq!((settings.logs.max_bytes, settings.logs.disk_reserve_bytes), (2 << 30, 512 << 20));
+    assert_eq!(settings.limits.requests_per_second, 20);
 }
 
 #[test]
@@ -81,6 +84,7 @@ fn the_daemon_has_defaults_and_needs_no_file() {
     assert!(settings.use_remote_runner && settings.tls.is_none() && settings.web_host.is_none());
     assert_eq!(settings.source.location, SourceLocation::Path("/etc/forge/config".into()));
     assert_eq!((settings.source.poll_interval_ms, settings.logs.max_bytes), (30_000, 1 << 30));
+    assert_eq!(settings.limits.requests_per_second, 200);
 }
 
 #[test]
@@ -111,6 +115,7 @@ fn each_variable_overrides_its_key() {
         ("FORGE_SECRETS_ALLOW_NEW_SHOP_CREDENTIALS", "one"),
         (env::LOGS_MAX_BYTES, "1MiB"),
         (env::LOGS_DISK_RESERVE, "2MiB"),
+        (env::LIMITS_REQUESTS_PER_SECOND, "0"),
         (env::WEBHOOKS_CA_FILE, "/run/webhook-ca"),
         (env::STORE_URL, "sqlite"),
     ]);
@@ -135,6 +140,7 @@ fn each_variable_overrides_its_key() {
     assert_eq!(settings.secrets.allow["shop"].env, ["SHOP"]);
     assert_eq!(settings.secrets.allow["new-shop"].credentials, ["one"]);
     assert_eq!((settings.logs.max_bytes, settings.logs.disk_reserve_bytes), (1 << 20, 2 << 20));
+    assert_eq!(settings.limits.requests_per_second, 0);
     assert_eq!(settings.webhooks.ca_file.as_deref(), Some(Path::new("/run/webhook-ca")));
 }
 

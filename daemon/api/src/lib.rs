@@ -95,6 +95,9 @@ pub const CARRY_FILES_MAX: usize = 256;
 /// The most bytes of a reason that a person gives for a decision.
 pub const DECISION_REASON_BYTES_MAX: usize = 1024;
 
+/// The slug of the problem that a request is answered with when its token has asked too much; nothing of it was done.
+pub const RATE_LIMITED: &str = "rate-limited";
+
 /// The header that carries the length of the log that the daemon holds, on every answer about a log.
 pub const LOG_LENGTH_HEADER: &str = "forge-log-length";
 

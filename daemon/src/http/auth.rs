@@ -43,6 +43,8 @@ const RUNNER_HINT: &str = "register the runner again with `forge runner register
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
     name: String,
+    /// The hash of its token.
+    token: Digest,
     role: Role,
     projects: Option<Vec<String>>,
     session: Option<Session>,
@@ -83,6 +85,11 @@ impl Access {
     /// Its role.
     pub(crate) fn role(&self) -> Role {
         self.role
+    }
+
+    /// The hash of its token.
+    pub(crate) fn token(&self) -> &Digest {
+        &self.token
     }
 
     /// The session that stands for the token, where a browser asks.
@@ -183,7 +190,7 @@ fn find_access(api: &Api, digest: &Digest) -> Option<Access> {
         return None;
     }
     let projects = access.projects.as_ref().map(|names| names.iter().map(|name| name.as_str().to_owned()).collect());
-    Some(Access { name: name.as_str().to_owned(), role: access.role, projects, session: None })
+    Some(Access { name: name.as_str().to_owned(), token: *digest, role: access.role, projects, session: None })
 }
 
 /// A registered runner.

@@ -17,6 +17,7 @@ use http::request::Parts;
 
 use super::auth::{self, Access};
 use super::problem::Refusal;
+use super::rate;
 use super::routes::Api;
 use super::session::{self, CSRF_HEADER};
 use super::surface::Surface;
@@ -65,6 +66,7 @@ async fn guard(gate: Gate, request: Request, next: Next) -> Result<Response, Ref
     };
     let (mut parts, body) = request.into_parts();
     let access = auth::access(&parts, &api, surface).await?;
+    api.rates.take(access.token(), api.clock.elapsed_ms()).map_err(rate::too_many)?;
     prove_write(&mut parts, &api, &access, surface)?;
     match scope {
         Scope::Visible => access.require(role)?,

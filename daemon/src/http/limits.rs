@@ -64,6 +64,12 @@ pub(crate) const FAILED_WINDOW: Duration = Duration::from_secs(60);
 /// The most addresses that failed authentications are counted for.
 pub(crate) const FAILED_ADDRESSES_MAX: usize = 16_384;
 
+/// How many seconds' worth of requests an access token may send at once.
+pub(crate) const RATE_BURST_S: u32 = 5;
+
+/// The most access tokens whose requests are counted.
+pub(crate) const RATE_TOKENS_MAX: usize = 4_096;
+
 /// The most items of one page of a listing.
 pub(crate) const PAGE_ITEMS_MAX: u32 = 500;
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::FailedAuthentications;
 use super::gate::{self, Gate};
 use super::problem::Refusal;
+use super::rate::Rates;
 use super::requests::{self, Requests};
 use super::table::{self, Route};
 use crate::clock::Clock;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) integration_bodies: Semaphore,
     /// Wrong tokens by address.
     pub(crate) failures: FailedAuthentications,
+    /// How much each access token has asked.
+    pub(crate) rates: Rates,
     /// Ends answers that would otherwise follow a log for as long as it grows.
     pub(crate) shutdown: CancellationToken,
 }

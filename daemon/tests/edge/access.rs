@@ -119,3 +119,27 @@ async fn a_scoped_token_sees_no_line_of_another_projects_file() {
     assert_eq!(files, ["projects/shop/project.toml"]);
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_asks_too_much_is_told_when_to_come_back() {
+    let mut place = place();
+    place.extra = "[limits]\nrequests_per_second = 1\n".to_owned();
+    let (wild, calm) = (place.token("wild", "role = \"viewer\""), place.token("calm", "role = \"viewer\""));
+    let daemon = place.start().await;
+    let mut asked = 0;
+    let refused = loop {
+        let answer = daemon.get("/projects", &wild).await;
+        asked += 1;
+        if answer.status() != 200 || asked == 500 {
+            break answer;
+        }
+    };
+    assert!(asked > 5, "five seconds' worth is fine at once: {asked}");
+    let seconds: u64 = refused.headers()["retry-after"].to_str().expect("text").parse().expect("a number");
+    assert!(seconds >= 1);
+    let refused = problem(refused).await;
+    assert_eq!((refused.status, refused.slug()), (429, forge_api::RATE_LIMITED));
+    assert!(refused.hint.expect("a hint").contains("requests_per_second"));
+    assert_eq!(daemon.get("/projects", &calm).await.status(), 200, "one token's rate is not another's");
+    daemon.stop().await;
+}

@@ -62,6 +62,9 @@ const TREE: [(&str, &str); 4] = [
     ),
 ];
 
+/// What the daemon can do is measured, and not what one token may ask of it.
+const UNLIMITED: &str = "\n[limits]\nrequests_per_second = 0\n";
+
 /// A daemon that serves, and what was made for it. What is dropped first ends first: the folder goes last.
 pub(super) struct World {
     daemon: Process,
@@ -78,7 +81,7 @@ impl World {
     /// Makes the folder and starts the daemon.
     pub(super) async fn start() -> Result<Self, CliError> {
         let folder = scratch::folder("forge-bench-")?;
-        let tokens = scratch::prepare(folder.path(), None)?;
+        let tokens = scratch::prepare(folder.path(), None, UNLIMITED)?;
         for (path, text) in TREE {
             scratch::write(&folder.path().join(scratch::TREE).join(path), text)?;
         }

@@ -54,7 +54,7 @@ pub(super) fn prepare(folder: &Path, runner: &str) -> Result<Tokens, CliError> {
         &tree.join("projects/demo/repositories/app.toml"),
         &format!("url    = {}\nbranch = \"main\"\n", scratch::quoted(&format!("file://{}", repository.display()))),
     )?;
-    scratch::prepare(folder, Some(runner))
+    scratch::prepare(folder, Some(runner), "")
 }
 
 fn make_repository(folder: &Path) -> Result<(), CliError> {
