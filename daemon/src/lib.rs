@@ -53,6 +53,7 @@ pub mod webhooks;
 
 pub use self::core::revoke_token_on_host;
 pub use self::http::serve::BindError;
+pub use self::http::table::{Needs, RouteFacts, Scope, routes};
 pub use addresses::{ADDRESSES_FILE, Addresses};
 pub use backup::{BackupError, BackupReport, backup, restore};
 pub use check::{CheckReport, check_folder};

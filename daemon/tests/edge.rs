@@ -17,5 +17,7 @@ mod life;
 mod sessions;
 #[path = "edge/tree.rs"]
 mod tree;
+#[path = "edge/walk.rs"]
+mod walk;
 #[path = "edge/watch.rs"]
 mod watch;

@@ -16,7 +16,7 @@ use crate::web::{self, login};
 
 /// What a route needs of whoever asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Needs {
+pub enum Needs {
     /// Nothing: anybody is answered.
     Nothing,
     /// A registration token.
@@ -33,7 +33,7 @@ pub(crate) enum Needs {
 
 /// What an access token has to reach, beside its role. What it does not reach is told of as if it were not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// Nothing by itself: the answer holds what the token reaches.
     Visible,
     /// Every project: what belongs to none.
@@ -49,7 +49,6 @@ pub(crate) enum Scope {
 /// One route.
 pub(crate) struct Route {
     /// Its method.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only what describes and walks the table reads it"))]
     pub(crate) method: Method,
     /// Its path, with `{NAME}` where a part varies.
     pub(crate) path: String,
@@ -59,6 +58,23 @@ pub(crate) struct Route {
     pub(crate) surface: Surface,
     /// What answers.
     pub(crate) handler: MethodRouter<Api>,
+}
+
+/// What is known of a route without asking it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteFacts {
+    /// Its method.
+    pub method: Method,
+    /// Its path, with `{NAME}` where a part varies.
+    pub path: String,
+    /// What it needs of whoever asks.
+    pub needs: Needs,
+}
+
+/// Every route that the daemon answers: for what describes them, and for the test that walks them.
+pub fn routes() -> Vec<RouteFacts> {
+    let facts = |Route { method, path, needs, surface: _, handler: _ }| RouteFacts { method, path, needs };
+    table().into_iter().map(facts).collect()
 }
 
 /// A route of the API; `path` stands under its prefix.

@@ -284,7 +284,7 @@ pub(crate) fn client(ca_file: Option<&Path>) -> reqwest::Client {
     trusting(ca_file).build().expect("a client")
 }
 
-fn trusting(ca_file: Option<&Path>) -> reqwest::ClientBuilder {
+pub(crate) fn trusting(ca_file: Option<&Path>) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder().no_proxy();
     match ca_file {
         Some(path) => {
