@@ -7,7 +7,9 @@ mod approvals;
 mod attempts;
 mod config;
 mod error;
+mod insight;
 mod integrations;
+mod log_lines;
 mod news;
 mod options;
 mod registration;
@@ -38,7 +40,9 @@ use crate::store::{Opened, Planner, Refused, Store, StoreError, WriterThread};
 pub use approvals::CarryIn;
 pub use error::CoreError;
 pub use forge_config::SecretsAllow;
+pub use insight::STATS_TASKS_MAX;
 pub(crate) use integrations::Proved;
+pub use log_lines::LogSearch;
 pub use options::{
     Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, FreeSpace, LogLimits, RunnerIdentity, TaskFilter,
 };

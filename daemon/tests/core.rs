@@ -6,6 +6,8 @@ mod approvals;
 mod crash;
 #[path = "core/harness.rs"]
 mod harness;
+#[path = "core/insight.rs"]
+mod insight;
 #[path = "core/lifetimes.rs"]
 mod lifetimes;
 #[path = "core/routing.rs"]

@@ -9,6 +9,8 @@ mod access;
 mod hooks;
 #[path = "edge/hostile.rs"]
 mod hostile;
+#[path = "edge/insight.rs"]
+mod insight;
 #[path = "edge/integrations.rs"]
 mod integrations;
 #[path = "edge/life.rs"]

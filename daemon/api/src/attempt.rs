@@ -3,13 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{AttemptId, TaskState};
+use crate::{AttemptId, TaskState, Timestamp};
 
 /// What `POST /attempts/{id}/start` takes. It may be sent again, and is when the commit becomes known.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StartRequest {
     /// The repository's commit, once it is resolved.
     #[serde(default)]
@@ -21,14 +22,14 @@ pub struct StartRequest {
 }
 
 /// The answer to a start: the attempt is live and its process may run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StartResponse {
     /// True when a cancel is pending: end it as soon as possible.
     pub cancel: bool,
 }
 
 /// How an attempt ended, as its runner saw it. The daemon decides what that makes of the task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptOutcome {
     /// The executor reported success.
@@ -48,7 +49,7 @@ pub enum AttemptOutcome {
 }
 
 /// What an attempt hands to the one that follows an approval: encrypted files of its workspace, as `PUT /attempts/{id}/carry` took them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Carry {
     /// The attempt that left it.
     pub attempt: AttemptId,
@@ -59,7 +60,7 @@ pub struct Carry {
 }
 
 /// What `PUT /attempts/{id}/result` takes. It is sent until it is acknowledged; sending it again changes nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptResult {
     /// How it ended.
     pub outcome: AttemptOutcome,
@@ -81,7 +82,7 @@ pub struct AttemptResult {
 }
 
 /// The answer to a result.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResultAccepted {
     /// Where the task stands now.
     pub state: TaskState,
@@ -94,12 +95,55 @@ pub struct ResultAccepted {
 }
 
 /// The answer to a log patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogAccepted {
     /// The length that the daemon holds: the next patch begins here.
     pub length: u64,
     /// How much of it is on disk for good: what lies before may leave the spool.
     pub synced: u64,
+}
+
+/// What is known of an attempt's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogState {
+    /// It may still grow.
+    Open,
+    /// Every byte is there, and its SHA-256 is the runner's.
+    Whole,
+    /// It was sent twice and is not what the runner says it is, or it is longer than a log may be.
+    Damaged,
+}
+
+/// One try of a task, as `GET /tasks/{n}/attempts` lists it. What has not happened yet is null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Attempt {
+    /// Its number within its task, from 1.
+    pub number: u32,
+    /// The runner that it was given to.
+    pub runner: String,
+    /// When it was given to its runner.
+    pub assigned_at: Timestamp,
+    /// When its runner said that it starts.
+    pub started_at: Option<Timestamp>,
+    /// When it was over for the daemon.
+    pub closed_at: Option<Timestamp>,
+    /// What closed it, in words.
+    pub closed_why: Option<String>,
+    /// When its runner reported.
+    pub reported_at: Option<Timestamp>,
+    /// How it ended, as its runner reported.
+    pub outcome: Option<AttemptOutcome>,
+    /// Why, as its runner reported.
+    pub reason: Option<String>,
+    /// The exit code that its runner reported.
+    pub exit_code: Option<i32>,
+    /// Whether its report decided anything: false for one that came after the attempt was closed. Null before the report.
+    pub counted: Option<bool>,
+    /// What is known of its log.
+    pub log_state: LogState,
+    /// How many bytes of its log the daemon holds.
+    pub log_bytes: u64,
 }
 
 /// `Content-Range` of a log patch, `bytes FIRST-LAST/*`: LAST is inclusive, the whole length is not known yet.

@@ -1,11 +1,12 @@
 //! The configuration's revision and its mistakes, as `GET /config` and `forge config check --output json` show them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
 /// How bad a diagnostic is. Only an error keeps a revision from being applied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Nothing is applied.
@@ -18,7 +19,7 @@ pub enum Severity {
 }
 
 /// One mistake in the tree. `file`, `line` and `column` point to the user's own text; line and column count from 1, columns in characters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Diagnostic {
     /// The file's path relative to the tree's root.
     pub file: String,
@@ -41,7 +42,7 @@ pub struct Diagnostic {
 }
 
 /// A revision that was not applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigFailure {
     /// Which revision.
     pub revision: String,
@@ -55,7 +56,7 @@ pub struct ConfigFailure {
 }
 
 /// The commit that a revision is, where its source is a repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigCommit {
     /// Who wrote it, as `Name <address>`.
     pub author: String,
@@ -68,7 +69,7 @@ pub struct ConfigCommit {
 }
 
 /// What `POST /config/apply` takes: nothing has the source looked at now, and either field lets one revision pass a guard.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyConfig {
     /// The revision that may remove more than the prune guard lets through.
@@ -80,7 +81,7 @@ pub struct ApplyConfig {
 }
 
 /// What `GET /config` and `POST /config/apply` answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigStatus {
     /// The revision that serves; empty while an empty tree does.
     pub revision: String,

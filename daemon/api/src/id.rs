@@ -1,8 +1,10 @@
 //! The id of an attempt: its task's number and the attempt's own, as in `42-1`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One try of a task on one runner. Written `TASK-ATTEMPT`; the first attempt is 1.
@@ -49,6 +51,20 @@ impl<'de> Deserialize<'de> for AttemptId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for AttemptId {
+    fn schema_name() -> Cow<'static, str> {
+        "AttemptId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^(0|[1-9][0-9]*)-(0|[1-9][0-9]*)$",
+            "description": "An attempt: its task's number and its own, as in `42-1`."
+        })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Integrations: what a sender is answered, and what is remembered of its requests.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
 /// What became of a request to an integration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IntegrationOutcome {
     /// It made a task.
@@ -31,7 +32,7 @@ impl IntegrationOutcome {
 }
 
 /// A request to an integration, as it is remembered: nothing of its body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IntegrationRequest {
     /// When it came.
     pub at: Timestamp,
@@ -46,7 +47,7 @@ pub struct IntegrationRequest {
 }
 
 /// What a sender is answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IntegrationAnswer {
     /// Whether the request is what the integration waits for.
     pub matched: bool,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,7 +15,7 @@ use crate::{AttemptId, Carry, Secret, Timestamp};
 pub const SIGNED_JOB_CONTEXT: &[u8] = b"forge job v1\n";
 
 /// A job on the wire. Only the runner that it is sealed to can open it, and it checks the signature before it reads the job.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SealedJob {
     /// Which attempt it is.
     pub attempt: AttemptId,

@@ -9,12 +9,16 @@ mod config;
 mod id;
 mod integration;
 mod job;
+mod log_lines;
+mod plugin;
 mod problem;
+mod revision;
 mod runner;
 mod schedule;
 mod secret;
 mod served;
 mod signing;
+mod stats;
 mod task;
 mod time;
 mod token;
@@ -22,8 +26,8 @@ mod version;
 mod webhook;
 
 pub use attempt::{
-    AttemptOutcome, AttemptResult, Carry, ContentRange, ContentRangeError, LogAccepted, ResultAccepted, StartRequest,
-    StartResponse,
+    Attempt, AttemptOutcome, AttemptResult, Carry, ContentRange, ContentRangeError, LogAccepted, LogState,
+    ResultAccepted, StartRequest, StartResponse,
 };
 pub use config::{ApplyConfig, ConfigCommit, ConfigFailure, ConfigStatus, Diagnostic, Severity};
 pub use id::{AttemptId, AttemptIdError};
@@ -32,7 +36,10 @@ pub use job::{
     Grants, Inventory, InventorySource, Job, JobKey, KeyMaterial, Limits, OnRunnerLost, PluginRef, Repository,
     SIGNED_JOB_CONTEXT, SealedJob,
 };
+pub use log_lines::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX, LogLine, LogLines, LogMatch, LogMatches, LogSegment};
+pub use plugin::{PluginAccess, PluginRole, PluginSummary};
 pub use problem::{PROBLEM_MEDIA_TYPE, Problem};
+pub use revision::{ConfigChange, ConfigChangeKind, ConfigFieldChange, ConfigRevision, RevisionState};
 pub use runner::{
     ClaimRequest, ClaimResponse, Health, HeartbeatRequest, HeartbeatResponse, RefusedJob, RegisterRequest,
     RegisterResponse, Runner, RunnerStatus,
@@ -41,6 +48,7 @@ pub use schedule::{Firing, Schedule};
 pub use secret::Secret;
 pub use served::ServedConfig;
 pub use signing::KeyChange;
+pub use stats::{Load, LoadSample, TaskOutcome, TemplateStats};
 pub use task::{
     Approved, CreateTask, CreatedTask, Decision, Page, ProjectSummary, SurveyQuestion, Task, TaskState, TaskStateError,
     TemplateSummary, Trigger, TriggerKind, UnmetReason, Why,

@@ -1,12 +1,13 @@
 //! Errors as RFC 9457 problem details, with what to do next.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The media type of every error's body.
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
 /// One error of the API (RFC 9457). `detail` says what happened, `hint` what to do; neither holds a secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{detail}")]
 pub struct Problem {
     /// A stable name of the kind of error, as a relative reference such as `/problems/name-taken`.

@@ -3,12 +3,13 @@
 //! Runner and daemon may be of different versions. What one does not know it passes over, and what it misses is the default, so a
 //! new field of any of these has `#[serde(default)]`; `testdata/wire` holds what each version said.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{AttemptId, KeyChange, SealedJob, Timestamp};
 
 /// How a runner stands with the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunnerStatus {
     /// In contact within the last 30 s.
@@ -40,7 +41,7 @@ impl RunnerStatus {
 }
 
 /// What a runner measures of its machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// The load average of the last minute.
     pub load1: f64,
@@ -55,7 +56,7 @@ pub struct Health {
 }
 
 /// A runner, as `GET /runners` lists it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Runner {
     /// Its name.
     pub name: String,
@@ -80,7 +81,7 @@ pub struct Runner {
 }
 
 /// What `POST /runners` takes; the bearer is the registration token.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RegisterRequest {
     /// The runner's name.
     pub name: String,
@@ -101,7 +102,7 @@ pub struct RegisterRequest {
 }
 
 /// The answer to a registration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RegisterResponse {
     /// The runner's name.
     pub name: String,
@@ -119,7 +120,7 @@ pub struct RegisterResponse {
 }
 
 /// What `POST /runner/claim` takes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimRequest {
     /// Random, made anew at every start of the runner: one live session a runner.
     pub session: String,
@@ -151,7 +152,7 @@ pub struct ClaimRequest {
 }
 
 /// A job that its runner does not begin, such as one that the daemon's pinned key did not sign.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedJob {
     /// The attempt that the job was delivered for.
     pub attempt: AttemptId,
@@ -160,7 +161,7 @@ pub struct RefusedJob {
 }
 
 /// The answer to a claim. Both lists may be empty when the wait ended.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimResponse {
     /// Attempts to run, each sealed to this runner.
     pub jobs: Vec<SealedJob>,
@@ -184,7 +185,7 @@ pub struct ClaimResponse {
 }
 
 /// What `POST /runner/heartbeat` takes: it renews the lease of every attempt held.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HeartbeatRequest {
     /// As in [`ClaimRequest`].
     pub session: String,
@@ -205,7 +206,7 @@ pub struct HeartbeatRequest {
 }
 
 /// The answer to a heartbeat.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HeartbeatResponse {
     /// Attempts to end: someone canceled their tasks.
     pub cancels: Vec<AttemptId>,

@@ -1,11 +1,12 @@
 //! Schedules as people see them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
 /// A schedule and when it fires.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Schedule {
     /// Its project.
     pub project: String,
@@ -30,7 +31,7 @@ pub struct Schedule {
 }
 
 /// One firing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Firing {
     /// The time that it was meant for.
     pub nominal_at: Timestamp,

@@ -1,12 +1,13 @@
 //! The daemon's signing key changes hands: how a runner learns of the next key from the one that it has pinned.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a change's Ed25519 signature covers is these bytes, the old public key and the new one: it passes for nothing else.
 const KEY_CHANGE_CONTEXT: &[u8] = b"forge signing key change v1\n";
 
 /// One change of the key that jobs are signed with, in the old key's own words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyChange {
     /// The public Ed25519 key until then, in base64.
     pub from: String,

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Timestamp;
 
 /// Where a task stands. It only moves forward, but for a retry, which puts it back to `queued` with a new attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
     /// Waits for an eligible runner.
@@ -109,7 +110,7 @@ impl FromStr for TaskState {
 }
 
 /// What made a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TriggerKind {
     /// A person, or a program with an access token.
@@ -123,7 +124,7 @@ pub enum TriggerKind {
 }
 
 /// Who or what made a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Trigger {
     /// What made it.
     pub kind: TriggerKind,
@@ -132,7 +133,7 @@ pub struct Trigger {
 }
 
 /// A task, as `GET /tasks/{n}` answers. Times are UTC; what has not happened yet is null.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Task {
     /// The task's number, unique in this daemon.
     pub number: u64,
@@ -190,7 +191,7 @@ pub struct Task {
 }
 
 /// A person's word that a task goes on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Approved {
     /// The access token's name.
     pub by: String,
@@ -199,7 +200,7 @@ pub struct Approved {
 }
 
 /// What `POST /tasks/{n}/approve` and `/reject` take.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     /// The attempt whose plan was looked at: another one's is a conflict. Absent: the newest.
@@ -216,7 +217,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// What `POST /projects/{p}/templates/{t}/tasks` takes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateTask {
     /// Answers to the template's survey, secret ones included.
@@ -237,7 +238,7 @@ pub struct CreatedTask {
 }
 
 /// One page of a listing, newest first where that makes sense.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Page<T> {
     /// The items of this page.
     pub items: Vec<T>,
@@ -246,7 +247,7 @@ pub struct Page<T> {
 }
 
 /// A project, as `GET /projects` lists it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProjectSummary {
     /// Its name.
     pub name: String,
@@ -255,7 +256,7 @@ pub struct ProjectSummary {
 }
 
 /// A template, as `GET /projects/{p}/templates` lists it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TemplateSummary {
     /// Its name.
     pub name: String,
@@ -269,10 +270,16 @@ pub struct TemplateSummary {
     pub required_tag: Option<String>,
     /// What a trigger asks for, by name.
     pub survey: Vec<SurveyQuestion>,
+    /// Whether a trigger may append arguments.
+    #[serde(default)]
+    pub allow_arguments: bool,
+    /// The names of the schedules that start it, those that are off included.
+    #[serde(default)]
+    pub schedules: Vec<String>,
 }
 
 /// One question of a template's survey.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SurveyQuestion {
     /// The variable that the answer becomes.
     pub name: String,
@@ -289,10 +296,16 @@ pub struct SurveyQuestion {
     pub choices: Vec<String>,
     /// The regular expression that a string must match.
     pub pattern: Option<String>,
+    /// The least that a number may be; null where there is no bound.
+    #[serde(default)]
+    pub min: Option<f64>,
+    /// The most that a number may be; null where there is no bound.
+    #[serde(default)]
+    pub max: Option<f64>,
 }
 
 /// Why a task is where it is, as `GET /tasks/{n}/why` answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {
     /// The task's number.
     pub number: u64,
@@ -312,7 +325,7 @@ pub struct Why {
 }
 
 /// One thing that holds a task back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UnmetReason {
     /// A stable name: `no_runner_with_tag`, `runner_offline`, `runner_disabled`, `runner_full`, `project_limit`,
     /// `template_concurrency`, `template_awaits_approval`, `runner_draining`, `runner_not_asking`, `wrong_project`, `untagged_refused`, `cancel_pending`, `runner_unreachable`,

@@ -1,9 +1,10 @@
 //! Revoking a token of the tree by its hash.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `POST /tokens/revoke`: refuse the token with this hash from now on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeToken {
     /// `sha256:` and 64 hex digits, as in `access/NAME.toml`.
@@ -11,7 +12,7 @@ pub struct RevokeToken {
 }
 
 /// What was revoked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RevokedToken {
     /// The hash.
     pub hash: String,

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Timestamp;
 
 /// How a delivery stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
     /// It is sent, or sent again, when its time comes.
@@ -57,7 +58,7 @@ impl FromStr for DeliveryState {
 }
 
 /// A webhook target and how its deliveries stand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WebhookTarget {
     /// `webhooks/NAME.toml`.
     pub name: String,
@@ -76,7 +77,7 @@ pub struct WebhookTarget {
 }
 
 /// One delivery: an event for one target.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WebhookDelivery {
     /// The same for every try: `Forge-Delivery`.
     pub id: String,
@@ -108,7 +109,7 @@ pub struct WebhookDelivery {
 }
 
 /// One request of a try: no secret, and no body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WebhookExchange {
     /// Such as `POST`.
     pub method: String,
@@ -124,7 +125,7 @@ pub struct WebhookExchange {
 }
 
 /// Asks for a test of a target.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TestWebhook {
     /// The event that is played, such as `task.finished`; by default the first that the target is told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]

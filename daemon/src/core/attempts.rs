@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use forge_api::{
-    AttemptId, AttemptOutcome, AttemptResult, ContentRange, LogAccepted, PLUGIN_BYTES_MAX, ResultAccepted, Secret,
-    StartRequest, StartResponse,
+    AttemptId, AttemptOutcome, AttemptResult, ContentRange, LogAccepted, LogState, PLUGIN_BYTES_MAX, ResultAccepted,
+    Secret, StartRequest, StartResponse,
 };
 
 use super::runners::check_said;
@@ -11,7 +11,7 @@ use super::{AttemptAccess, Core, CoreError, internal, log_error, refused};
 use crate::components;
 use crate::logs::{LogError, Verdict};
 use crate::secrets::{digest_of, same_digest};
-use crate::store::{Finished, LogState, StoreError};
+use crate::store::{Finished, StoreError};
 
 /// How often a log that is not what its runner says is asked for again.
 const LOG_RESENDS_MAX: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forge_api::{CreateTask, CreatedTask, Page, Task, Trigger, Why};
+use forge_api::{CreateTask, CreatedTask, LogState, Page, Task, Trigger, Why};
 use forge_config::meant::{Project, Template};
 
 use super::{Applied, Core, CoreError, Counters, LogReader, TaskFilter, internal, refused};
@@ -11,7 +11,7 @@ use crate::logs::{Attempts, Expectation};
 use crate::scheduler::spec::TaskSpec;
 use crate::scheduler::task::Happening;
 use crate::scheduler::{assign, project_facts, why, words};
-use crate::store::{Idempotency, Listing, LogState, NewTask, WriterStats};
+use crate::store::{Idempotency, Listing, NewTask, WriterStats};
 
 /// The most items of a page.
 const PAGE_ITEMS_MAX: u32 = 500;

@@ -79,6 +79,12 @@ pub(crate) const PAGE_ITEMS_DEFAULT: u32 = 50;
 /// The most bytes of one read of a log that is streamed.
 pub(crate) const LOG_READ_BYTES_MAX: usize = 256 * 1024;
 
+/// Lines of a log when the request does not say.
+pub(crate) const LOG_LINES_DEFAULT: u32 = 200;
+
+/// Found lines of a log when the request does not say.
+pub(crate) const LOG_MATCHES_DEFAULT: u32 = 100;
+
 /// The longest Idempotency-Key.
 pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -102,10 +108,15 @@ pub(crate) const APPLY_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// How many items a page has: what was asked for, within the bounds.
 pub(crate) fn page_items(asked: Option<u32>) -> Result<u32, Refusal> {
-    let items = asked.unwrap_or(PAGE_ITEMS_DEFAULT);
-    if (1..=PAGE_ITEMS_MAX).contains(&items) {
-        return Ok(items);
+    bounded("limit", asked, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX)
+}
+
+/// A number of the query: what was asked for, from 1 to `max`.
+pub(crate) fn bounded(name: &str, asked: Option<u32>, default: u32, max: u32) -> Result<u32, Refusal> {
+    let number = asked.unwrap_or(default);
+    if (1..=max).contains(&number) {
+        return Ok(number);
     }
-    let detail = format!("`limit` is {items} and not 1 to {PAGE_ITEMS_MAX}");
-    Err(Refusal::invalid(detail).hint("ask for less, and follow `next_cursor`"))
+    let detail = format!("`{name}` is {number} and not 1 to {max}");
+    Err(Refusal::invalid(detail).hint("ask for less, and go on where the answer ends"))
 }

@@ -11,7 +11,9 @@ use http::Method;
 use super::body::TakesForm;
 use super::routes::Api;
 use super::surface::Surface;
-use super::{carry, config, hooks, integrations, runner_side, served, task_log, tokens, user_side, webhooks};
+use super::{
+    carry, config, hooks, integrations, log_lines, runner_side, served, task_log, tokens, user_side, webhooks,
+};
 use crate::web::{self, login};
 
 /// What a route needs of whoever asks.
@@ -157,11 +159,15 @@ fn user_routes() -> Vec<Route> {
         api(Method::GET, "/projects", SEE, user_side::projects),
         api(Method::GET, "/projects/{project}/templates", SEE_PROJECT, user_side::templates),
         api(Method::POST, "/projects/{project}/templates/{template}/tasks", RUN, user_side::create_task),
+        api(Method::GET, "/projects/{project}/templates/{template}/stats", SEE_PROJECT, user_side::template_stats),
         api(Method::GET, "/projects/{project}/integrations/{integration}/log", SEE_PROJECT, integrations::log),
         api(Method::GET, "/schedules", SEE, user_side::schedules),
         api(Method::GET, "/tasks", SEE, user_side::tasks),
         api(Method::GET, "/tasks/{number}", SEE_TASK, user_side::task),
+        api(Method::GET, "/tasks/{number}/attempts", SEE_TASK, user_side::attempts),
         api(Method::GET, "/tasks/{number}/log", SEE_TASK, task_log::log),
+        api(Method::GET, "/tasks/{number}/log/lines", SEE_TASK, log_lines::lines),
+        api(Method::GET, "/tasks/{number}/log/search", SEE_TASK, log_lines::search),
         api(Method::GET, "/tasks/{number}/why", SEE_TASK, user_side::why),
         api(Method::POST, "/tasks/{number}/cancel", STEER_TASK, user_side::cancel),
         api(Method::POST, "/tasks/{number}/retry", STEER_TASK, user_side::retry),

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use forge_api::{
-    CreateTask, Decision, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, Schedule, SurveyQuestion, Task,
-    TaskState, TemplateSummary, Why,
+    Attempt, CreateTask, Decision, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, Schedule, SurveyQuestion,
+    Task, TaskState, TemplateStats, TemplateSummary, Why,
 };
-use forge_config::meant::{Project, QuestionKind, Template};
+use forge_config::meant::{Project, Question, QuestionKind, Template};
 use http::header::{HeaderMap, LOCATION};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use super::limits;
 use super::path::{PathOf, QueryOf};
 use super::problem::Refusal;
 use super::routes::Api;
-use crate::core::TaskFilter;
+use crate::core::{STATS_TASKS_MAX, TaskFilter};
 
 fn whole<T>(items: Vec<T>) -> Json<Page<T>> {
     Json(Page { items, next_cursor: None })
@@ -51,35 +51,77 @@ pub(super) async fn templates(
 }
 
 fn template_summary(project: &Project, template: &Template) -> TemplateSummary {
-    let survey = template.survey.iter().map(|(name, question)| {
-        let (kind, pattern, choices) = match &question.kind {
-            QuestionKind::String { pattern } => {
-                ("string", pattern.as_ref().map(|pattern| pattern.as_str().to_owned()), Vec::new())
-            }
-            QuestionKind::Integer { .. } => ("integer", None, Vec::new()),
-            QuestionKind::Number { .. } => ("number", None, Vec::new()),
-            QuestionKind::Boolean => ("boolean", None, Vec::new()),
-            QuestionKind::Choice(choices) => ("choice", None, choices.clone()),
-            QuestionKind::Secret => ("secret", None, Vec::new()),
-        };
-        SurveyQuestion {
-            name: name.clone(),
-            kind: kind.to_owned(),
-            description: question.description.clone(),
-            required: question.required,
-            default: question.default.clone(),
-            choices,
-            pattern,
-        }
-    });
+    let schedules = project.schedules.iter().filter(|(_, schedule)| schedule.template == template.name);
     TemplateSummary {
         name: template.name.as_str().to_owned(),
         project: project.name.as_str().to_owned(),
         description: template.description.clone(),
         executor: template.executor.as_str().to_owned(),
         required_tag: template.required_tag.clone(),
-        survey: survey.collect(),
+        survey: template.survey.iter().map(|(name, question)| survey_question(name, question)).collect(),
+        allow_arguments: template.allow_arguments,
+        schedules: schedules.map(|(name, _)| name.as_str().to_owned()).collect(),
     }
+}
+
+fn survey_question(name: &str, question: &Question) -> SurveyQuestion {
+    let mut shown = SurveyQuestion {
+        name: name.to_owned(),
+        kind: String::new(),
+        description: question.description.clone(),
+        required: question.required,
+        default: question.default.clone(),
+        choices: Vec::new(),
+        pattern: None,
+        min: None,
+        max: None,
+    };
+    let kind = match &question.kind {
+        QuestionKind::String { pattern } => {
+            shown.pattern = pattern.as_ref().map(|pattern| pattern.as_str().to_owned());
+            "string"
+        }
+        QuestionKind::Integer { min, max } => {
+            // A bound beyond 2^53 is shown as the nearest number that a page can show; the check keeps it as it is written.
+            (shown.min, shown.max) = (min.map(|min| min as f64), max.map(|max| max as f64));
+            "integer"
+        }
+        QuestionKind::Number { min, max } => {
+            (shown.min, shown.max) = (*min, *max);
+            "number"
+        }
+        QuestionKind::Boolean => "boolean",
+        QuestionKind::Choice(choices) => {
+            shown.choices.clone_from(choices);
+            "choice"
+        }
+        QuestionKind::Secret => "secret",
+    };
+    shown.kind = kind.to_owned();
+    shown
+}
+
+/// What `GET /projects/{p}/templates/{t}/stats` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StatsQuery {
+    limit: Option<u32>,
+}
+
+/// `GET /projects/{p}/templates/{t}/stats`
+pub(super) async fn template_stats(
+    State(api): State<Api>,
+    access: Access,
+    PathOf((name, template)): PathOf<(String, String)>,
+    QueryOf(query): QueryOf<StatsQuery>,
+) -> Result<Json<TemplateStats>, Refusal> {
+    let project = gate::project(&api, &access, &name)?;
+    if !project.templates.contains_key(template.as_str()) {
+        return Err(Refusal::not_found("template", &format!("{name}/{template}"))
+            .hint("`GET /projects/{project}/templates` lists those that there are"));
+    }
+    let limit = limits::bounded("limit", query.limit, STATS_TASKS_MAX, STATS_TASKS_MAX)?;
+    Ok(Json(api.core.template_stats(&name, &template, limit).await?))
 }
 
 /// `GET /schedules`
@@ -141,6 +183,11 @@ pub(super) async fn tasks(
 /// `GET /tasks/{n}`
 pub(super) async fn task(SeenTask(task): SeenTask) -> Json<Arc<Task>> {
     Json(task)
+}
+
+/// `GET /tasks/{n}/attempts`
+pub(super) async fn attempts(State(api): State<Api>, SeenTask(task): SeenTask) -> Result<Json<Page<Attempt>>, Refusal> {
+    Ok(whole(api.core.attempts(task.number).await?))
 }
 
 /// `GET /tasks/{n}/why`

@@ -2,9 +2,12 @@
 //!
 //! A patch that repeats what is there changes nothing, one that leaves a gap is refused with the length that is held. What is
 //! written is brought to disk for good within a second, many files at a time; only then may a runner forget its copy.
-//! Nothing here blocks an async thread.
+//! Nothing here blocks an async thread. What pages show of a log, line by line, is in `lines`, `ansi` and `indexes`.
 
+mod ansi;
 mod file;
+mod indexes;
+mod lines;
 mod reader;
 mod round;
 
@@ -99,6 +102,8 @@ pub(crate) struct Logs {
     /// Whose turn it is to bring logs to disk: who waits finds that another has done its work.
     syncing: tokio::sync::Mutex<()>,
     taken_bytes: AtomicU64,
+    /// Where the lines of the logs that were looked at last begin.
+    indexes: indexes::Indexes,
 }
 
 /// What a finished log is worth.
@@ -127,6 +132,7 @@ impl Logs {
             open_max: usize::try_from(open_max).unwrap_or(usize::MAX),
             syncing: tokio::sync::Mutex::default(),
             taken_bytes: AtomicU64::new(0),
+            indexes: indexes::Indexes::default(),
         })
     }
 
@@ -245,7 +251,9 @@ impl Logs {
     /// Empties the log, so that it is sent again.
     pub(crate) async fn restart(&self, id: AttemptId) -> Result<(), LogError> {
         let file = self.file(id);
-        blocking(move || file.restart()).await
+        let restarted = blocking(move || file.restart()).await;
+        self.indexes.forget(id);
+        restarted
     }
 
     /// Removes logs of tasks that are forgotten.
@@ -255,6 +263,7 @@ impl Logs {
             let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
             for id in attempts {
                 files.remove(&id);
+                self.indexes.forget(id);
                 paths.push(self.path(id));
             }
         }

@@ -7,6 +7,7 @@ pub(crate) mod copies;
 mod create;
 mod deliveries;
 mod events;
+mod insight;
 mod integrations;
 mod news;
 mod open;
@@ -27,7 +28,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forge_api::{AttemptId, AttemptResult, Carry, RefusedJob, StartRequest, Task, TaskState, Timestamp};
+use forge_api::{AttemptId, AttemptResult, Carry, LogState, RefusedJob, StartRequest, Task, TaskState, Timestamp};
 
 use crate::scheduler::task::Happening;
 
@@ -38,7 +39,7 @@ pub(crate) use events::NewEvent;
 pub(crate) use news::{RunnerNews, RunnerTold, WaitingGroup, WaitingTold};
 pub(crate) use outbox::{Teller, Tidings};
 pub(crate) use plan::{Choice, Plan, QueueFacts};
-pub(crate) use queries::{AttemptView, Circumstances, Delivery, Listing, LogState};
+pub(crate) use queries::{AttemptView, Circumstances, Delivery, Listing};
 pub(crate) use retain::Keep;
 pub(crate) use runners::{ContactRow, Held, NewRegistration, Registered, Registration};
 pub(crate) use schedules::{Fired, NewFiring, ScheduleKey, ScheduleRow};

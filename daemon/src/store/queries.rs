@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forge_api::{AttemptId, AttemptResult, Carry, Task, TaskState, Timestamp};
+use forge_api::{Attempt, AttemptId, AttemptResult, Carry, LogState, Task, TaskOutcome, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Value as Sql};
 
 use super::{StoreError, WaitingTold, news, plan, rows};
@@ -244,18 +244,6 @@ pub(crate) struct AttemptView {
     pub(crate) resends: u32,
 }
 
-/// What is known of an attempt's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum LogState {
-    /// It may still grow.
-    Open,
-    /// Every byte is there, and its SHA-256 is the runner's.
-    Whole,
-    /// It was sent twice and is not what the runner says it is, or it is longer than a log may be.
-    Damaged,
-}
-
 /// One attempt.
 pub(super) fn attempt(connection: &Connection, id: AttemptId) -> Result<Option<AttemptView>, StoreError> {
     let mut statement = connection.prepare_cached(
@@ -274,6 +262,57 @@ pub(super) fn attempt(connection: &Connection, id: AttemptId) -> Result<Option<A
         })
     });
     Ok(found.optional()?)
+}
+
+/// Every attempt of a task, the oldest first; the lengths of their logs are known elsewhere.
+pub(super) fn attempts(connection: &Connection, task: u64) -> Result<Vec<Attempt>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT attempt, runner, assigned_at, started_at, closed_at, closed_why, result, result_at, counted, log_state
+         FROM attempts WHERE task = ?1 ORDER BY attempt",
+    )?;
+    let found = statement.query_map([task], |row| {
+        let report: Option<AttemptResult> = rows::maybe_json(row, 6)?;
+        Ok(Attempt {
+            number: row.get(0)?,
+            runner: row.get(1)?,
+            assigned_at: rows::time(row, 2)?,
+            started_at: rows::maybe_time(row, 3)?,
+            closed_at: rows::maybe_time(row, 4)?,
+            closed_why: row.get(5)?,
+            reported_at: rows::maybe_time(row, 7)?,
+            outcome: report.as_ref().map(|report| report.outcome),
+            exit_code: report.as_ref().and_then(|report| report.exit_code),
+            reason: report.and_then(|report| report.reason),
+            counted: row.get(8)?,
+            log_state: rows::named(row, 9)?,
+            log_bytes: 0,
+        })
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// How a template's newest finished tasks went, the newest first.
+pub(super) fn outcomes(
+    connection: &Connection,
+    project: &str,
+    template: &str,
+    limit: u32,
+) -> Result<Vec<TaskOutcome>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT number, state, started_at, finished_at FROM tasks INDEXED BY tasks_template
+         WHERE project = ?1 AND template = ?2 AND deadline_at IS NULL AND finished_at IS NOT NULL
+         ORDER BY number DESC LIMIT ?3",
+    )?;
+    let found = statement.query_map(params![project, template, limit], |row| {
+        let (started_at, finished_at) = (rows::maybe_time(row, 2)?, rows::time(row, 3)?);
+        Ok(TaskOutcome {
+            number: row.get(0)?,
+            state: rows::named(row, 1)?,
+            duration_ms: started_at.map(|started_at| finished_at.millis_since(started_at)),
+            finished_at,
+        })
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 /// How long an attempt's log is by its own report; 0 before it.

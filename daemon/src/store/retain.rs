@@ -1,9 +1,8 @@
 //! Forgetting: history beyond a template's retention, keys of old requests, specs that no task shares any more.
 
-use forge_api::{AttemptId, Timestamp};
+use forge_api::{AttemptId, LogState, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::queries::LogState;
 use super::{StoreError, rows};
 
 /// The most tasks that one transaction forgets.

@@ -1,9 +1,8 @@
 //! What happens to tasks and attempts: each operation loads where a task stands, asks the pure step, and writes down what follows.
 
-use forge_api::{AttemptId, AttemptResult, OnRunnerLost, StartRequest, TaskState, Timestamp, TriggerKind};
+use forge_api::{AttemptId, AttemptResult, LogState, OnRunnerLost, StartRequest, TaskState, Timestamp, TriggerKind};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::queries::LogState;
 use super::{Fate, Refused, StoreError, rows};
 use crate::scheduler::deadline::{self, Open};
 use crate::scheduler::task::{self, Happening, Next, QueueClock, Refusal, Retry, Standing};

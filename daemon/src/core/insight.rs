@@ -1,0 +1,37 @@
+//! What pages show beside a task: its attempts, and how its template's tasks went.
+
+use std::collections::BTreeMap;
+
+use forge_api::{Attempt, AttemptId, TemplateStats};
+
+use super::{Core, CoreError, internal};
+
+/// The most finished tasks that a template's numbers are made from.
+pub const STATS_TASKS_MAX: u32 = 100;
+
+impl Core {
+    /// Every attempt of a task, the oldest first.
+    pub async fn attempts(&self, number: u64) -> Result<Vec<Attempt>, CoreError> {
+        let mut attempts = self.inner.store.attempts(number).await.map_err(internal)?;
+        let logs = std::sync::Arc::clone(&self.inner.logs);
+        let work = move || {
+            for attempt in &mut attempts {
+                attempt.log_bytes = logs.length(AttemptId { task: number, attempt: attempt.number });
+            }
+            attempts
+        };
+        tokio::task::spawn_blocking(work).await.map_err(internal)
+    }
+
+    /// How the newest `limit` finished tasks of a template went; one that left the tree has its history still.
+    pub async fn template_stats(&self, project: &str, template: &str, limit: u32) -> Result<TemplateStats, CoreError> {
+        let limit = limit.clamp(1, STATS_TASKS_MAX);
+        let items =
+            self.inner.store.outcomes(project.to_owned(), template.to_owned(), limit).await.map_err(internal)?;
+        let mut outcomes = BTreeMap::new();
+        for item in &items {
+            *outcomes.entry(item.state).or_default() += 1;
+        }
+        Ok(TemplateStats { items, outcomes })
+    }
+}
