@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod insight;
 mod integrations;
+mod load;
 mod log_lines;
 mod news;
 mod options;
@@ -42,6 +43,7 @@ pub use error::CoreError;
 pub use forge_config::SecretsAllow;
 pub use insight::STATS_TASKS_MAX;
 pub(crate) use integrations::Proved;
+pub use load::LOAD_HOURS_MAX;
 pub use log_lines::LogSearch;
 pub use options::{
     Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, FreeSpace, LogLimits, RunnerIdentity, TaskFilter,
@@ -104,6 +106,7 @@ impl Core {
         tasks.tasks.spawn(sync_logs(Arc::clone(logs), shutdown.clone()));
         tasks.tasks.spawn(core.clone().look_for_news(shutdown.clone()));
         tasks.tasks.spawn(core.clone().fire_schedules(shutdown.clone()));
+        tasks.tasks.spawn(core.clone().sample_load(shutdown.clone()));
         Ok((core, tasks))
     }
 
@@ -236,6 +239,17 @@ fn refused(error: StoreError, what: &'static str, name: &str, attempt: Option<At
             hint: Some("raise `uses` in its file, or use another token".to_owned()),
         },
     }
+}
+
+/// The number that a listing by numbers goes on from.
+fn cursor_number(cursor: Option<String>) -> Result<Option<u64>, CoreError> {
+    let parse = |cursor: String| {
+        cursor.parse().map_err(|_| CoreError::Invalid {
+            detail: format!("{cursor:?} is no cursor"),
+            hint: Some("hand back `next_cursor` of the page before, unchanged".to_owned()),
+        })
+    };
+    cursor.map(parse).transpose()
 }
 
 fn internal(error: impl std::fmt::Display) -> CoreError {

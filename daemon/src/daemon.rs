@@ -203,10 +203,11 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         ..HostOptions::default()
     })?;
     let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
+    let catalog = Arc::new(Catalog::new(host.clone()));
     let options = ApplyOptions {
         data_dir: plan.data_dir.clone(),
         plugin_dir: plugin_dir.clone(),
-        catalog: Catalog::new(host.clone()),
+        catalog: Arc::clone(&catalog),
         check: plan.check.clone(),
         identity_file: plan.identity_file.clone(),
         clock: clock.clone(),
@@ -237,6 +238,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         core: core.clone(),
         config: gitops.applied(),
         view: gitops.view(),
+        catalog,
         gitops: gitops.handle(),
         web_host: plan.web_host.clone(),
         hook_secret_file: plan.hook_secret_file.clone(),

@@ -11,12 +11,14 @@
 //! | `last_good` | the last good revision's files on disk, for a restart on a broken tree |
 //! | `accepted` | another history that an admin accepted and that does not serve yet, over a restart |
 //! | `apply` | swaps the revision that serves |
+//! | `changes` | what differs from the revision before |
 //! | `view`, `events`, `failure` | what is known of it, what happened to it, and what keeps a newer one away |
 //!
 //! It never serves half of a tree, and never lets go of a good one for a broken one.
 
 mod accepted;
 mod apply;
+mod changes;
 pub(crate) mod check;
 #[cfg(test)]
 mod clone_tests;
@@ -42,6 +44,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use apply::{Acceptance, ApplyOptions};
+pub(crate) use changes::is_of_projects;
 pub(crate) use events::ConfigEvent;
 pub(crate) use git::GitOptions;
 pub(crate) use view::{ConfigCounters, ConfigView};

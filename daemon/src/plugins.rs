@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use forge_config::meant::PluginKind;
+use forge_api::{PluginAccess, PluginRole, PluginSummary};
+use forge_config::meant::{Plugin, PluginKind, PluginSource, Tree};
 use forge_config::{Digest, PluginCatalog, PluginFacts, Wants};
 use forge_plugin_host::{Capability, Host, Kind};
 
@@ -21,7 +22,14 @@ const WANTS_MAX: usize = 64;
 pub(crate) struct Catalog {
     host: Host,
     /// By hex digest: a component never changes what it says.
-    facts: Mutex<HashMap<String, Result<PluginFacts, String>>>,
+    facts: Mutex<HashMap<String, Result<Described, String>>>,
+}
+
+/// What a component says of itself.
+#[derive(Clone, Debug)]
+struct Described {
+    facts: PluginFacts,
+    version: String,
 }
 
 impl Catalog {
@@ -30,10 +38,10 @@ impl Catalog {
         Self { host, facts: Mutex::new(HashMap::new()) }
     }
 
-    fn describe(&self, bytes: &[u8], hash: [u8; 32]) -> Result<PluginFacts, String> {
+    fn describe(&self, bytes: &[u8], hash: [u8; 32]) -> Result<Described, String> {
         let plugin = self.host.load(bytes).map_err(|error| error.to_string())?;
         let info = plugin.describe().map_err(|error| format!("it does not describe itself: {error}"))?;
-        Ok(PluginFacts {
+        let facts = PluginFacts {
             sha256: Digest(hash),
             kind: match plugin.kind() {
                 Kind::Executor => PluginKind::Executor,
@@ -42,7 +50,57 @@ impl Catalog {
             params_schema: info.params_schema,
             config_schema: info.config_schema,
             wants: wants(info.wants),
-        })
+        };
+        Ok(Described { facts, version: info.version })
+    }
+
+    /// What a component says of itself that was looked at before.
+    fn known(&self, sha256: &str) -> Option<Described> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).get(sha256)?.as_ref().ok().cloned()
+    }
+}
+
+/// The plugins of a tree, as people see them.
+pub(crate) fn summaries(tree: &Tree, catalog: &Catalog) -> Vec<PluginSummary> {
+    tree.plugins.values().map(|plugin| summary(tree, plugin, catalog.known(&plugin.sha256.hex()))).collect()
+}
+
+fn summary(tree: &Tree, plugin: &Plugin, said: Option<Described>) -> PluginSummary {
+    let executes = tree.projects.values().flat_map(|project| {
+        let templates = project.templates.values().filter(|template| template.executor == plugin.name);
+        templates.map(|template| format!("{}/{}", project.name, template.name))
+    });
+    let targets = tree.webhooks.iter().filter(|(_, webhook)| webhook.plugin == plugin.name);
+    let used_by = executes.chain(targets.map(|(name, _)| name.to_string())).collect();
+    let (version, wants) = said.map(|said| (said.version, said.facts.wants)).unzip();
+    let wants = wants.unwrap_or_default();
+    let missing =
+        |wants: Vec<String>, granted: &[String]| wants.into_iter().filter(|name| !granted.contains(name)).collect();
+    PluginSummary {
+        name: plugin.name.to_string(),
+        source: match &plugin.source {
+            PluginSource::Builtin(name) => format!("builtin:{name}"),
+            PluginSource::File(path) => path.clone(),
+        },
+        version: version.filter(|version| !version.is_empty()),
+        kind: match plugin.kind {
+            PluginKind::Executor => PluginRole::Executor,
+            PluginKind::WebhookTarget => PluginRole::WebhookTarget,
+        },
+        sha256: plugin.sha256.hex(),
+        not_granted: PluginAccess {
+            programs: missing(wants.programs, &plugin.programs),
+            hosts: missing(wants.hosts, &plugin.hosts),
+            env: missing(wants.env, &plugin.env),
+        },
+        grants: PluginAccess {
+            programs: plugin.programs.clone(),
+            hosts: plugin.hosts.clone(),
+            env: plugin.env.clone(),
+        },
+        memory_bytes: plugin.memory_bytes,
+        time_ms: plugin.time_ms,
+        used_by,
     }
 }
 
@@ -75,7 +133,7 @@ impl PluginCatalog for Catalog {
         hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
         let key = hex::encode(&hash);
         let known = self.facts.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        known.unwrap_or_else(|| {
+        let described = known.unwrap_or_else(|| {
             // Not under the lock: compiling takes its time, and two that compile the same agree.
             let facts = self.describe(bytes, hash);
             let mut known = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,6 +142,7 @@ impl PluginCatalog for Catalog {
             }
             known.insert(key, facts.clone());
             facts
-        })
+        });
+        described.map(|described| described.facts)
     }
 }

@@ -1,16 +1,43 @@
-//! What happened to the configuration, recorded for whoever is to be told of it.
+//! What happened to the configuration: recorded for whoever is to be told of it, and listed.
 
-use super::{Core, CoreError, internal};
-use crate::gitops::ConfigEvent;
-use crate::store::NewEvent;
+use forge_api::{ConfigRevision, Page};
+
+use super::{Core, CoreError, cursor_number, internal};
+use crate::gitops::{ConfigEvent, is_of_projects};
+use crate::store::{NewEvent, REVISIONS_KEPT};
 
 impl Core {
     /// Records events of the configuration, in their order.
     pub(crate) async fn record_config_events(&self, events: Vec<ConfigEvent>) -> Result<(), CoreError> {
         let new = |event: ConfigEvent| {
             let body = serde_json::json!({ "config": event.config });
-            NewEvent { event: event.happened.as_str(), at: event.at, body, runner: None, targets: None }
+            let new = NewEvent { event: event.happened.as_str(), at: event.at, body, runner: None, targets: None };
+            (new, event.revision)
         };
-        self.inner.store.record_events(events.into_iter().map(new).collect()).await.map_err(internal)
+        self.inner.store.record_config_events(events.into_iter().map(new).collect()).await.map_err(internal)
+    }
+
+    /// The newest revisions that were applied or refused; of each only what concerns `visible`, where that is some projects.
+    pub async fn config_revisions(
+        &self,
+        visible: Option<Vec<String>>,
+        cursor: Option<String>,
+        limit: u32,
+    ) -> Result<Page<ConfigRevision>, CoreError> {
+        let before = cursor_number(cursor)?;
+        let limit = limit.clamp(1, REVISIONS_KEPT);
+        // One more than asked for says whether there is another page.
+        let mut found = self.inner.store.config_revisions(before, limit + 1).await.map_err(internal)?;
+        let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let next_cursor = found.last().filter(|_| more).map(|(number, _)| number.to_string());
+        let items = found.into_iter().map(|(_, mut revision)| {
+            if let Some(projects) = &visible {
+                revision.changes.retain(|change| is_of_projects(&change.object, projects));
+                revision.diagnostics.retain(|found| is_of_projects(&found.file, projects));
+            }
+            revision
+        });
+        Ok(Page { items: items.collect(), next_cursor })
     }
 }

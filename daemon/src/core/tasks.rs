@@ -5,7 +5,7 @@ use std::sync::Arc;
 use forge_api::{CreateTask, CreatedTask, LogState, Page, Task, Trigger, Why};
 use forge_config::meant::{Project, Template};
 
-use super::{Applied, Core, CoreError, Counters, LogReader, TaskFilter, internal, refused};
+use super::{Applied, Core, CoreError, Counters, LogReader, TaskFilter, cursor_number, internal, refused};
 use crate::components;
 use crate::logs::{Attempts, Expectation};
 use crate::scheduler::spec::TaskSpec;
@@ -103,13 +103,7 @@ impl Core {
 
     /// A page of tasks, newest first.
     pub async fn tasks(&self, filter: TaskFilter, cursor: Option<String>, limit: u32) -> Result<Page<Task>, CoreError> {
-        let before = match cursor {
-            None => None,
-            Some(cursor) => Some(cursor.parse::<u64>().map_err(|_| CoreError::Invalid {
-                detail: format!("{cursor:?} is no cursor"),
-                hint: Some("hand back `next_cursor` of the page before, unchanged".to_owned()),
-            })?),
-        };
+        let before = cursor_number(cursor)?;
         let limit = limit.clamp(1, PAGE_ITEMS_MAX);
         let TaskFilter { project, state, template, visible } = filter;
         // One more than asked for says whether there is another page.

@@ -13,6 +13,7 @@ use forge_config::{CheckOptions, Code, Colour, Diagnostic, Severity};
 use tokio::sync::watch;
 
 use super::accepted::{self, Accepted};
+use super::changes;
 use super::check::{Verdict, check, for_api};
 use super::events::{ConfigEvent, Happened};
 use super::failure::{SourceCode, SourceFailure};
@@ -46,7 +47,7 @@ pub(crate) struct ApplyOptions {
     /// Where components are kept for runners.
     pub(crate) plugin_dir: PathBuf,
     /// What knows plugins.
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Arc<Catalog>,
     /// What a check knows beyond the tree.
     pub(crate) check: CheckOptions,
     /// The daemon's identity: a change of it has the tree checked again.
@@ -359,6 +360,8 @@ impl Applier {
         let is_restart = kept.is_some();
         let applied_at = kept.map_or(now, |kept| kept.facts.applied_at);
         let facts = Facts { applied_at, source: progress.identity(), commit: commit.clone() };
+        // Nothing served before the first.
+        let changes = serving.applied_at.map(|_| changes::between(&serving.tree, &tree)).unwrap_or_default();
         self.serve(tree, &read.revision, &facts);
         self.view.mended();
         tracing::info!(
@@ -370,7 +373,7 @@ impl Applier {
         );
         if !is_restart {
             let event = ConfigEvent::new(Happened::Applied, &read.revision, commit, Vec::new(), now);
-            progress.add(event);
+            progress.add(event.changing(changes));
         }
         progress.unkept = Some((read, facts));
         self.keep(progress);

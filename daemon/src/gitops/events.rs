@@ -1,10 +1,13 @@
 //! `config.applied` and `config.failed`: what happened to the configuration, as it is recorded for whoever wants to be told of it.
 
-use forge_api::{ConfigCommit, Diagnostic, Timestamp};
+use forge_api::{ConfigChange, ConfigCommit, ConfigRevision, Diagnostic, RevisionState, Timestamp};
 use serde::Serialize;
 
 /// The most mistakes that an event names; `forge config status` shows all.
 const DIAGNOSTICS_MAX: usize = 20;
+
+/// The most mistakes that the list of revisions keeps of one.
+const REVISION_DIAGNOSTICS_MAX: usize = 100;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,7 @@ impl Happened {
 }
 
 /// One event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ConfigEvent {
     /// Which.
     pub(crate) happened: Happened,
@@ -34,6 +37,8 @@ pub(crate) struct ConfigEvent {
     pub(crate) at: Timestamp,
     /// What it is about.
     pub(crate) config: EventConfig,
+    /// The same for the list of revisions.
+    pub(crate) revision: ConfigRevision,
 }
 
 /// The `config` of an event.
@@ -56,10 +61,29 @@ impl ConfigEvent {
         mut diagnostics: Vec<Diagnostic>,
         at: Timestamp,
     ) -> Self {
+        let kept = ConfigRevision {
+            revision: revision.to_owned(),
+            commit: commit.clone(),
+            at,
+            state: match happened {
+                Happened::Applied => RevisionState::Applied,
+                Happened::Failed => RevisionState::Refused,
+            },
+            changes: Vec::new(),
+            changes_cut: false,
+            diagnostics: diagnostics.iter().take(REVISION_DIAGNOSTICS_MAX).cloned().collect(),
+        };
         diagnostics.truncate(DIAGNOSTICS_MAX);
         for found in &mut diagnostics {
             found.source_line.clear();
         }
-        Self { happened, at, config: EventConfig { revision: revision.to_owned(), commit, diagnostics } }
+        let config = EventConfig { revision: revision.to_owned(), commit, diagnostics };
+        Self { happened, at, config, revision: kept }
+    }
+
+    /// The same with what differs from the revision that served before.
+    pub(super) fn changing(mut self, (changes, cut): (Vec<ConfigChange>, bool)) -> Self {
+        (self.revision.changes, self.revision.changes_cut) = (changes, cut);
+        self
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use forge_config::CheckOptions;
 use forge_plugin_host::{Host, HostOptions};
@@ -204,7 +205,7 @@ impl World {
         let options = ApplyOptions {
             data_dir,
             plugin_dir,
-            catalog: Catalog::new(Host::new(HostOptions::default()).expect("the host starts")),
+            catalog: Arc::new(Catalog::new(Host::new(HostOptions::default()).expect("the host starts"))),
             check: CheckOptions::default(),
             identity_file: None,
             clock: Clock::system(),

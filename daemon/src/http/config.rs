@@ -2,26 +2,43 @@
 
 use axum::Json;
 use axum::extract::State;
-use forge_api::{ApplyConfig, ConfigStatus};
+use forge_api::{ApplyConfig, ConfigRevision, ConfigStatus, Page};
+use serde::Deserialize;
 
 use super::auth::Access;
 use super::body::JsonBody;
 use super::limits;
+use super::path::QueryOf;
 use super::problem::Refusal;
 use super::routes::Api;
 use crate::core::CoreError;
-use crate::gitops::Acceptance;
+use crate::gitops::{Acceptance, is_of_projects};
 
 /// `GET /config`: to a token of some projects only the mistakes in their folders, since a mistake shows the line that it is in.
 pub(super) async fn status(State(api): State<Api>, access: Access) -> Json<ConfigStatus> {
     let mut status = api.view.status();
     if let (Some(projects), Some(failure)) = (access.visible(), status.last_error.as_mut()) {
-        failure.diagnostics.retain(|found| {
-            let project = found.file.strip_prefix("projects/").and_then(|rest| rest.split('/').next());
-            project.is_some_and(|project| projects.iter().any(|name| name == project))
-        });
+        failure.diagnostics.retain(|found| is_of_projects(&found.file, &projects));
     }
     Json(status)
+}
+
+/// What `GET /config/revisions` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevisionsQuery {
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+/// `GET /config/revisions`: of each only what concerns the token's projects.
+pub(super) async fn revisions(
+    State(api): State<Api>,
+    access: Access,
+    QueryOf(query): QueryOf<RevisionsQuery>,
+) -> Result<Json<Page<ConfigRevision>>, Refusal> {
+    let limit = limits::bounded("limit", query.limit, limits::REVISIONS_MAX, limits::REVISIONS_MAX)?;
+    Ok(Json(api.core.config_revisions(access.visible(), query.cursor, limit).await?))
 }
 
 /// `POST /config/apply`: looks at the source now, and lets one revision pass where the request names it.

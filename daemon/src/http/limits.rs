@@ -85,6 +85,12 @@ pub(crate) const LOG_LINES_DEFAULT: u32 = 200;
 /// Found lines of a log when the request does not say.
 pub(crate) const LOG_MATCHES_DEFAULT: u32 = 100;
 
+/// The most revisions of the configuration in one answer: so many are kept.
+pub(crate) const REVISIONS_MAX: u32 = 100;
+
+/// Hours of load when the request does not say.
+pub(crate) const LOAD_HOURS_DEFAULT: u32 = 24;
+
 /// The longest Idempotency-Key.
 pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 

@@ -18,6 +18,7 @@ use super::table::{self, Route};
 use crate::clock::Clock;
 use crate::core::{Applied, Core};
 use crate::gitops::{ConfigView, GitOpsHandle};
+use crate::plugins::Catalog;
 
 /// What every route may use.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) config: watch::Receiver<Arc<Applied>>,
     /// The revision and its mistakes.
     pub(crate) view: ConfigView,
+    /// What plugins say of themselves.
+    pub(crate) catalog: Arc<Catalog>,
     /// What looks at the source when it is asked to.
     pub(crate) gitops: GitOpsHandle,
     /// The URL that people use, where forge.toml names one.

@@ -12,7 +12,7 @@ use super::body::TakesForm;
 use super::routes::Api;
 use super::surface::Surface;
 use super::{
-    carry, config, hooks, integrations, log_lines, runner_side, served, task_log, tokens, user_side, webhooks,
+    carry, config, hooks, insight, integrations, log_lines, runner_side, served, task_log, tokens, user_side, webhooks,
 };
 use crate::web::{self, login};
 
@@ -190,8 +190,11 @@ fn operator_routes() -> Vec<Route> {
         api(Method::POST, "/runners/{name}/drain", CHANGE_RUNNER, user_side::drain_runner),
         api(Method::POST, "/runners/{name}/resume", CHANGE_RUNNER, user_side::resume_runner),
         api(Method::GET, "/config", SEE, config::status),
+        api(Method::GET, "/config/revisions", SEE, config::revisions),
         api(Method::POST, "/config/apply", ADMIN, config::apply),
         api(Method::GET, "/config/objects", SEE_ALL, served::objects),
+        api(Method::GET, "/plugins", SEE_ALL, insight::plugins),
+        api(Method::GET, "/stats/load", SEE_ALL, insight::load),
         api(Method::POST, "/tokens/revoke", ADMIN, tokens::revoke),
         api(Method::GET, "/webhooks", ADMIN, webhooks::targets),
         api(Method::GET, "/webhooks/deliveries", ADMIN, webhooks::deliveries),

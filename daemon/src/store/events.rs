@@ -1,10 +1,10 @@
 //! Events, append-only and numbered: written as they happen, kept until there are too many, and read by whoever has to tell of them.
 
-use forge_api::Timestamp;
+use forge_api::{ConfigRevision, Timestamp};
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
-use super::{Store, StoreError, rows};
+use super::{Store, StoreError, revisions, rows};
 
 /// The most events that are kept; the newest are.
 const EVENTS_MAX: i64 = 100_000;
@@ -28,10 +28,18 @@ pub(crate) struct NewEvent {
 }
 
 impl Store {
-    /// Records events in their order.
-    pub(crate) async fn record_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {
+    /// Records what happened to the configuration, in its order: the event and the revision.
+    pub(crate) async fn record_config_events(
+        &self,
+        happened: Vec<(NewEvent, ConfigRevision)>,
+    ) -> Result<(), StoreError> {
         self.writer
-            .execute(move |connection, _marks| events.iter().try_for_each(|event| record(connection, event)))
+            .execute(move |connection, _marks| {
+                happened.iter().try_for_each(|(event, revision)| {
+                    record(connection, event)?;
+                    revisions::record(connection, revision)
+                })
+            })
             .await
     }
 }

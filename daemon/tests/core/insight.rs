@@ -80,3 +80,26 @@ async fn a_templates_numbers_are_those_of_its_newest_finished_tasks() {
     assert!(stats.items.iter().all(|task| task.duration_ms == Some(1_500)), "{stats:?}");
     assert_eq!(stats.outcomes, [(TaskState::Succeeded, 1), (TaskState::Failed, 1)].into());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_busy_the_runners_are_is_kept_by_the_minute_over_a_restart() {
+    let mut daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    daemon.create("many").await;
+    daemon.create("many").await;
+    runner.begin(&daemon.core).await;
+    daemon.time.advance_ms(61_000);
+    let sample = loop {
+        match daemon.core.load(1).await.expect("listed").items.pop() {
+            Some(sample) => break sample,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    // Its runner has not been heard of for a minute.
+    assert_eq!((sample.queued, sample.running, sample.runners_online), (1, 1, 0));
+    daemon.restart().await;
+    assert_eq!(daemon.core.load(1).await.expect("listed").items, [sample]);
+    runner.claim(&daemon.core, 0).await.expect("heard of");
+    let now = daemon.core.load_now().await.expect("looked");
+    assert_eq!((now.runners_online, now.slots), (1, None), "a runner without a limit has no number of slots");
+}
