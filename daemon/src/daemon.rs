@@ -241,6 +241,8 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         catalog,
         gitops: gitops.handle(),
         web_host: plan.web_host.clone(),
+        speaks_tls: certificates.is_some(),
+        ca_fingerprint: ca.as_ref().map(|ca| ca.fingerprint.clone()),
         hook_secret_file: plan.hook_secret_file.clone(),
         clock: clock.clone(),
         integration_bodies: Semaphore::new(limits::INTEGRATION_BODIES_MAX),

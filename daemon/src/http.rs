@@ -23,7 +23,7 @@ mod answer;
 pub(crate) mod auth;
 pub(crate) mod body;
 mod carry;
-mod config;
+pub(crate) mod config;
 mod exposition;
 pub(crate) mod gate;
 mod hooks;

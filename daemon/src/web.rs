@@ -3,69 +3,54 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `layout` | the frame of every page, and who looks at it |
+//! | `parts`, `chart` | what pages are put together from: states, times, tables, forms; numbers to SVG |
+//! | `assets` | the stylesheet and the scripts, which are part of the binary |
 //! | `login` | signing in and out |
+//! | the others | a page each, with what its forms do |
 //!
-//! What a page may show, and to whom, its row in the table of routes says; who is signed in is [`Access`].
+//! What a page may show, and to whom, its row in the table of routes says; who is signed in is [`Access`]. A page asks the core and never
+//! the store; what changes something is a form that works without a script, which only adds: fresh contents, the live log, copying.
 
+pub(crate) mod assets;
+mod chart;
+pub(crate) mod config;
+pub(crate) mod integrations;
+mod layout;
+mod log_view;
 pub(crate) mod login;
+pub(crate) mod overview;
+mod parts;
+pub(crate) mod plugins;
+pub(crate) mod run;
+pub(crate) mod runners;
+pub(crate) mod schedules;
+mod summary;
+pub(crate) mod task;
+pub(crate) mod tasks;
+pub(crate) mod templates;
+pub(crate) mod webhooks;
 
 use forge_api::Problem;
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
-use crate::http::auth::{Access, role_name};
-
-/// `GET /`
-pub(crate) async fn overview(access: Access) -> Markup {
-    frame("Overview", Some(&access), &html! { p { "The daemon serves." } })
-}
-
-/// A page: what stands around `main` on each.
-pub(crate) fn frame(title: &str, access: Option<&Access>, main: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                @if let Some(access) = access {
-                    // What a script sends in the header Forge-CSRF.
-                    meta name="forge-csrf" content=(access.csrf());
-                }
-                title { (title) " · Forge" }
-            }
-            body {
-                header {
-                    a href="/" { "Forge" }
-                    @if let Some(access) = access {
-                        form method="post" action="/logout" {
-                            (csrf(access))
-                            span { (access.name()) " (" (role_name(access.role())) ")" }
-                            button type="submit" { "Sign out" }
-                        }
-                    }
-                }
-                main {
-                    h1 { (title) }
-                    (main)
-                }
-            }
-        }
-    }
-}
-
-/// The field that every form has which changes something.
-pub(crate) fn csrf(access: &Access) -> Markup {
-    html! { input type="hidden" name="csrf" value=(access.csrf()); }
-}
+use self::layout::{Page, Place, Visitor};
+use crate::http::auth::Access;
 
 /// What is shown instead of a page that is refused.
 pub(crate) fn refusal(problem: &Problem, access: Option<&Access>) -> Markup {
-    let main = html! {
-        p { (problem.detail) }
-        @if let Some(hint) = &problem.hint {
-            p { (hint) }
+    let content = html! {
+        section.panel {
+            header { h1 { (problem.title) } span.tag { (problem.status) " " (problem.slug()) } }
+            div.body {
+                p { (parts::prose(&problem.detail)) }
+                @if let Some(hint) = &problem.hint { p.soft { (parts::prose(hint)) } }
+                div.buttons { a.button href="/" { "To the overview" } }
+            }
         }
-        p { "Status " (problem.status) " · " code { (problem.slug()) } }
     };
-    frame(&problem.title, access, &main)
+    match access {
+        Some(access) => Page::new(&problem.title, Place::Nowhere, content).draw(&Visitor::refused(access.clone())),
+        None => layout::bare(&problem.title, content),
+    }
 }

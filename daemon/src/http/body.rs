@@ -51,16 +51,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
         let (parts, body) = request.into_parts();
         let access = gate::passed::<Access>(&parts)?;
         let is_proved = parts.extensions.get::<ProvedByHeader>().is_some();
-        let (said, form) = form(Request::from_parts(parts, body)).await?;
+        let (said, rest) = fields(Request::from_parts(parts, body)).await?;
+        // What nothing proves is told nothing of what the form takes.
         match access.session() {
             Some(session) if !is_proved && !session.is_proved_by(&said) => Err(session::unproved()),
-            Some(_) | None => Ok(Self(form)),
+            Some(_) | None => read_form(&rest).map(Self),
         }
     }
 }
 
 /// A form's fields, and what the field `csrf` says.
 pub(crate) async fn form<T: DeserializeOwned>(request: Request) -> Result<(String, T), Refusal> {
+    let (said, rest) = fields(request).await?;
+    Ok((said, read_form(&rest)?))
+}
+
+/// What the field `csrf` says, and the other fields as they came.
+async fn fields(request: Request) -> Result<(String, String), Refusal> {
     let essence = essence(&request);
     if essence != "application/x-www-form-urlencoded" {
         let detail = format!("the body's media type is {essence:?} and not \"application/x-www-form-urlencoded\"");
@@ -76,9 +83,12 @@ pub(crate) async fn form<T: DeserializeOwned>(request: Request) -> Result<(Strin
             rest.append_pair(&name, &value);
         }
     }
-    let form = serde_urlencoded::from_str(&rest.finish());
-    let form = form.map_err(|error| Refusal::invalid(format!("the form is not what this route takes: {error}")))?;
-    Ok((said, form))
+    Ok((said, rest.finish()))
+}
+
+fn read_form<T: DeserializeOwned>(fields: &str) -> Result<T, Refusal> {
+    serde_urlencoded::from_str(fields)
+        .map_err(|error| Refusal::invalid(format!("the form is not what this route takes: {error}")))
 }
 
 /// The body's media type, without its parameters.

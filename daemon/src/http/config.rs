@@ -14,13 +14,18 @@ use super::routes::Api;
 use crate::core::CoreError;
 use crate::gitops::{Acceptance, is_of_projects};
 
-/// `GET /config`: to a token of some projects only the mistakes in their folders, since a mistake shows the line that it is in.
+/// `GET /config`
 pub(super) async fn status(State(api): State<Api>, access: Access) -> Json<ConfigStatus> {
+    Json(seen_status(&api, &access))
+}
+
+/// The status as a token may see it: one of some projects only the mistakes in their folders, since a mistake shows the line that it is in.
+pub(crate) fn seen_status(api: &Api, access: &Access) -> ConfigStatus {
     let mut status = api.view.status();
     if let (Some(projects), Some(failure)) = (access.visible(), status.last_error.as_mut()) {
         failure.diagnostics.retain(|found| is_of_projects(&found.file, &projects));
     }
-    Json(status)
+    status
 }
 
 /// What `GET /config/revisions` takes.

@@ -38,6 +38,10 @@ pub(crate) struct Shared {
     pub(crate) gitops: GitOpsHandle,
     /// The URL that people use, where forge.toml names one.
     pub(crate) web_host: Option<String>,
+    /// Whether the listener itself speaks TLS.
+    pub(crate) speaks_tls: bool,
+    /// What a runner pins where the certificate is from the daemon's own CA.
+    pub(crate) ca_fingerprint: Option<String>,
     /// The secret of webhooks.
     pub(crate) hook_secret_file: Option<PathBuf>,
     /// The clock.

@@ -20,7 +20,6 @@ pub(crate) enum Surface {
     /// A browser that sends a form. Its handler takes a checked [`Form`](super::body::Form).
     Form,
     /// A browser that loads what a page needs.
-    #[expect(dead_code, reason = "the stylesheet and the script come with the pages that need them")]
     Asset,
 }
 

@@ -14,7 +14,10 @@ use super::surface::Surface;
 use super::{
     carry, config, hooks, insight, integrations, log_lines, runner_side, served, task_log, tokens, user_side, webhooks,
 };
-use crate::web::{self, login};
+use crate::web::{
+    assets, integrations as integration_pages, login, overview, run, runners, schedules, task, tasks, templates,
+};
+use crate::web::{config as config_pages, plugins as plugin_pages, webhooks as webhook_pages};
 
 /// What a route needs of whoever asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +130,8 @@ pub(crate) fn table() -> Vec<Route> {
     let mut table = runner_routes();
     table.extend(user_routes());
     table.extend(operator_routes());
-    table.extend(dashboard_routes());
+    table.extend(dashboard_pages());
+    table.extend(dashboard_forms());
     table
 }
 
@@ -207,15 +211,54 @@ fn operator_routes() -> Vec<Route> {
     ]
 }
 
-/// What browsers ask.
-fn dashboard_routes() -> Vec<Route> {
+/// The pages of the dashboard.
+fn dashboard_pages() -> Vec<Route> {
     const SEE: Needs = Needs::Access(Scope::Visible, Role::Viewer);
+    const SEE_PROJECT: Needs = Needs::Access(Scope::Project, Role::Viewer);
+    const SEE_TASK: Needs = Needs::Access(Scope::Task, Role::Viewer);
+    const SEE_ALL: Needs = Needs::Access(Scope::Everywhere, Role::Viewer);
+    const ADMIN: Needs = Needs::Access(Scope::Everywhere, Role::Admin);
     vec![
-        page("/", SEE, web::overview),
+        page("/", SEE, overview::overview),
         page("/login", Needs::Nothing, login::show),
+        page("/tasks", SEE, tasks::list),
+        page("/tasks/{number}", SEE_TASK, task::show),
+        page("/templates", SEE, templates::list),
+        page("/projects/{project}/templates/{template}", SEE_PROJECT, templates::show),
+        page("/runners", SEE, runners::list),
+        page("/schedules", SEE, schedules::list),
+        page("/integrations", SEE, integration_pages::list),
+        page("/projects/{project}/integrations/{integration}", SEE_PROJECT, integration_pages::show),
+        page("/config", SEE, config_pages::show),
+        page("/config/codes", SEE, config_pages::codes),
+        page("/plugins", SEE_ALL, plugin_pages::list),
+        page("/webhooks", ADMIN, webhook_pages::list),
+        page("/webhooks/deliveries/{id}", ADMIN, webhook_pages::delivery),
+        route(Method::GET, "/assets/{hash}/{name}", Needs::Nothing, Surface::Asset, assets::asset),
+    ]
+}
+
+/// What their forms are sent to: each needs what the API asks of the same.
+fn dashboard_forms() -> Vec<Route> {
+    const SEE: Needs = Needs::Access(Scope::Visible, Role::Viewer);
+    const RUN: Needs = Needs::Access(Scope::Project, Role::Operator);
+    const STEER_TASK: Needs = Needs::Access(Scope::Task, Role::Operator);
+    const CHANGE_RUNNER: Needs = Needs::Access(Scope::Runner, Role::Owner);
+    const ADMIN: Needs = Needs::Access(Scope::Everywhere, Role::Admin);
+    vec![
         // Nobody is signed in yet, so that no session's field can prove the form: the handler asks the browser where it comes from.
         route(Method::POST, "/login", Needs::Proof, Surface::Page, login::sign_in),
         form("/logout", SEE, login::sign_out),
+        form("/projects/{project}/templates/{template}/run", RUN, run::run),
+        form("/tasks/{number}/cancel", STEER_TASK, task::cancel),
+        form("/tasks/{number}/retry", STEER_TASK, task::retry),
+        form("/tasks/{number}/approve", STEER_TASK, task::approve),
+        form("/tasks/{number}/reject", STEER_TASK, task::reject),
+        form("/runners/{name}/drain", CHANGE_RUNNER, runners::drain),
+        form("/runners/{name}/resume", CHANGE_RUNNER, runners::resume),
+        form("/runners/{name}/remove", CHANGE_RUNNER, runners::remove),
+        form("/webhooks/deliveries/{id}/redeliver", ADMIN, webhook_pages::redeliver),
+        form("/webhooks/{name}/test", ADMIN, webhook_pages::test),
     ]
 }
 

@@ -10,7 +10,7 @@ use http::{StatusCode, Uri};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::frame;
+use super::layout;
 use crate::http::auth::{self, Access};
 use crate::http::body::{self, Form};
 use crate::http::path::QueryOf;
@@ -59,19 +59,23 @@ pub(crate) async fn show(QueryOf(query): QueryOf<LoginQuery>) -> Markup {
 
 /// The form, and why the last token was refused.
 fn page(next: &str, refused: Option<&str>) -> Markup {
-    let main = html! {
-        form method="post" action=(PATH) {
-            @if let Some(refused) = refused {
-                p role="alert" { (refused) }
+    let content = html! {
+        section.panel {
+            header { h1 { "Sign in" } }
+            form.body method="post" action=(PATH) {
+                @if let Some(refused) = refused { p.note.bad role="alert" { (refused) } }
+                input type="hidden" name="next" value=(next);
+                div.field {
+                    label for="token" { "Access token" }
+                    input id="token" name="token" type="password" autocomplete="current-password" required autofocus
+                        aria-describedby="token-hint" aria-invalid=[refused.map(|_| "true")];
+                    span.hint id="token-hint" { "Its hash stands in a file under " code { "access/" } " of the tree; " code { "forge token new" } " makes one." }
+                }
+                div.buttons { button.main type="submit" { "Sign in" } }
             }
-            input type="hidden" name="next" value=(next);
-            label for="token" { "Access token" }
-            input id="token" name="token" type="password" autocomplete="current-password" required autofocus;
-            button type="submit" { "Sign in" }
-            p { "Its hash stands in a file under " code { "access/" } " of the tree; " code { "forge token new" } " makes one." }
         }
     };
-    frame("Sign in", None, &main)
+    layout::bare("Sign in", content)
 }
 
 /// The fields of the form.

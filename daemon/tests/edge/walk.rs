@@ -114,6 +114,30 @@ const POLICY: &[(&str, &str, Policy)] = &[
     ("GET", "/login", Anyone),
     ("POST", "/login", Proof),
     ("POST", "/logout", Listing(Viewer)),
+    ("GET", "/assets/{hash}/{name}", Anyone),
+    ("GET", "/tasks", Listing(Viewer)),
+    ("GET", "/tasks/{number}", Of(Task, Viewer)),
+    ("POST", "/tasks/{number}/cancel", Of(Task, Operator)),
+    ("POST", "/tasks/{number}/retry", Of(Task, Operator)),
+    ("POST", "/tasks/{number}/approve", Of(Task, Operator)),
+    ("POST", "/tasks/{number}/reject", Of(Task, Operator)),
+    ("GET", "/templates", Listing(Viewer)),
+    ("GET", "/projects/{project}/templates/{template}", Of(Project, Viewer)),
+    ("POST", "/projects/{project}/templates/{template}/run", Of(Project, Operator)),
+    ("GET", "/runners", Listing(Viewer)),
+    ("POST", "/runners/{name}/drain", Of(Object::Runner, Owner)),
+    ("POST", "/runners/{name}/resume", Of(Object::Runner, Owner)),
+    ("POST", "/runners/{name}/remove", Of(Object::Runner, Owner)),
+    ("GET", "/schedules", Listing(Viewer)),
+    ("GET", "/integrations", Listing(Viewer)),
+    ("GET", "/projects/{project}/integrations/{integration}", Of(Project, Viewer)),
+    ("GET", "/config", Listing(Viewer)),
+    ("GET", "/config/codes", Listing(Viewer)),
+    ("GET", "/plugins", Everywhere(Viewer)),
+    ("GET", "/webhooks", Everywhere(Admin)),
+    ("GET", "/webhooks/deliveries/{id}", Everywhere(Admin)),
+    ("POST", "/webhooks/deliveries/{id}/redeliver", Everywhere(Admin)),
+    ("POST", "/webhooks/{name}/test", Everywhere(Admin)),
 ];
 
 /// Whose objects a route is asked for.
@@ -259,7 +283,8 @@ impl World {
         token: &str,
     ) -> reqwest::RequestBuilder {
         let path = filled(&route.path, owned);
-        let runner = path.strip_prefix("/api/v1/runners/").and_then(|rest| rest.split('/').next());
+        let of_runner = path.strip_prefix("/api/v1").unwrap_or(&path).strip_prefix("/runners/");
+        let runner = of_runner.and_then(|rest| rest.split('/').next());
         if let Some(runner) = runner.filter(|_| route.method != Method::GET) {
             // What an earlier request of the walk removed is there again.
             let _ = self.register(runner).await;
@@ -295,6 +320,7 @@ fn filled(path: &str, owned: Owned) -> String {
         ("{name}", name),
         ("{id}", "1-1"),
         ("{sha256}", &zeros),
+        ("{hash}", &zeros),
     ];
     let path = values.into_iter().fold(path.to_owned(), |path, (key, value)| path.replace(key, value));
     assert!(!path.contains('{'), "{path} has a part that the walk does not know: add it to `filled`");
