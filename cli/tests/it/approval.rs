@@ -8,11 +8,11 @@ use crate::harness::{Daemon, Finished, World, free_port, wait_for};
 use crate::packed::component;
 
 /// What the plugin runs, in each attempt: without a plan it makes one, with it it does that.
-const SCRIPT: &str = "if [ -e plan ]; then echo \"$FORGE_RUNNER does: $(cat plan)\"; stat -c %a plan; \
+pub(crate) const SCRIPT: &str = "if [ -e plan ]; then echo \"$FORGE_RUNNER does: $(cat plan)\"; stat -c %a plan; \
                       else echo \"greet from $FORGE_RUNNER, password $PASSWORD\" > plan; echo planned; fi";
 
 /// A world whose template `greet` plans with the guest `planner`; `more` goes into the template.
-fn world(more: &str) -> World {
+pub(crate) fn world(more: &str) -> World {
     let world = World::new();
     let wasm = component(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), "planner");
     let sha256 = ring::digest::digest(&ring::digest::SHA256, &wasm);

@@ -49,6 +49,7 @@ fn params_are_checked_against_the_executor_s_schema() {
     assert!(bad.contains("a.toml:3:10") && bad.contains("script = 5") && bad.contains("string"), "{bad}");
 }
 
+/// Complaint 17 (no configuration as code): what is written into the tree serves, and a mistake in it changes nothing.
 #[test]
 fn a_commit_is_served_within_a_moment_and_a_broken_one_changes_nothing() {
     let world = World::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::harness::{World, wait_for};
 
+/// Complaint 12 (no routing by tag without paying): a template's tag alone says which runners take its tasks.
 #[test]
 fn a_hundred_tasks_on_three_runners_each_run_once_within_tags_and_limits() {
     let world = World::new();

@@ -19,6 +19,7 @@ mod config_files;
 mod container;
 mod crash;
 mod daemon;
+mod dashboard;
 mod demo;
 mod doctor;
 mod fleet;
