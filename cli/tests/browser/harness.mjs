@@ -109,6 +109,11 @@ export async function checkElements(page, name) {
 
 /** A picture of what is in sight; kept only where the story is told a folder. */
 export async function picture(page, name) {
+  // Where this story's world lies is nothing to show.
+  await page.evaluate((tree) => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let text = texts.nextNode(); text; text = texts.nextNode()) text.data = text.data.replaceAll(tree, "/etc/forge/config");
+  }, told.tree);
   const taken = await page.screenshot({ animations: "disabled", caret: "hide" });
   if (told.screenshots) { mkdirSync(told.screenshots, { recursive: true }); writeFileSync(join(told.screenshots, `${name}.png`), taken); }
 }

@@ -157,7 +157,7 @@
 
   function listen() {
     let polling = null;
-    const poll = () => { if (polling === null) polling = setInterval(soon, POLL_MS); };
+    const poll = () => { if (polling === null) { soon(); polling = setInterval(soon, POLL_MS); } };
     const events = new EventSource("/api/v1/events");
     events.onopen = () => { clearInterval(polling); polling = null; soon(); };
     // A browser connects again by itself, but not after an answer that is no stream.
