@@ -189,6 +189,29 @@ fn a_tree_means_what_it_says() {
     assert_eq!(shop.inventories["workspace"].source, workspace);
 }
 
+/// Complaint 12 (no routing by tag): the template's tag counts before its inventory's, and that before its project's.
+#[test]
+fn the_nearest_tag_counts() {
+    let template = "projects/shop/templates/deploy.toml";
+    let inventory = "projects/shop/inventories/new-york.toml";
+    let mut files = read_tree(&root("testdata/config/valid/shop"));
+    let mut change = |path: &str, from: &str, to: &str| {
+        let text = String::from_utf8(files[path].clone()).expect("text");
+        let changed: String = text
+            .lines()
+            .map(|line| if line.starts_with(from) { to } else { line })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_ne!(changed, text, "{path} has no {from}");
+        files.insert(path.to_owned(), changed.into_bytes());
+        let tree = check_tree(&files, &FakeCatalog, &options()).tree.expect("a tree");
+        tree.projects["shop"].templates["deploy"].required_tag.clone()
+    };
+    assert_eq!(change(inventory, "runner_tag", "runner_tag = \"cellar\"").as_deref(), Some("new-york"));
+    assert_eq!(change(template, "runner_tag", "").as_deref(), Some("cellar"));
+    assert_eq!(change(inventory, "runner_tag", "").as_deref(), Some("linux"));
+}
+
 #[test]
 fn triggers_and_webhooks_mean_what_they_say() {
     let tree = check(&root("testdata/config/valid/shop")).tree.expect("a tree");
