@@ -120,6 +120,29 @@ fn rules() -> Vec<BTreeMap<String, String>> {
     rules
 }
 
+/// The labels that a metric of an expression is chosen by.
+fn labels(side: &str) -> BTreeSet<&str> {
+    let chosen = side.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(chosen, _)| chosen);
+    chosen.split(',').filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.trim()).collect()
+}
+
+/// A side of an `and` that no other matches: it has other labels, and nothing says which of them count.
+fn unmatched(expression: &str) -> Option<&str> {
+    let mut sides = expression.split(" and ");
+    let first = labels(sides.next().unwrap_or_default());
+    sides.find(|side| {
+        let is_told = ["on(", "on (", "ignoring(", "ignoring ("].iter().any(|word| side.trim_start().starts_with(word));
+        !is_told && labels(side) != first
+    })
+}
+
+#[test]
+fn a_side_with_other_labels_is_seen() {
+    assert_eq!(unmatched("a{state=\"x\"} > 0 and b > 0"), Some("b > 0"));
+    assert_eq!(unmatched("a{state=\"x\"} > 0 and ignoring(state) b > 0"), None);
+    assert_eq!(unmatched("a{state=\"x\"} > 0 and rate(a{state=\"x\"}[5m]) > 0"), None);
+}
+
 #[test]
 fn every_alert_says_what_it_is_and_what_to_do() {
     let rules = rules();
@@ -130,6 +153,7 @@ fn every_alert_says_what_it_is_and_what_to_do() {
         assert!(rule["alert"].starts_with("Forge") && !rule["expr"].is_empty(), "{rule:?}");
         assert!(["{ severity: page }", "{ severity: ticket }"].contains(&rule["labels"].as_str()), "{rule:?}");
         assert!(!rule["summary"].is_empty() && rule["description"].len() > 20, "{rule:?}");
+        assert_eq!(unmatched(&rule["expr"]), None, "{}: it never fires, the labels differ", rule["alert"]);
         let opened = rule["expr"].matches(['(', '[', '{']).count();
         assert_eq!(opened, rule["expr"].matches([')', ']', '}']).count(), "{}", rule["expr"]);
     }
