@@ -31,6 +31,7 @@ fn registering_writes_the_token_and_the_key_for_the_owner_alone() {
     assert_eq!(std::fs::read(world.path("ny-1/private.key")).expect("a key"), key);
 }
 
+/// Complaint 8 (registering fails in confusing ways): each documented way is one command that works.
 #[test]
 fn every_way_to_hand_the_registration_token_over_works() {
     let world = World::new();
@@ -144,6 +145,29 @@ fn a_removed_runner_is_told_to_register_and_its_task_ends() {
     wait_for("no process of the job is left", || (!crate::harness::is_alive(pid)).then_some(()));
     let mut again = world.start_runner("ny-1");
     assert_eq!(again.process.wait("its old token is refused").code(), Some(1));
+}
+
+#[test]
+fn the_old_token_of_a_runner_that_registered_again_is_refused_with_what_to_run() {
+    let world = World::new();
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    world.register(&settings).expect_code(0);
+    let token = world.path("ny-1/token");
+    let old = std::fs::read(&token).expect("a token");
+    world.register(&settings).expect_code(0);
+    let new = std::fs::read(&token).expect("a token");
+    assert_ne!(old, new);
+    // The old one ends with the first use of the new one.
+    let mut runner = world.start_runner("ny-1");
+    world.wait_runner(&daemon, "ny-1", "online");
+    runner.process.signal("TERM");
+    assert_eq!(runner.process.wait("the runner ends").code(), Some(0), "{}", runner.process.stderr());
+    std::fs::write(&token, old).expect("the old token");
+    let mut runner = world.start_runner("ny-1");
+    assert_eq!(runner.process.wait("its old token is refused").code(), Some(1));
+    let said = runner.process.stderr();
+    assert!(said.contains("forge runner register"), "it says what to run: {said}");
 }
 
 #[test]
