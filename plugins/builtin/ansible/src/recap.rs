@@ -16,6 +16,9 @@ const RECAP_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The most hosts that the summary names one by one, those in trouble before others: a task's summary is a page, not an archive.
 const HOSTS_MAX: usize = 5_000;
 
+/// The most bytes that they take in it as JSON: a result whose summary is longer than 512 KiB keeps nothing of it but the text.
+const HOSTS_BYTES_MAX: usize = 384 * 1024;
+
 /// How many hosts a line for people names.
 const NAMES_MAX: usize = 5;
 
@@ -107,8 +110,14 @@ impl Recap {
         let Self { hosts, hosts_left_out } = self;
         let mut order: Vec<(String, Counts)> = hosts.into_iter().collect();
         order.sort_by_key(|(_, counts)| counts.failed == 0 && counts.unreachable == 0);
-        let left_out = order.len().saturating_sub(HOSTS_MAX);
-        Self { hosts: order.into_iter().take(HOSTS_MAX).collect(), hosts_left_out: hosts_left_out + left_out }
+        let mut bytes = 0_usize;
+        let fitting = order.iter().take(HOSTS_MAX).take_while(|host| {
+            bytes = bytes.saturating_add(serde_json::to_string(host).map_or(usize::MAX, |text| text.len()));
+            bytes <= HOSTS_BYTES_MAX
+        });
+        let kept = fitting.count();
+        let left_out = order.len() - kept;
+        Self { hosts: order.into_iter().take(kept).collect(), hosts_left_out: hosts_left_out + left_out }
     }
 }
 
@@ -148,8 +157,18 @@ mod tests {
             fleet.hosts.insert(format!("a-{index}"), Counts { ok: 1, ..Counts::default() });
         }
         fleet.hosts.insert("z".to_owned(), Counts { failed: 1, ..Counts::default() });
+        let all = fleet.hosts.len();
         let bounded = fleet.bounded();
-        assert_eq!((bounded.hosts.len(), bounded.hosts_left_out), (HOSTS_MAX, 2));
+        assert!(bounded.hosts.len() > 3_000 && bounded.hosts.len() + bounded.hosts_left_out == all);
         assert!(bounded.hosts.contains_key("z"));
+    }
+
+    #[test]
+    fn a_fleet_with_long_names_still_fits() {
+        let host = |index: usize| (format!("{index:04}-{}", "n".repeat(240)), Counts::default());
+        let fleet = Recap { hosts: (0..HOSTS_MAX).map(host).collect(), hosts_left_out: 0 };
+        let bounded = fleet.bounded();
+        assert!(bounded.hosts_left_out > 0);
+        assert!(serde_json::to_string(&bounded).expect("JSON").len() < 512 * 1024);
     }
 }
