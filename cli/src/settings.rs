@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use forge_api::Secret;
 use forge_config::{DaemonSettings, Diagnostic, RegistrationTokenSource, RunnerSettings};
 use forge_runner::trust::{Fingerprint, Trust};
-use forge_runner::{RunAs, STOP_GRACE_MS_DEFAULT, Settings};
+use forge_runner::{OBEY_MARGIN_MS_DEFAULT, RunAs, STOP_GRACE_MS_DEFAULT, Settings};
 
 use crate::credentials;
 use crate::error::{CliError, file_error};
@@ -147,6 +147,7 @@ pub(crate) fn runner_meant(settings: RunnerSettings) -> Result<RunnerToStart, Cl
             one_off: runner.one_off,
             supervisor_command: supervisor_command()?,
             stop_grace_ms: STOP_GRACE_MS_DEFAULT,
+            obey_margin_ms: OBEY_MARGIN_MS_DEFAULT,
             run_as: run_as.map(|run_as| match run_as {
                 forge_config::RunAs::User(name) => RunAs::User(name),
                 forge_config::RunAs::Range { first, last } => RunAs::Range { first, last },

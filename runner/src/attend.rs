@@ -32,9 +32,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a supervisor may take to read a message: one that hangs must not hold its runner.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much longer than the processes' own grace a supervisor may take to obey an order. It waits for processes that hang in
-/// the kernel, too, and writes the rest of the log.
-const OBEY_MARGIN: Duration = Duration::from_secs(60);
+/// How an attempt ended whose machine was started anew meanwhile.
+const MACHINE_WENT_DOWN: &str = "the runner's machine went down";
 
 /// What comes in while a supervisor is attended.
 pub(crate) struct Inboxes<'a> {
@@ -70,6 +69,8 @@ pub(crate) struct Line {
     pub(crate) stream: Option<UnixStream>,
     /// What it says when it dies; only the runner that started it has it.
     pub(crate) words: Option<LastWords>,
+    /// When the request was sent that renewed the attempt's lease last, as far as the supervisor was told at its beginning.
+    pub(crate) told_ms: u64,
 }
 
 /// Passes orders on until there is a result, and makes it available. `early` is how an attempt ended that no supervisor had.
@@ -82,14 +83,16 @@ pub(crate) async fn attend(
     mut inboxes: Inboxes<'_>,
     available: &watch::Sender<Available>,
 ) {
-    let patience = Duration::from_millis(context.settings.stop_grace_ms) + OBEY_MARGIN;
+    let patience =
+        Duration::from_millis(context.settings.stop_grace_ms.saturating_add(context.settings.obey_margin_ms));
     let mut given = early.map(|order| Given { order, overdue_at: Instant::now() + patience });
     let kills_before = health::oom_kills();
     // Only who started it talks with it from the beginning.
     let mut has_brief = line.words.is_some();
     let result = loop {
         if let Some(stream) = &mut line.stream {
-            talk(context, record, (stream, has_brief), &mut given, patience, &mut inboxes, available).await;
+            let told_ms = has_brief.then_some(line.told_ms);
+            talk(context, record, (stream, told_ms), &mut given, patience, &mut inboxes, available).await;
             has_brief = false;
         }
         if given.as_ref().is_some_and(|given| Instant::now() >= given.overdue_at)
@@ -110,7 +113,11 @@ pub(crate) async fn attend(
             Ok(None) => {
                 let memory = health::has_more(kills_before, health::oom_kills());
                 let died = || format!("its supervisor died without a result{}{}", words_of(line), memory_words(memory));
-                let unexplained = || Order { outcome: AttemptOutcome::Failed, reason: died() };
+                let unexplained = || match record.boot_id == spool::boot_id() {
+                    true => Order { outcome: AttemptOutcome::Failed, reason: died() },
+                    // Nothing is known of the job's own end.
+                    false => Order { outcome: AttemptOutcome::Lost, reason: MACHINE_WENT_DOWN.to_owned() },
+                };
                 break bury(context, folder, record, given.map_or_else(unexplained, |given| given.order)).await;
             }
             Err(error) => {
@@ -154,7 +161,7 @@ fn memory_words(ran_out: bool) -> String {
 async fn talk(
     context: &Context,
     record: &Record,
-    (stream, has_brief): (&mut UnixStream, bool),
+    (stream, told_ms): (&mut UnixStream, Option<u64>),
     given: &mut Option<Given>,
     patience: Duration,
     inboxes: &mut Inboxes<'_>,
@@ -164,9 +171,8 @@ async fn talk(
     let listen = listen(reader, available);
     tokio::pin!(listen);
     let mut leases = context.leased_ms.clone();
-    if has_brief {
-        leases.mark_unchanged();
-    } else {
+    let known_ms = *leases.borrow_and_update();
+    if told_ms.is_none_or(|told_ms| told_ms < known_ms) {
         leases.mark_changed();
     }
     let interval = Duration::from_millis(alive_interval_ms(record.runner_grace_ms));

@@ -16,6 +16,7 @@ use forge_plugin_host::TICK_MS;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::bell::{self, Bell};
+use crate::cgroup;
 use crate::executor::Ground;
 use crate::state::{State, boottime_ms};
 use crate::warden::{self, Terms};
@@ -31,7 +32,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long nothing is told before a connection is tried: one that is broken without a word is found so.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// How long an attempt lasts before room is kept for the end of its log.
+/// How long an attempt lasts before room is kept for the end of its log, and it gets a control group.
 const RESERVE_AFTER: Duration = Duration::from_millis(200);
 
 /// How much is read from a runner at a time, in bytes.
@@ -137,6 +138,16 @@ impl Attending {
         let due = RESERVE_AFTER.saturating_sub(self.began.elapsed());
         if due.is_zero() {
             self.attendant.ground.log.keep_reserve();
+            // A job runs without it, too: what a dead supervisor leaves is then known by fewer marks.
+            let gather = || {
+                if let Err(error) = cgroup::gather() {
+                    tracing::debug!(%error, "this supervisor has no control group of its own");
+                }
+            };
+            // The kernel takes its time for it.
+            if let Err(error) = std::thread::Builder::new().name("gatherer".to_owned()).spawn(gather) {
+                tracing::debug!(%error, "the control group has no thread");
+            }
             self.is_reserved = true;
             return NAP_MAX;
         }

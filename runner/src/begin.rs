@@ -15,6 +15,7 @@ use crate::backoff::Backoff;
 use crate::client::CallError;
 use crate::job::Context;
 use crate::launch::{LastWords, Newborn};
+use crate::settings::RunAs;
 use crate::spool::{self, Record};
 use crate::state::boottime_ms;
 use crate::user::JobUser;
@@ -92,9 +93,19 @@ pub(crate) struct Supervisor {
 }
 
 /// The daemon's word on an attempt that starts.
-pub(crate) enum Started {
+enum Started {
     /// It is this runner's, and its lease was renewed by a request that was sent at this moment.
     Live(u64),
+    /// It was canceled meanwhile.
+    Canceled,
+    /// It is not this runner's any more.
+    Gone,
+}
+
+/// What came of beginning an attempt.
+pub(crate) enum Begun {
+    /// It may run: its lease was renewed by a request that was sent at this moment.
+    Live(u64, Box<Supervisor>),
     /// It was canceled meanwhile.
     Canceled,
     /// It is not this runner's any more.
@@ -107,7 +118,7 @@ pub(crate) async fn begin(
     job: &Job,
     user: Option<&JobUser>,
     folder: &Path,
-) -> Result<(Started, Supervisor), BeginError> {
+) -> Result<Begun, BeginError> {
     make_folders(context, job, user, folder).map_err(BeginError::Spool)?;
     // The plan comes after the daemon's word: while it cannot be asked it cannot be had, and an attempt that never began is given away
     // again with its plan.
@@ -119,11 +130,24 @@ pub(crate) async fn begin(
         };
         (started, carry)
     };
-    let ((started, carry), plugin, supervisor) =
-        tokio::join!(started, ensure_plugin(context, job), start_supervisor(context, job, user, folder));
-    match started {
-        Started::Live(_) => plugin.and(carry).and_then(|()| Ok((started, supervisor?))),
-        Started::Canceled | Started::Gone => Ok((started, supervisor?)),
+    let prepared = async { tokio::join!(ensure_plugin(context, job), start_supervisor(context, job, user, folder)) };
+    tokio::pin!(started, prepared);
+    // A plugin may take long to come: an attempt that is not to run does not wait for it.
+    let (word, ready) = tokio::select! {
+        word = &mut started => (word, None),
+        ready = &mut prepared => (started.await, Some(ready)),
+    };
+    match word {
+        (Started::Gone, _) => Ok(Begun::Gone),
+        (Started::Canceled, _) => Ok(Begun::Canceled),
+        (Started::Live(asked_ms), carry) => {
+            let (plugin, supervisor) = match ready {
+                Some(ready) => ready,
+                None => prepared.await,
+            };
+            plugin.and(carry)?;
+            Ok(Begun::Live(asked_ms, Box::new(supervisor?)))
+        }
     }
 }
 
@@ -295,8 +319,9 @@ async fn start_supervisor(
 }
 
 pub(crate) fn record_of(context: &Context, job: &Job, user: Option<&JobUser>, pid: i32, start_ticks: u64) -> Record {
-    let folder = context.settings.attempts().join(job.attempt.to_string());
-    let workspaces = context.settings.workspaces();
+    let settings = &context.settings;
+    let folder = settings.attempts().join(job.attempt.to_string());
+    let workspaces = settings.workspaces();
     let private = private_folder(context, job.attempt).unwrap_or_else(|| match user {
         None => folder.join("private"),
         // The spool is closed to it.
@@ -313,6 +338,7 @@ pub(crate) fn record_of(context: &Context, job: &Job, user: Option<&JobUser>, pi
         workspace: workspaces.join(job.attempt.to_string()),
         private,
         user: user.cloned(),
+        alone_uid: user.filter(|_| matches!(settings.run_as, Some(RunAs::Range { .. }))).map(|user| user.uid),
     }
 }
 

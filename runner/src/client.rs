@@ -117,6 +117,8 @@ impl Client {
                 heard(status, &body),
                 (CARRY_BYTES_MAX + CARRY_OVERHEAD_BYTES_MAX).div_ceil(1 << 20)
             )),
+            // A gateway that reaches no daemon says so in its own words: the daemon is away.
+            Err(_) if matches!(status.as_u16(), 502..=504) => CallError::Unreachable(self.stranger(status, &body)),
             Err(_) => CallError::Garbled(self.stranger(status, &body)),
         }
     }

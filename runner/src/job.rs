@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::attend::{self, Inboxes, Line};
-use crate::begin::{Started, Supervisor, begin, record_of};
+use crate::begin::{BeginError, Begun, Supervisor, begin, record_of};
 use crate::client::Client;
 use crate::launch::Launcher;
 use crate::procfs::{self, Seen};
@@ -27,8 +27,9 @@ use crate::spool::{self, Record};
 use crate::state::boottime_ms;
 use crate::upload::{Available, Delivered, Upload};
 use crate::user::{JobUser, Users};
+use crate::warden::is_fresh;
 use crate::wire::{self, Go, Order};
-use crate::{files, orphans};
+use crate::{cgroup, delivery, files, orphans};
 
 /// How long a dying supervisor's last steps (the removal of a large workspace) are waited for.
 const DEATH_WAIT: Duration = Duration::from_secs(60);
@@ -53,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) session: String,
     /// The sessions of earlier starts on this machine, newest first.
     pub(crate) previous_sessions: Vec<String>,
+    /// When this process began, in milliseconds since boot.
+    pub(crate) started_ms: u64,
     /// Digests that are known to be compiled, and when they were last seen to be.
     pub(crate) compiled: Mutex<HashMap<String, Instant>>,
     /// Held by whoever fetches and compiles a plugin.
@@ -115,43 +118,39 @@ async fn run_as(
     let attempt = job.attempt;
     // The daemon may be out of reach and a plugin large: whoever cancels does not wait for either.
     let begun = tokio::select! {
-        begun = begin(context, &job, user, folder) => begun.map_err(|error| {
+        begun = begin_in_time(context, &job, user, folder, leased_ms) => begun.map_err(|error| {
             tracing::error!(%attempt, %error, "the attempt cannot begin");
             Order { outcome: AttemptOutcome::Failed, reason: error.to_string() }
         }),
         Some(why) = orders.recv() => Err(why.order()),
     };
-    let (started, prepared) = match begun {
+    // Where it does not begin, a supervisor that waits for its job leaves, since its connection is closed.
+    let begun = match begun {
         Err(order) => {
-            // A supervisor that waits for its job leaves, since its connection is closed.
             fail_early(context, folder, record_of(context, &job, user, 0, 0), order, orders).await;
             return;
         }
-        Ok((started, prepared)) => (started, prepared),
+        Ok(begun) => begun,
     };
-    let leased_ms = match started {
-        // Given to another runner, or closed, before it began here. The supervisor leaves when its connection closes.
-        Started::Gone => {
-            drop(prepared);
+    let (leased_ms, supervisor) = match begun {
+        // Given to another runner, or closed, before it began here.
+        Begun::Gone => {
             remove_traces(folder, &record_of(context, &job, user, 0, 0), None);
             tell(context, News::Gone(attempt)).await;
             return;
         }
-        Started::Canceled => {
-            let record = prepared.record.clone();
-            drop(prepared);
+        Begun::Canceled => {
+            let record = record_of(context, &job, user, 0, 0);
             fail_early(context, folder, record, EndWhy::Canceled.order(), orders).await;
             return;
         }
-        // The claim that brought it may have waited for long before there was something to bring.
-        Started::Live(renewed_ms) => leased_ms.max(renewed_ms),
+        Begun::Live(leased_ms, supervisor) => (leased_ms, supervisor),
     };
-    let Supervisor { mut stream, record, words } = prepared;
+    let Supervisor { mut stream, record, words } = *supervisor;
     let told = async {
         // Before anything of the job runs: a restarted runner must find whoever runs it.
         spool::write_record(folder, &record)?;
-        let go = Go { leased_ago_ms: boottime_ms().saturating_sub(leased_ms) };
-        stream.write_all(&wire::line(&go)?).await
+        stream.write_all(&wire::line(&Go { leased_ms })?).await
     };
     if let Err(error) = told.await {
         let reason = format!("its supervisor cannot be told to begin: {error}{}", words.read());
@@ -165,7 +164,7 @@ async fn run_as(
     // The job's secrets have no business here any more.
     drop(job);
     tell(context, started).await;
-    let line = Line { stream: Some(stream), words: Some(words) };
+    let line = Line { stream: Some(stream), words: Some(words), told_ms: leased_ms };
     let spare = async {
         // A one-off runner has no next attempt.
         if !context.settings.one_off {
@@ -173,6 +172,28 @@ async fn run_as(
         }
     };
     tokio::join!(see_through(context, folder, record, line, None, orders), spare);
+}
+
+/// Begins an attempt. What it takes may last: where the daemon's word is older than a lease by then, it is asked anew.
+async fn begin_in_time(
+    context: &Context,
+    job: &Job,
+    user: Option<&JobUser>,
+    folder: &Path,
+    claimed_ms: u64,
+) -> Result<Begun, BeginError> {
+    loop {
+        let (renewed_ms, supervisor) = match begin(context, job, user, folder).await? {
+            Begun::Live(renewed_ms, supervisor) => (renewed_ms, supervisor),
+            other => return Ok(other),
+        };
+        // The claim that brought it may have waited for long before there was something to bring; heartbeats renewed it since.
+        let leased_ms = claimed_ms.max(renewed_ms).max(*context.leased_ms.borrow());
+        if is_fresh(leased_ms, job.runner_grace_ms, boottime_ms()) {
+            return Ok(Begun::Live(leased_ms, supervisor));
+        }
+        tracing::info!(attempt = %job.attempt, "the attempt took long to begin: asking the daemon again");
+    }
 }
 
 /// Goes on with an attempt of a predecessor.
@@ -188,7 +209,7 @@ pub(crate) async fn run_found(
         tracing::warn!(attempt = %record.attempt, %error, "what a power cut left cannot be mended");
     }
     let stream = if record.is_alive() { UnixStream::connect(folder.join(spool::CONTROL)).await.ok() } else { None };
-    see_through(&context, &folder, record, Line { stream, words: None }, None, &mut orders).await;
+    see_through(&context, &folder, record, Line { stream, ..Line::default() }, None, &mut orders).await;
     context.users.release(user.as_ref());
 }
 
@@ -220,7 +241,11 @@ async fn see_through(
     let (available, receiver) = watch::channel(Available::default());
     let (too_much, refusals) = mpsc::channel(1);
     let (first_ack, acknowledged) = mpsc::channel::<Arc<AttemptResult>>(1);
-    let mut upload = Upload::new(&context.client, attempt, &record.token, folder, boottime_ms() ^ attempt.task);
+    // What a power cut left of the log is compared with what the daemon holds.
+    let is_whole = record.boot_id == spool::boot_id();
+    let left = if is_whole { delivery::Spool::Whole } else { delivery::Spool::MayBeShorter };
+    let seed = boottime_ms() ^ attempt.task;
+    let mut upload = Upload::new(&context.client, (attempt, &record.token), (folder, left), seed);
     let is_wanted = {
         let inboxes = Inboxes { orders, refusals };
         let work = attend::attend(context, folder, &record, &mut line, early, inboxes, &available);
@@ -247,7 +272,8 @@ async fn see_through(
         }
         delivered == Delivered::Acknowledged
     };
-    upload.wait_until_synced().await;
+    let log_length = available.borrow().log_length;
+    upload.wait_until_synced(log_length).await;
     if is_wanted {
         tell(context, News::Delivered(attempt)).await;
     }
@@ -306,6 +332,9 @@ async fn announce(context: &Context, attempt: AttemptId, mut acknowledged: mpsc:
 }
 
 fn remove_traces(folder: &Path, record: &Record, shelf: Option<&Shelf>) {
+    if record.supervisor_pid != 0 && record.boot_id == spool::boot_id() {
+        cgroup::remove(record.supervisor_pid, record.supervisor_start_ticks);
+    }
     if let Err(error) = spool::remove(folder, record, shelf) {
         tracing::warn!(attempt = %record.attempt, %error, "an attempt's folders cannot be removed");
     }

@@ -33,10 +33,13 @@ mod begin;
 mod bell;
 mod cache;
 mod carry;
+mod cgroup;
 mod child;
 mod client;
+mod delivery;
 mod executor;
 mod files;
+mod fit;
 mod git;
 mod guest;
 mod health;
@@ -71,6 +74,8 @@ mod workspace;
 /// supervisor go by.
 #[doc(hidden)]
 pub mod rules {
+    pub use crate::delivery::{Again, Delivery, PieceFault, ResultFault, Spool, Step};
+    pub use crate::link::{Start, failure};
     pub use crate::open::{OpenError, Opener};
     pub use crate::pin::{PinError, follow};
     pub use crate::session::{Action, Ask, EndWhy, Failure, Input, Session};
@@ -84,7 +89,7 @@ use forge_api::{AttemptId, AttemptOutcome, Secret};
 use tokio_util::sync::CancellationToken;
 
 pub use registration::{RegisterError, Registered, UnregisterError};
-pub use settings::{RunAs, STOP_GRACE_MS_DEFAULT, Settings, SettingsError, base_url};
+pub use settings::{OBEY_MARGIN_MS_DEFAULT, RunAs, STOP_GRACE_MS_DEFAULT, Settings, SettingsError, base_url};
 pub use user::RunAsError;
 
 /// How a running runner is told to stop.

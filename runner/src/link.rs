@@ -18,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forge_api::{
     AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, HEARTBEAT_INTERVAL_MS, HeartbeatRequest, KeyChange,
-    SealedJob, Secret, Timestamp,
+    Problem, SESSION_CLASH, SealedJob, Secret, Timestamp,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -71,6 +71,19 @@ impl From<ClientError> for RunError {
 /// How many sessions of earlier starts are kept: the daemon knows one of them, unless as many starts in a row never reached it.
 const PREVIOUS_SESSIONS_MAX: usize = 8;
 
+/// For so long after its start a session that is still at work may be this machine's last, whose claim the daemon still holds, in
+/// milliseconds: as long as a claim may wait, and some more.
+const PREDECESSOR_MS_MAX: u64 = 45_000;
+
+/// Whether a runner has been here before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// No session of an earlier start is known.
+    First,
+    /// One is.
+    Again,
+}
+
 /// Everything that the loop holds.
 struct Runner {
     context: Arc<Context>,
@@ -118,6 +131,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
         shelf,
         session,
         previous_sessions,
+        started_ms: boottime_ms(),
         compiled: std::sync::Mutex::default(),
         preparing: tokio::sync::Mutex::default(),
         leased_ms,
@@ -250,7 +264,7 @@ impl Runner {
                 self.follow(&response.key_changes);
                 Input::Claimed { sent_ms, now_ms: boottime_ms(), response }
             }
-            Err(error) => Input::Failed(failure_of(error)),
+            Err(error) => Input::Failed(failure_of(error, &self.context)),
         }
     }
 
@@ -465,7 +479,7 @@ async fn beat(
                 leased.send_replace(sent_ms);
                 Input::Beaten(answer)
             }
-            Err(error) => Input::Failed(failure_of(error)),
+            Err(error) => Input::Failed(failure_of(error, &context)),
         };
         if inputs.send(input).await.is_err() {
             return;
@@ -479,17 +493,26 @@ fn interval(context: &Context) -> Duration {
     Duration::from_millis(context.beat_interval_ms.load(Ordering::Relaxed))
 }
 
-fn failure_of(error: CallError) -> Failure {
+fn failure_of(error: CallError, context: &Context) -> Failure {
     match error {
-        CallError::Problem(problem) if problem.status == 401 => Failure::Unauthorized(problem.detail),
-        CallError::Problem(problem) if matches!(problem.status, 403 | 409 | 410) => {
-            Failure::Refused { detail: problem.detail, hint: problem.hint }
-        }
-        // Upgrade Required: this runner is too old for the daemon.
-        CallError::Problem(problem) if problem.status == 426 => {
-            Failure::Outdated { detail: problem.detail, hint: problem.hint }
+        CallError::Problem(problem) => {
+            let start = if context.previous_sessions.is_empty() { Start::First } else { Start::Again };
+            failure(*problem, start, boottime_ms().saturating_sub(context.started_ms))
         }
         passing => Failure::Passing(passing.to_string()),
+    }
+}
+
+/// What a refusal of the daemon means to a runner that started so long ago, with or without a predecessor on its machine. Pure.
+pub fn failure(problem: Problem, start: Start, up_ms: u64) -> Failure {
+    let is_clash = problem.slug() == SESSION_CLASH;
+    match problem.status {
+        401 => Failure::Unauthorized(problem.detail),
+        409 if is_clash && start == Start::Again && up_ms < PREDECESSOR_MS_MAX => Failure::Passing(problem.detail),
+        403 | 409 | 410 => Failure::Refused { detail: problem.detail, hint: problem.hint },
+        // Upgrade Required: this runner is too old for the daemon.
+        426 => Failure::Outdated { detail: problem.detail, hint: problem.hint },
+        _ => Failure::Passing(problem.to_string()),
     }
 }
 
@@ -577,4 +600,19 @@ fn renew_session(settings: &Settings) -> Result<(String, Vec<String>), RunError>
     lines.extend(previous.iter().map(|session| format!("{session}\n")));
     files::replace_private(&path, lines.as_bytes()).map_err(|error| wrong(&error))?;
     Ok((session, previous))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_is_at_work_may_be_this_machines_last_for_a_moment() {
+        let clash = || Problem::new(409, SESSION_CLASH, "Session clash", "another is at work");
+        let is_passing = |start, up_ms| matches!(failure(clash(), start, up_ms), Failure::Passing(_));
+        assert!(is_passing(Start::Again, 0) && is_passing(Start::Again, 44_999));
+        assert!(!is_passing(Start::Again, 45_000) && !is_passing(Start::First, 0));
+        let taken = Problem::new(409, "name-taken", "Name taken", "taken");
+        assert!(matches!(failure(taken, Start::Again, 0), Failure::Refused { .. }));
+    }
 }

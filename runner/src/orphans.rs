@@ -2,16 +2,20 @@
 //!
 //! A supervisor ends what it started. One that is killed itself cannot, so its runner does: it is a child subreaper too, and
 //! what a dead supervisor had below it becomes the runner's child. A runner that was not there at that moment (it had died as
-//! well) knows those processes by the `FORGE_WORKSPACE` that they were started with, and by the supervisor's session.
+//! well) knows those processes by what they got from their supervisor: its control group, where the machine has such; its session; a
+//! descriptor that nobody closes unless he closes all; the `FORGE_WORKSPACE` that they were started with; the workspace that they work
+//! in; and a user of their own, where `run_as` gives each attempt one. A process would have to get rid of all of them.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::process::{Pid, WaitOptions};
 
+use crate::cgroup;
 use crate::process;
 use crate::procfs::{self, Seen};
 use crate::spool::{self, Record};
@@ -43,6 +47,20 @@ fn remember(own: &mut Own, pid: i32, start_ticks: u64) {
         // Twice as many as live: on average one look for each that comes.
         own.look_at = KNOWN_MIN.max(2 * own.known.len());
     }
+}
+
+/// The name of what every process of a supervisor inherits.
+fn descriptor_name(pid: i32, start_ticks: u64) -> String {
+    format!("forge-supervisor-{pid}-{start_ticks}")
+}
+
+/// Opens what every process that this supervisor starts inherits, and is known by; it is a file in memory that holds nothing. The caller
+/// keeps it for as long as it starts any.
+pub(crate) fn mark_children() -> io::Result<OwnedFd> {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let start_ticks = procfs::start_ticks(pid).unwrap_or_default();
+    // Without CLOEXEC on purpose.
+    Ok(rustix::fs::memfd_create(descriptor_name(pid, start_ticks), rustix::fs::MemfdFlags::empty())?)
 }
 
 /// Makes this process the one that orphans come to.
@@ -90,12 +108,19 @@ fn living(record: &Record) -> Vec<Seen> {
     // As long as anyone is in a session its number is not given away; one that is alive again names another session.
     let is_reused =
         all.iter().any(|seen| seen.pid == record.supervisor_pid && seen.start_ticks != record.supervisor_start_ticks);
+    let in_group = cgroup::members(record.supervisor_pid, record.supervisor_start_ticks);
+    let descriptor = descriptor_name(record.supervisor_pid, record.supervisor_start_ticks);
+    let is_marked = |pid: i32| {
+        in_group.contains(&pid)
+            || procfs::has_variable(pid, MARK, &record.workspace)
+            || procfs::works_in(pid, &record.workspace)
+            || procfs::holds_memory(pid, &descriptor)
+            || record.alone_uid.is_some_and(|uid| procfs::user(pid) == Some(uid))
+    };
     let is_left = |seen: &Seen| {
         let is_later = seen.start_ticks >= record.supervisor_start_ticks;
         let is_of_session = seen.session == record.supervisor_pid && !is_reused;
-        is_later
-            && !is_own(seen)
-            && (is_of_session || is_adopted(seen) || procfs::has_variable(seen.pid, MARK, &record.workspace))
+        is_later && !is_own(seen) && (is_of_session || is_adopted(seen) || is_marked(seen.pid))
     };
     let roots: BTreeSet<i32> = all.iter().filter(|seen| seen.pid != me && is_left(seen)).map(|seen| seen.pid).collect();
     let chosen: BTreeSet<i32> =

@@ -62,6 +62,26 @@ pub(crate) fn has_variable(pid: i32, name: &str, value: &Path) -> bool {
     environment.split(|byte| *byte == 0).any(|entry| entry == wanted)
 }
 
+/// Whether a process works in `folder`: it stands there, sees it as the root of all, or its program lies in it.
+pub(crate) fn works_in(pid: i32, folder: &Path) -> bool {
+    let is_inside =
+        |link: &str| std::fs::read_link(format!("/proc/{pid}/{link}")).is_ok_and(|at| at.starts_with(folder));
+    ["cwd", "root", "exe"].into_iter().any(is_inside)
+}
+
+/// Whether a process has the file in memory of this name.
+pub(crate) fn holds_memory(pid: i32, name: &str) -> bool {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let wanted = Path::new("/").join(format!("memfd:{name} (deleted)"));
+    entries.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == wanted))
+}
+
+/// Whose process it is.
+pub(crate) fn user(pid: i32) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(format!("/proc/{pid}")).ok().map(|folder| folder.uid())
+}
+
 pub(crate) fn read_stat(pid: i32) -> Option<Seen> {
     parse_stat(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -114,5 +134,38 @@ mod tests {
         child.kill().expect("killed");
         child.wait().expect("waited for");
         assert!(found && !other);
+    }
+
+    #[test]
+    fn a_process_is_known_by_where_it_works_and_by_what_it_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).expect("made");
+        let mark = rustix::fs::memfd_create("forge-test-mark", rustix::fs::MemfdFlags::empty()).expect("made");
+        // It says so once it runs.
+        let script = "cd /; echo; exec sleep 60";
+        let start = |script: &str| {
+            let mut child = std::process::Command::new("bash")
+                .args(["-c", script])
+                .current_dir(&inner)
+                .env_clear()
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("started");
+            let out = child.stdout.take().expect("piped");
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut String::new()).expect("read");
+            child
+        };
+        let [mut elsewhere, mut inside] = [script, "echo; exec sleep 60"].map(start);
+        drop(mark);
+        let mut stranger = start(script);
+        let pid = |child: &std::process::Child| i32::try_from(child.id()).expect("an id");
+        let seen = [&elsewhere, &inside, &stranger]
+            .map(|child| (works_in(pid(child), folder.path()), holds_memory(pid(child), "forge-test-mark")));
+        for child in [&mut elsewhere, &mut inside, &mut stranger] {
+            child.kill().expect("killed");
+            child.wait().expect("waited for");
+        }
+        assert_eq!(seen, [(false, true), (true, true), (false, false)]);
     }
 }

@@ -338,6 +338,8 @@ impl Session {
         // An answer that crossed a drain is not run: the daemon takes back what is never started.
         // One that comes before the end that made room for it is heard of is delivered again, since it is not held.
         let mut free = self.free();
+        // What the daemon was told of and does not send any more needs no remembering.
+        self.refused.retain(|id| self.to_tell.contains_key(id) || jobs.iter().any(|job| job.attempt == *id));
         for job in jobs {
             let is_new = !self.held.contains(&job.attempt) && !self.refused.contains(&job.attempt);
             self.refused_again |= self.refused.contains(&job.attempt);

@@ -39,6 +39,9 @@ pub struct Settings {
     pub supervisor_command: Vec<OsString>,
     /// How long processes have between TERM and KILL, in milliseconds; [`STOP_GRACE_MS_DEFAULT`] by default.
     pub stop_grace_ms: u64,
+    /// How much longer than that a supervisor may take to obey an order before it is killed, in milliseconds;
+    /// [`OBEY_MARGIN_MS_DEFAULT`] by default.
+    pub obey_margin_ms: u64,
     /// Whose processes the jobs' are; the runner's own user where it is `None`.
     pub run_as: Option<RunAs>,
     /// Whether the workspace of an attempt that failed is kept.
@@ -69,6 +72,10 @@ pub enum RunAs {
 
 /// How long processes have between TERM and KILL where nothing else is said, in milliseconds.
 pub const STOP_GRACE_MS_DEFAULT: u64 = 10_000;
+
+/// How much longer than the processes' own grace a supervisor may take to obey an order, in milliseconds. It waits for processes that
+/// hang in the kernel, too, and writes the rest of the log.
+pub const OBEY_MARGIN_MS_DEFAULT: u64 = 60_000;
 
 /// The settings contradict themselves or the machine.
 #[derive(Debug, thiserror::Error)]

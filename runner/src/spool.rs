@@ -78,6 +78,9 @@ pub(crate) struct Record {
     /// Whose processes the job's are, when not the runner's own user's.
     #[serde(default)]
     pub(crate) user: Option<JobUser>,
+    /// The user that has no other processes than this attempt's, where there is one.
+    #[serde(default)]
+    pub(crate) alone_uid: Option<u32>,
 }
 
 /// The id of this boot.

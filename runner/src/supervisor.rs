@@ -24,15 +24,17 @@ use crate::cache::Cache;
 use crate::carry::CarryError;
 use crate::executor::{self, Ground, Ready, Verdict};
 use crate::files;
+use crate::fit;
 use crate::git::Git;
 use crate::guest::Guest;
 use crate::kept;
 use crate::log::Log;
+use crate::orphans;
 use crate::process::Processes;
 use crate::shelf;
 use crate::spool;
 use crate::state::{Shared, boottime_ms};
-use crate::warden::{Contact, Terms};
+use crate::warden::{self, Contact, Terms};
 use crate::wire::{Brief, Go, LINE_BYTES_MAX, Order};
 use crate::workspace::{self, WorkspaceError};
 
@@ -49,6 +51,8 @@ enum BeginError {
     Spool(io::Error),
     #[error(transparent)]
     Log(#[from] crate::log::LogError),
+    #[error("a mark for the job's processes cannot be made: {0}")]
+    Mark(io::Error),
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
 }
@@ -91,9 +95,10 @@ fn supervise(connection: UnixStream, host: Option<Host>, plugin_sha256: &str) ->
         guest: Guest::new(),
         stop_grace_ms: brief.stop_grace_ms,
     });
-    let Some(Go { leased_ago_ms }) = read_line(&mut reader)? else { return Ok(()) };
+    let Some(Go { leased_ms }) = read_line(&mut reader)? else { return Ok(()) };
+    let _mark = orphans::mark_children().map_err(BeginError::Mark)?;
     let now_ms = boottime_ms();
-    let contact = Contact { leased_ms: now_ms.saturating_sub(leased_ago_ms), ..Contact::at(now_ms) };
+    let contact = Contact { leased_ms: leased_ms.min(now_ms), ..Contact::at(now_ms) };
     ground.shared.begins(contact);
     // The first attempt of a plugin was born before the runner had compiled it, which it has by now.
     let ready = early.or_else(|_| executor::make_ready(&brief, None));
@@ -105,6 +110,10 @@ fn supervise(connection: UnixStream, host: Option<Host>, plugin_sha256: &str) ->
         runner_grace_ms: brief.job.runner_grace_ms,
         on_runner_lost: brief.job.on_runner_lost,
     };
+    // This process may have stood still since the word was given: nothing begins that would have to end at once.
+    if let warden::Verdict::End(order) = warden::verdict(terms, contact, boottime_ms()) {
+        ground.shared.end(order);
+    }
     let attendant = Attendant { ground: Arc::clone(&ground), bell, terms, control: brief.spool.join(spool::CONTROL) };
     let unread = reader.buffer().to_vec();
     attendant.start(connection, unread).map_err(BeginError::Thread)?;
@@ -146,7 +155,11 @@ fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
         ground.log.forge(reason);
     }
     kept::keep_and_say(brief, verdict.outcome, &ground.log);
-    let reason = verdict.reason.map(|reason| ground.log.masked(&reason));
+    let reason = verdict.reason.map(|reason| fit::reason(ground.log.masked(&reason)));
+    let (summary, left_out) = verdict.summary.map_or((None, None), fit::summary);
+    if let Some(words) = left_out {
+        ground.log.forge(&words);
+    }
     let total = ground.log.finish();
     let (log_length, log_sha256) = match total {
         Ok(total) => (total.length, total.sha256),
@@ -159,7 +172,7 @@ fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
         outcome: verdict.outcome,
         reason,
         exit_code: verdict.exit_code,
-        summary: verdict.summary,
+        summary,
         commit,
         log_length,
         log_sha256,

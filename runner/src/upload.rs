@@ -1,6 +1,6 @@
 //! Hands in one attempt's log and result until the daemon holds both: by offset, again and again, whatever happens between.
 //!
-//! The log goes first while it is nearly whole; a result never waits long for it. A daemon that is away is waited for.
+//! What goes next and what an answer means decides [`crate::delivery`]; here it is sent. A daemon that is away is waited for.
 
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -10,21 +10,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forge_api::{
-    AttemptId, AttemptOutcome, AttemptResult, CARRY_MISSING, ContentRange, LOG_CHUNK_BYTES_MAX, LogAccepted, Secret,
-    StartRequest,
+    AttemptId, AttemptOutcome, AttemptResult, CARRY_MISSING, ContentRange, LOG_CHUNK_BYTES_MAX, LOG_DIFFERS,
+    LogAccepted, Secret, StartRequest,
 };
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::client::{CallError, Client};
-use crate::{carry, spool};
+use crate::delivery::{Again, Delivery, PieceFault, ResultFault, Spool, Step};
+use crate::state::boottime_ms;
+use crate::{carry, fit, spool};
 
-/// How long a known result waits for the rest of its log.
-const RESULT_WAIT: Duration = Duration::from_secs(2);
-
-/// How long to wait before asking again whether the whole log is on the daemon's disk.
-const SYNC_WAIT: Duration = Duration::from_millis(1_100);
+/// The longest wait at a time: one that is longer is begun again.
+const WAIT_MS_MAX: u64 = 3_600_000;
 
 /// How often what an attempt carries is sent again when the daemon says that it misses it.
 const CARRY_RESENDS_MAX: u32 = 2;
@@ -60,10 +58,7 @@ pub(crate) struct Upload<'a> {
     pub(crate) token: &'a Secret,
     pub(crate) folder: &'a Path,
     pub(crate) backoff: Backoff,
-    /// How much the daemon holds.
-    accepted: LogAccepted,
-    /// The daemon takes no more of this log.
-    log_refused: bool,
+    delivery: Delivery,
     commit_told: bool,
     carry_told: bool,
     /// How often the daemon said that it misses what the result carries.
@@ -74,26 +69,21 @@ pub(crate) struct Upload<'a> {
     carry_error: Option<String>,
 }
 
-/// What a step calls for.
-enum Next {
-    Commit(String),
-    Chunk(u64),
-    Carry(u64),
-    Result(Arc<AttemptResult>),
-    Wait(Option<Instant>),
-}
-
 impl<'a> Upload<'a> {
     /// Nothing is handed in yet, as far as is known.
-    pub(crate) fn new(client: &'a Client, attempt: AttemptId, token: &'a Secret, folder: &'a Path, seed: u64) -> Self {
+    pub(crate) fn new(
+        client: &'a Client,
+        (attempt, token): (AttemptId, &'a Secret),
+        (folder, spool): (&'a Path, Spool),
+        seed: u64,
+    ) -> Self {
         Self {
             client,
             attempt,
             token,
             folder,
             backoff: Backoff::new(seed),
-            accepted: LogAccepted { length: 0, synced: 0 },
-            log_refused: false,
+            delivery: Delivery::new(spool),
             commit_told: false,
             carry_told: false,
             carry_missed: 0,
@@ -111,79 +101,69 @@ impl<'a> Upload<'a> {
         mut acknowledged: impl FnMut(&AttemptResult),
     ) -> Delivered {
         let mut told = false;
-        let mut sent_again = false;
-        let mut result_at: Option<Instant> = None;
-        let mut result_sent_early = false;
         loop {
             let now = available.borrow_and_update().clone();
-            if now.result.is_some() && result_at.is_none() {
-                result_at = Some(Instant::now() + RESULT_WAIT);
+            if let Some(commit) = now.commit.clone().filter(|_| !self.commit_told) {
+                self.tell_commit(commit).await;
+                continue;
             }
-            match self.next(&now, result_at, result_sent_early) {
-                Next::Commit(commit) => self.tell_commit(commit).await,
-                Next::Chunk(length) => self.send_chunk(length, &too_much).await,
-                Next::Carry(length) => self.send_carry(length).await,
-                Next::Wait(until) => {
-                    let until = until.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
+            match self.delivery.next(now.log_length, now.result.is_some(), boottime_ms()) {
+                Step::Piece { first, length } => self.send_piece((first, length), now.log_length, &too_much).await,
+                Step::WaitUntil(until_ms) => {
+                    let wait_ms = until_ms.saturating_sub(boottime_ms()).min(WAIT_MS_MAX);
                     // A sender that is gone has said everything; the timeout keeps this from spinning.
-                    let _ = tokio::time::timeout_at(until, available.changed()).await;
+                    let _ = tokio::time::timeout(Duration::from_millis(wait_ms), available.changed()).await;
                 }
-                Next::Result(result) => {
-                    match self.client.finish(self.token, self.attempt, &self.to_hand_in(&result)).await {
-                        Ok(answer) => {
-                            self.backoff.reset();
-                            if !std::mem::replace(&mut told, true) {
+                Step::Result => {
+                    let Some(result) = now.result else { continue };
+                    match &result.carry {
+                        // What the next attempt needs goes before the result that names it.
+                        Some(carry) if !self.carry_told => self.send_carry(carry.length).await,
+                        Some(_) | None => {
+                            let is_taken = self.send_result(&result).await;
+                            if is_taken && !std::mem::replace(&mut told, true) {
                                 acknowledged(&result);
                             }
-                            if answer.log_whole || self.log_refused {
-                                return Delivered::Acknowledged;
-                            }
-                            if self.accepted.length < result.log_length {
-                                result_sent_early = true;
-                            } else if answer.log_length < result.log_length {
-                                self.accepted = LogAccepted { length: answer.log_length, synced: 0 };
-                            } else if !std::mem::replace(&mut sent_again, true) {
-                                tracing::warn!(attempt = %self.attempt, "the daemon's copy of the log is damaged: sending it again");
-                                self.accepted = LogAccepted { length: 0, synced: 0 };
-                            } else {
-                                tracing::error!(attempt = %self.attempt, "the daemon's copy of the log stays damaged");
-                                return Delivered::Acknowledged;
-                            }
-                        }
-                        Err(error) if error.is_passing() => self.wait(&error).await,
-                        Err(error) if error.is_problem(CARRY_MISSING) && self.carry_missed <= CARRY_RESENDS_MAX => {
-                            self.carry_missed += 1;
-                            self.carry_told = false;
-                            // The daemon is there.
-                            self.backoff.reset();
-                            self.wait(&error).await;
-                        }
-                        Err(error) => {
-                            tracing::warn!(attempt = %self.attempt, %error, "the daemon does not take the result");
-                            return if told { Delivered::Acknowledged } else { Delivered::Unwanted };
                         }
                     }
                 }
+                Step::Done => {}
+            }
+            if self.delivery.is_settled() {
+                return Delivered::Acknowledged;
+            }
+            if self.delivery.is_unwanted() {
+                return Delivered::Unwanted;
             }
         }
     }
 
-    fn next(&self, now: &Available, result_at: Option<Instant>, result_sent_early: bool) -> Next {
-        if let Some(commit) = now.commit.clone().filter(|_| !self.commit_told) {
-            return Next::Commit(commit);
-        }
-        let is_behind = !self.log_refused && self.accepted.length < now.log_length;
-        let hand_in = |result: &Arc<AttemptResult>| match &result.carry {
-            // What the next attempt needs goes before the result that names it.
-            Some(carry) if !self.carry_told => Next::Carry(carry.length),
-            Some(_) | None => Next::Result(Arc::clone(result)),
+    /// Hands in the result; whether it is acknowledged.
+    async fn send_result(&mut self, result: &Arc<AttemptResult>) -> bool {
+        let fault = match self.client.finish(self.token, self.attempt, &self.to_hand_in(result)).await {
+            Ok(answer) => {
+                self.backoff.reset();
+                self.delivery.answered(&answer, result.log_length, boottime_ms());
+                return true;
+            }
+            Err(error) if error.is_problem(CARRY_MISSING) && self.carry_missed <= CARRY_RESENDS_MAX => {
+                self.carry_missed += 1;
+                self.carry_told = false;
+                // The daemon is there.
+                self.backoff.reset();
+                self.wait(&error).await;
+                return false;
+            }
+            Err(error) => error,
         };
-        match (&now.result, result_at) {
-            (Some(result), _) if !is_behind => hand_in(result),
-            (Some(result), Some(at)) if !result_sent_early && Instant::now() >= at => hand_in(result),
-            _ if is_behind => Next::Chunk(now.log_length),
-            (_, at) => Next::Wait(at),
+        let kind = result_fault(&fault);
+        if kind != ResultFault::Passing {
+            tracing::warn!(attempt = %self.attempt, error = %fault, "the result is not taken");
         }
+        if self.delivery.result_failed(kind) == Again::Later {
+            self.wait(&fault).await;
+        }
+        false
     }
 
     /// Hands in what the next attempt needs. What is not taken is missed by the daemon when it gets the result, which then is sent as
@@ -227,21 +207,26 @@ impl<'a> Upload<'a> {
         self.carry_error = Some(why);
     }
 
-    /// What is handed in: a plan whose files the daemon never got is no plan.
+    /// What is handed in: a plan whose files the daemon never got is no plan, and what is too long for anyone on the way is shorter.
     fn to_hand_in(&self, result: &Arc<AttemptResult>) -> Arc<AttemptResult> {
+        let result = match (self.delivery.reduced(), self.delivery.blocked_by()) {
+            (None, None) => Arc::clone(result),
+            (Some(why), _) => Arc::new(fit::reduced(result, why)),
+            (None, Some(why)) => Arc::new(fit::without_its_log(result, why)),
+        };
         if self.carry_missed <= CARRY_RESENDS_MAX {
-            return Arc::clone(result);
+            return result;
         }
         let why = self.carry_error.as_deref().unwrap_or("the daemon does not have the files of the plan");
         Arc::new(AttemptResult {
             outcome: AttemptOutcome::Failed,
             reason: Some(format!("what it has planned could not be handed in: {why}")),
             carry: None,
-            ..AttemptResult::clone(result)
+            ..AttemptResult::clone(&result)
         })
     }
 
-    async fn wait(&mut self, error: &CallError) {
+    async fn wait(&mut self, error: &impl std::fmt::Display) {
         let wait_ms = self.backoff.next_ms();
         tracing::debug!(attempt = %self.attempt, %error, wait_ms, "trying again");
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
@@ -256,32 +241,45 @@ impl<'a> Upload<'a> {
         }
     }
 
-    async fn send_chunk(&mut self, available: u64, too_much: &impl Fn(String)) {
-        let first = self.accepted.length;
-        let length = (available - first).min(LOG_CHUNK_BYTES_MAX as u64);
-        match self.patch(first, length).await {
+    async fn send_piece(&mut self, (first, length): (u64, u64), log_length: u64, too_much: &impl Fn(String)) {
+        let error = match self.patch(first, length).await {
             Ok(accepted) => {
                 self.backoff.reset();
-                self.accepted = LogAccepted { length: accepted.length.min(available), synced: accepted.synced };
+                self.delivery.taken(accepted, first + length, log_length, boottime_ms());
+                return;
             }
-            Err(Refusal::Rewind(held)) if held != first && held <= available => self.accepted.length = held,
-            Err(Refusal::Rewind(held)) => {
-                tracing::error!(attempt = %self.attempt, held, first, available, "the daemon's log does not fit this one");
-                self.log_refused = held != first;
-                self.wait(&CallError::Garbled("the log's offset makes no sense".to_owned())).await;
+            Err(error) => error,
+        };
+        let attempt = self.attempt;
+        let fault = match &error {
+            Refusal::Rewind(held) => {
+                tracing::debug!(%attempt, held, first, log_length, "the daemon's log ends elsewhere");
+                PieceFault::Rewind(*held)
             }
-            Err(Refusal::Call(error)) if error.is_passing() => self.wait(&error).await,
-            Err(Refusal::Call(error)) => {
-                tracing::warn!(attempt = %self.attempt, %error, "the daemon takes no more of the log");
-                self.log_refused = true;
+            Refusal::Call(error) if error.is_problem(LOG_DIFFERS) => {
+                tracing::error!(%attempt, first, "the daemon holds other bytes of this log, which it keeps: did this machine lose power?");
+                PieceFault::Differs
+            }
+            Refusal::Call(CallError::TooLarge(words)) => {
+                tracing::warn!(%attempt, length, words, "a piece of the log does not get through");
+                PieceFault::TooLarge(words.clone())
+            }
+            Refusal::Call(CallError::Garbled(_)) => PieceFault::Garbled,
+            Refusal::Call(error) if error.is_passing() => PieceFault::Passing,
+            Refusal::Call(error) => {
+                tracing::warn!(%attempt, %error, "the daemon takes no more of the log");
                 if matches!(error.status(), Some(413 | 507)) {
                     too_much(error.to_string());
                 }
+                PieceFault::Refused
             }
-            Err(Refusal::Spool(error)) => {
-                tracing::error!(attempt = %self.attempt, %error, "the spooled log cannot be read");
-                self.log_refused = true;
+            Refusal::Spool(error) => {
+                tracing::error!(%attempt, %error, "the spooled log cannot be read");
+                PieceFault::Refused
             }
+        };
+        if self.delivery.piece_failed(fault, first, length, log_length) == Again::Later {
+            self.wait(&error).await;
         }
     }
 
@@ -301,29 +299,42 @@ impl<'a> Upload<'a> {
     }
 
     /// Waits until the daemon has the whole log on its disk: until then a power cut there could need the spool.
-    pub(crate) async fn wait_until_synced(&mut self) {
-        let whole = self.accepted.length;
-        while !self.log_refused && self.accepted.synced < whole {
-            if self.accepted.length == whole {
-                tokio::time::sleep(SYNC_WAIT).await;
-            }
-            // Handing in the last byte again changes nothing and brings news; what was lost goes from where it is missing.
-            let first = self.accepted.length.min(whole - 1);
-            match self.patch(first, (whole - first).min(LOG_CHUNK_BYTES_MAX as u64)).await {
-                Ok(accepted) => {
-                    self.accepted = LogAccepted { length: accepted.length.min(whole), synced: accepted.synced };
+    pub(crate) async fn wait_until_synced(&mut self, log_length: u64) {
+        if !self.delivery.is_settled() {
+            return;
+        }
+        loop {
+            match self.delivery.next(log_length, true, boottime_ms()) {
+                Step::Piece { first, length } => self.send_piece((first, length), log_length, &drop).await,
+                Step::WaitUntil(until_ms) => {
+                    tokio::time::sleep(Duration::from_millis(until_ms.saturating_sub(boottime_ms()))).await;
                 }
-                Err(Refusal::Rewind(held)) if held < first => self.accepted.length = held,
-                Err(Refusal::Call(error)) if error.is_passing() => self.wait(&error).await,
-                Err(Refusal::Call(_) | Refusal::Rewind(_) | Refusal::Spool(_)) => return,
+                Step::Result | Step::Done => return,
             }
         }
     }
 }
 
+/// What to make of a result that was not taken.
+fn result_fault(error: &CallError) -> ResultFault {
+    match error {
+        CallError::TooLarge(words) => ResultFault::Unfit(words.clone()),
+        CallError::Problem(problem) if matches!(problem.status, 400 | 413 | 422) => {
+            ResultFault::Unfit(problem.detail.clone())
+        }
+        error if error.is_passing() => ResultFault::Passing,
+        CallError::Problem(_) | CallError::Unreachable(_) | CallError::Garbled(_) => ResultFault::Refused,
+    }
+}
+
+/// Why a piece of the log was not taken.
+#[derive(Debug, thiserror::Error)]
 enum Refusal {
+    #[error("the daemon's log has {0} bytes")]
     Rewind(u64),
+    #[error(transparent)]
     Call(CallError),
+    #[error("the spooled log: {0}")]
     Spool(io::Error),
 }
 

@@ -84,8 +84,9 @@ impl Brief {
 /// The job may begin: the daemon has said so. Until then its supervisor gets ready and does nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Go {
-    /// How long ago the request was sent that renewed the attempt's lease last, in milliseconds.
-    pub(crate) leased_ago_ms: u64,
+    /// When the request was sent that renewed the attempt's lease last, in milliseconds since boot: a supervisor that stood still
+    /// before it read this must not take an old word for a new one.
+    pub(crate) leased_ms: u64,
 }
 
 /// What a runner tells its supervisor.

@@ -97,6 +97,18 @@ pub const CARRY_OVERHEAD_BYTES_MAX: usize = 1024 * 1024;
 /// The slug of the problem that a result is answered with when what it carries is not there.
 pub const CARRY_MISSING: &str = "carry-missing";
 
+/// The slug of the problem that a runner is answered with while another session of it is at work.
+pub const SESSION_CLASH: &str = "session-clash";
+
+/// The slug of the problem that a piece of a log is answered with when the daemon holds other bytes there.
+pub const LOG_DIFFERS: &str = "log-differs";
+
+/// The most bytes of the reason of a result.
+pub const RESULT_REASON_BYTES_MAX: usize = 64 * 1024;
+
+/// The most bytes of the summary of a result, as JSON.
+pub const RESULT_SUMMARY_BYTES_MAX: usize = 512 * 1024;
+
 /// The most files that an attempt carries over an approval.
 pub const CARRY_FILES_MAX: usize = 256;
 

@@ -329,7 +329,7 @@ pub struct Why {
 pub struct UnmetReason {
     /// A stable name: `no_runner_with_tag`, `runner_offline`, `runner_disabled`, `runner_full`, `project_limit`,
     /// `template_concurrency`, `template_awaits_approval`, `runner_draining`, `runner_not_asking`, `wrong_project`, `untagged_refused`, `cancel_pending`, `runner_unreachable`,
-    /// `retry_delay`, `turn`, `storage_full`.
+    /// `retry_delay`, `turn`, `storage_full`, `no_configuration`.
     pub code: String,
     /// The runner that it is about, where it is about one.
     pub runner: Option<String>,

@@ -17,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forge_api::{
     AttemptId, AttemptResult, CARRY_MISSING, ClaimRequest, ClaimResponse, ContentRange, HeartbeatRequest,
-    HeartbeatResponse, Job, LogAccepted, Problem, RegisterRequest, RegisterResponse, ResultAccepted,
+    HeartbeatResponse, Job, LOG_DIFFERS, LogAccepted, Problem, RegisterRequest, RegisterResponse, ResultAccepted,
     SIGNED_JOB_CONTEXT, SealedJob, StartRequest, StartResponse, TaskState,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
@@ -47,6 +47,14 @@ pub(crate) struct Seen {
     pub(crate) version: String,
     /// No start is answered.
     pub(crate) starts_are_down: bool,
+    /// How often a start was answered.
+    pub(crate) starts: u32,
+    /// No heartbeat is answered.
+    pub(crate) beats_are_down: bool,
+    /// What heartbeats are answered to be lost.
+    pub(crate) lost: Vec<AttemptId>,
+    /// The plugin is sent once this is over.
+    pub(crate) plugin_waits: bool,
     /// What is taken is not on the disk yet.
     pub(crate) unsynced: bool,
     /// How often a log was not whole when its result came.
@@ -72,6 +80,12 @@ pub(crate) struct Seen {
     pub(crate) carry_fault: Option<CarryFault>,
     /// How often something was to be left.
     pub(crate) carry_requests: u32,
+    /// What a proxy makes of pieces of logs and of results.
+    pub(crate) log_fault: Option<LogFault>,
+    /// The lengths of the pieces that it refused.
+    pub(crate) pieces_refused: Vec<usize>,
+    /// How often other bytes were refused than are held.
+    pub(crate) differed: u32,
 }
 
 /// What goes wrong with a download.
@@ -90,6 +104,15 @@ pub(crate) enum CarryFault {
     Refused,
     /// It breaks off.
     BrokenOff,
+}
+
+/// What a proxy makes of a log and a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFault {
+    /// It takes no body of more bytes, and says so.
+    LongerThan(usize),
+    /// It takes none of more bytes, and shows a page of its own instead.
+    Garbled(usize),
 }
 
 pub(crate) struct Daemon {
@@ -313,15 +336,23 @@ async fn claim(State(daemon): Shared, headers: HeaderMap, Json(request): Json<Cl
     Json(answer).into_response()
 }
 
-async fn heartbeat(State(daemon): Shared, Json(_): Json<HeartbeatRequest>) -> Json<HeartbeatResponse> {
-    daemon.seen.lock().expect("free").heartbeats.push(Instant::now());
+async fn heartbeat(State(daemon): Shared, Json(request): Json<HeartbeatRequest>) -> Response {
+    let mut seen = daemon.seen.lock().expect("free");
+    seen.heartbeats.push(Instant::now());
+    let is_down = seen.beats_are_down;
+    let lost = seen.lost.iter().copied().filter(|attempt| request.held.contains(attempt)).collect();
+    drop(seen);
     daemon.changed.notify_waiters();
-    Json(HeartbeatResponse::default())
+    if is_down {
+        return problem(Problem::new(503, "down", "Down", "the daemon is being restarted"));
+    }
+    Json(HeartbeatResponse { lost, ..HeartbeatResponse::default() }).into_response()
 }
 
 async fn plugin(State(daemon): Shared, UrlPath(sha256): UrlPath<String>) -> Response {
     assert_eq!(sha256, sha256_hex(&daemon.plugin));
     let mut bytes = daemon.plugin.clone();
+    daemon.wait("the plugin may go", |seen| (!seen.plugin_waits).then_some(())).await;
     let fault = {
         let mut seen = daemon.seen.lock().expect("free");
         seen.plugin_requests += 1;
@@ -350,6 +381,8 @@ async fn start(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, Json(requ
     }
     if let Some(commit) = request.commit {
         seen.commits.insert(id, commit);
+    } else {
+        seen.starts += 1;
     }
     Json(StartResponse { cancel: false }).into_response()
 }
@@ -358,6 +391,15 @@ async fn log(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, headers: He
     let range: ContentRange = headers["content-range"].to_str().expect("text").parse().expect("a range");
     assert_eq!(range.length(), body.len() as u64);
     let mut seen = daemon.seen.lock().expect("free");
+    let refusal = match seen.log_fault {
+        Some(LogFault::LongerThan(most)) if body.len() > most => Some(StatusCode::PAYLOAD_TOO_LARGE),
+        Some(LogFault::Garbled(most)) if body.len() > most => Some(StatusCode::OK),
+        Some(_) | None => None,
+    };
+    if let Some(status) = refusal {
+        seen.pieces_refused.push(body.len());
+        return (status, "<html>\nnot here\n</html>\n").into_response();
+    }
     let damages = std::mem::take(&mut seen.damages);
     let (lose_at, unsynced) = (seen.lose_at, seen.unsynced);
     let log = seen.logs.entry(id).or_default();
@@ -369,6 +411,13 @@ async fn log(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, headers: He
         return problem(gap);
     }
     let known = usize::try_from(length - range.first).expect("small").min(body.len());
+    let first = usize::try_from(range.first).expect("small");
+    if log[first..first + known] != body[..known] {
+        seen.differed += 1;
+        drop(seen);
+        daemon.changed.notify_waiters();
+        return problem(Problem::new(409, LOG_DIFFERS, "Log differs", "other bytes are held"));
+    }
     log.extend_from_slice(&body[known..]);
     let length = log.len() as u64;
     if damages {
@@ -411,8 +460,19 @@ async fn approved(State(daemon): Shared) -> Vec<u8> {
     daemon.seen.lock().expect("free").approved.clone()
 }
 
-async fn result(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, Json(result): Json<AttemptResult>) -> Response {
+async fn result(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, body: Bytes) -> Response {
     let mut seen = daemon.seen.lock().expect("free");
+    if let Some(LogFault::LongerThan(most)) = seen.log_fault
+        && body.len() > most
+    {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "<html>\nnot here\n</html>\n").into_response();
+    }
+    let result: AttemptResult = serde_json::from_slice(&body).expect("a result");
+    let summary_bytes = result.summary.as_ref().map_or(0, |summary| summary.to_string().len());
+    let is_long = result.reason.as_ref().is_some_and(|reason| reason.len() > forge_api::RESULT_REASON_BYTES_MAX);
+    if is_long || summary_bytes > forge_api::RESULT_SUMMARY_BYTES_MAX {
+        return problem(Problem::new(400, "invalid", "Invalid request", "it is too long"));
+    }
     let is_missed =
         |carry: &forge_api::Carry| seen.carries.get(&id).is_none_or(|bytes| sha256_hex(bytes) != carry.sha256);
     if result.carry.as_ref().is_some_and(is_missed) {
@@ -421,7 +481,10 @@ async fn result(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, Json(res
     let is_there = |pid: &&u32| Path::new(&format!("/proc/{pid}")).exists();
     seen.alive_at_result = seen.watched.iter().filter(is_there).copied().collect();
     let log = seen.logs.get(&id).cloned().unwrap_or_default();
-    if log.len() as u64 == result.log_length && sha256_hex(&log) != result.log_sha256 {
+    if log.len() as u64 > result.log_length {
+        // What was acknowledged stays.
+        seen.damaged += 1;
+    } else if log.len() as u64 == result.log_length && sha256_hex(&log) != result.log_sha256 {
         seen.damaged += 1;
         seen.logs.remove(&id);
     }

@@ -1,6 +1,7 @@
   ;; Runs the program that its first argument names with the arguments that follow it. A success is the summary "guest";
   ;; a refusal of the host is `invalid` with its words; any other end of the process is `failed` with the exit code. After a
-  ;; process that ends with 77 it computes without end; after one that ends with 78 it waits for approval and carries the file `plan`. The program finds the job's cache as CACHE.
+  ;; process that ends with 77 it computes without end; after one that ends with 78 it waits for approval and carries the file `plan`;
+  ;; after one that ends with 79 it succeeds with a summary of 2 MiB, and after one with 80 it fails with a message of 192 KiB. The program finds the job's cache as CACHE.
   (import "forge:plugin/process@0.1.0" "run" (func $run
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32)))
   (memory (export "memory") 2)
@@ -45,6 +46,20 @@
       (i32.store (i32.const 2064) (i32.load (i32.const 4104))) (i32.store (i32.const 2068) (i32.load (i32.const 4108)))
       (return (i32.const 2048))))
     (if (i32.eq (i32.load (i32.const 4104)) (i32.const 77)) (then (loop $again (br $again))))
+    (if (i32.eq (i32.load (i32.const 4104)) (i32.const 79)) (then
+      ;; ok(finished { 2 MiB of "a", none, none })
+      (local.set $a (i32.mul (memory.grow (i32.const 32)) (i32.const 65536)))
+      (memory.fill (local.get $a) (i32.const 97) (i32.const 2097152))
+      (i32.store (i32.const 2060) (local.get $a)) (i32.store (i32.const 2064) (i32.const 2097152))
+      (return (i32.const 2048))))
+    (if (i32.eq (i32.load (i32.const 4104)) (i32.const 80)) (then
+      ;; err(failed { 192 KiB of "a", none, none })
+      (local.set $a (i32.mul (memory.grow (i32.const 3)) (i32.const 65536)))
+      (memory.fill (local.get $a) (i32.const 97) (i32.const 196608))
+      (i32.store8 (i32.const 2048) (i32.const 1))
+      (i32.store8 (i32.const 2056) (i32.const 1))
+      (i32.store (i32.const 2064) (local.get $a)) (i32.store (i32.const 2068) (i32.const 196608))
+      (return (i32.const 2048))))
     (if (i32.eq (i32.load (i32.const 4104)) (i32.const 78)) (then
       ;; ok(pending { outcome { "guest", none, none }, ["plan"] }); the list stands at 8192.
       (i32.store (i32.const 2060) (i32.const 16)) (i32.store (i32.const 2064) (i32.const 5))

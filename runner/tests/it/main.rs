@@ -5,6 +5,7 @@
 mod attempts;
 mod carries;
 mod daemon;
+mod delivery;
 mod faults;
 mod git_server;
 mod registration;
@@ -118,6 +119,7 @@ pub(crate) fn settings(web_host: &str, folder: &Path) -> Settings {
         one_off: false,
         supervisor_command: vec![program.into(), "--exact".into(), "as_a_supervisor".into(), "--nocapture".into()],
         stop_grace_ms: 300,
+        obey_margin_ms: 2_000,
         run_as: None,
         keep_failed_workspaces: false,
         disk_reserve_bytes: 0,

@@ -10,7 +10,7 @@ use forge_api::Secret;
 use forge_config::{DaemonSettings, RegistrationTokenSource, SecretText};
 use forge_daemon::{Addresses, TokenKind, new_token};
 use forge_runner::trust::Trust;
-use forge_runner::{Ended, STOP_GRACE_MS_DEFAULT, Settings, Shutdown};
+use forge_runner::{Ended, OBEY_MARGIN_MS_DEFAULT, STOP_GRACE_MS_DEFAULT, Settings, Shutdown};
 use tokio_util::sync::CancellationToken;
 
 use super::super::runner::{log_event, register};
@@ -90,6 +90,7 @@ impl OwnRunner {
             one_off: false,
             supervisor_command: supervisor_command()?,
             stop_grace_ms: STOP_GRACE_MS_DEFAULT,
+            obey_margin_ms: OBEY_MARGIN_MS_DEFAULT,
             run_as: None,
             keep_failed_workspaces: false,
             // The daemon's own reserve is for both: they share the disk.
