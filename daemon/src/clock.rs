@@ -4,6 +4,7 @@
 //! and is what leases and sessions are measured with, since the calendar may be set back. A test clock stands still until
 //! it is advanced, so that a deadline of a day is tested in a millisecond.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,13 +20,15 @@ pub struct Clock {
 #[derive(Clone, Debug)]
 enum Kind {
     System,
-    Test(watch::Receiver<u64>, Timestamp),
+    Test(watch::Receiver<u64>, Timestamp, Arc<AtomicU64>),
 }
 
 /// What moves a test clock.
 #[derive(Debug)]
 pub struct TestClock {
     elapsed_ms: watch::Sender<u64>,
+    /// How far the calendar was set forward.
+    ahead_ms: Arc<AtomicU64>,
 }
 
 impl Clock {
@@ -37,8 +40,9 @@ impl Clock {
     /// A clock that stands at `start` until the second value moves it.
     pub fn test(start: Timestamp) -> (Self, Arc<TestClock>) {
         let (elapsed_ms, receiver) = watch::channel(0);
-        let test = Arc::new(TestClock { elapsed_ms });
-        (Self { kind: Kind::Test(receiver, start) }, test)
+        let ahead_ms = Arc::new(AtomicU64::new(0));
+        let test = Arc::new(TestClock { elapsed_ms, ahead_ms: Arc::clone(&ahead_ms) });
+        (Self { kind: Kind::Test(receiver, start, ahead_ms) }, test)
     }
 
     /// This moment by the calendar.
@@ -49,7 +53,10 @@ impl Clock {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp::from_unix_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
             }
-            Kind::Test(elapsed_ms, start) => start.plus_millis(i64::try_from(*elapsed_ms.borrow()).unwrap_or(i64::MAX)),
+            Kind::Test(elapsed_ms, start, ahead_ms) => {
+                let since_ms = elapsed_ms.borrow().saturating_add(ahead_ms.load(Ordering::SeqCst));
+                start.plus_millis(i64::try_from(since_ms).unwrap_or(i64::MAX))
+            }
         }
     }
 
@@ -84,16 +91,35 @@ impl Clock {
     }
 }
 
+/// How far the calendar went ahead of the time that passed, between two looks at both; nothing where it did not.
+pub(crate) fn jump_ms((then, then_ms): (Timestamp, u64), (now, now_ms): (Timestamp, u64)) -> u64 {
+    now.millis_since(then).saturating_sub(now_ms.saturating_sub(then_ms))
+}
+
 impl TestClock {
     /// Moves the clock on.
     pub fn advance_ms(&self, duration_ms: u64) {
         self.elapsed_ms.send_modify(|elapsed_ms| *elapsed_ms = elapsed_ms.saturating_add(duration_ms));
+    }
+
+    /// Sets the calendar forward: no time passes.
+    pub fn set_forward_ms(&self, jump_ms: u64) {
+        self.ahead_ms.fetch_add(jump_ms, Ordering::SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_calendar_that_goes_with_the_time_has_not_jumped() {
+        let at =
+            |calendar_s: i64, elapsed_s: u64| (Timestamp::from_unix_micros(calendar_s * 1_000_000), elapsed_s * 1_000);
+        assert_eq!(jump_ms(at(100, 5), at(110, 15)), 0);
+        assert_eq!(jump_ms(at(100, 5), at(3_710, 15)), 3_600_000);
+        assert_eq!(jump_ms(at(100, 5), at(50, 15)), 0, "set back");
+    }
 
     #[tokio::test]
     async fn a_test_clock_wakes_whom_it_passes() {

@@ -145,6 +145,7 @@ impl Core {
             carries: Arc::clone(&carries),
             plugin_dir: plugin_dir.clone(),
             disk_reserve_bytes: log_limits.disk_reserve_bytes,
+            looked_at: std::sync::Mutex::new((clock.now(), clock.elapsed_ms())),
         };
         let resolver = Arc::new(Resolver { identity_file, allow: secrets_allow });
         let inner = Inner {
@@ -206,7 +207,7 @@ async fn sync_logs(logs: Arc<Logs>, shutdown: CancellationToken) {
 fn refused(error: StoreError, what: &'static str, name: &str, attempt: Option<AttemptId>) -> CoreError {
     let not_found = |what, name: &str| CoreError::NotFound { what, name: name.to_owned(), nearest: None };
     let StoreError::Refused(refusal) = error else {
-        return internal(error);
+        return stored(error);
     };
     match refusal {
         Refused::NoTask | Refused::NoAttempt | Refused::NoRunner | Refused::NoDelivery => not_found(what, name),
@@ -252,6 +253,11 @@ fn cursor_number(cursor: Option<String>) -> Result<Option<u64>, CoreError> {
     cursor.map(parse).transpose()
 }
 
+/// What the store failed to do: a disk that is full passes, and is said so.
+fn stored(error: StoreError) -> CoreError {
+    if error.is_full() { CoreError::StoreFull } else { internal(error) }
+}
+
 fn internal(error: impl std::fmt::Display) -> CoreError {
     CoreError::Internal(error.to_string())
 }
@@ -259,12 +265,7 @@ fn internal(error: impl std::fmt::Display) -> CoreError {
 fn log_error(error: LogError, attempt: AttemptId) -> CoreError {
     match error {
         LogError::Gap { length } => CoreError::RangeNotSatisfiable { log_length: length },
-        LogError::Differs { length } => CoreError::Conflict {
-            detail: format!(
-                "the patch repeats bytes before {length} of the log of attempt {attempt}, and not the same"
-            ),
-            hint: Some("send what the log's process wrote, unchanged".to_owned()),
-        },
+        LogError::Differs { length } => CoreError::LogDiffers { attempt, length },
         LogError::WrongLength { range, body } => CoreError::Invalid {
             detail: format!("Content-Range covers {range} bytes and the body has {body}"),
             hint: Some("send `bytes FIRST-LAST/*` with LAST inclusive".to_owned()),

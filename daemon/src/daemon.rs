@@ -248,6 +248,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         integration_bodies: Semaphore::new(limits::INTEGRATION_BODIES_MAX),
         failures: FailedAuthentications::default(),
         rates: Rates::new(plan.requests_per_second),
+        failed_registrations: FailedAuthentications::default(),
         shutdown: draining.clone(),
     });
     let insistence =

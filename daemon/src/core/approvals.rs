@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use forge_api::{AttemptId, CARRY_BYTES_MAX, Carry, DECISION_REASON_BYTES_MAX, Decision, Task, TaskState};
 
-use super::{AttemptAccess, Core, CoreError, internal, refused};
+use super::{AttemptAccess, Core, CoreError, internal, refused, stored};
 use crate::carries::Incoming;
 use crate::scheduler::task::Happening;
 use crate::store::{Refused, StoreError};
@@ -59,7 +59,7 @@ impl Core {
     /// Begins to take what an attempt carries.
     pub async fn carry_in(&self, access: &AttemptAccess) -> Result<CarryIn, CoreError> {
         let attempt = access.attempt;
-        let view = self.inner.store.attempt(attempt).await.map_err(internal)?.ok_or(CoreError::Unauthorized)?;
+        let view = self.inner.store.attempt(attempt).await.map_err(stored)?.ok_or(CoreError::Unauthorized)?;
         if view.closed {
             self.inner.scheduler.count_fenced();
             return Err(CoreError::Gone { attempt, reason: "its task ended or went on without it".to_owned() });
@@ -78,7 +78,7 @@ impl Core {
     /// What an approved attempt is to go on with, and its length.
     pub async fn carry_out(&self, access: &AttemptAccess) -> Result<(tokio::fs::File, u64), CoreError> {
         let attempt = access.attempt;
-        let carry = self.inner.store.resume(attempt).await.map_err(internal)?;
+        let carry = self.inner.store.resume(attempt).await.map_err(stored)?;
         let none = || CoreError::NotFound { what: "carry of attempt", name: attempt.to_string(), nearest: None };
         let carry = carry.ok_or_else(none)?;
         let found = self.inner.carries.read(carry.attempt).await.map_err(internal)?;
@@ -97,7 +97,7 @@ impl Core {
             Some(carry) => format!("no carry of {} bytes with SHA-256 {} is here", carry.length, carry.sha256),
         };
         // What a closed attempt reports changes nothing, and is kept as it is.
-        let view = self.inner.store.attempt(attempt).await.map_err(internal)?;
+        let view = self.inner.store.attempt(attempt).await.map_err(stored)?;
         if view.is_some_and(|view| view.closed) { Ok(()) } else { Err(CoreError::CarryMissing { detail }) }
     }
 }

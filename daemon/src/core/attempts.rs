@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use forge_api::{
-    AttemptId, AttemptOutcome, AttemptResult, ContentRange, LogAccepted, LogState, PLUGIN_BYTES_MAX, ResultAccepted,
-    Secret, StartRequest, StartResponse,
+    AttemptId, AttemptOutcome, AttemptResult, ContentRange, LogAccepted, LogState, PLUGIN_BYTES_MAX,
+    RESULT_REASON_BYTES_MAX, RESULT_SUMMARY_BYTES_MAX, ResultAccepted, Secret, StartRequest, StartResponse,
 };
 
 use super::runners::check_said;
-use super::{AttemptAccess, Core, CoreError, internal, log_error, refused};
+use super::{AttemptAccess, Core, CoreError, internal, log_error, refused, stored};
 use crate::components;
 use crate::logs::{LogError, Verdict};
 use crate::secrets::{digest_of, same_digest};
@@ -16,9 +16,7 @@ use crate::store::{Finished, StoreError};
 /// How often a log that is not what its runner says is asked for again.
 const LOG_RESENDS_MAX: u32 = 1;
 
-/// The most bytes of a reason, a summary in JSON and a commit.
-const REASON_BYTES_MAX: usize = 64 * 1024;
-const SUMMARY_BYTES_MAX: usize = 512 * 1024;
+/// The most bytes of a commit's name.
 const COMMIT_BYTES_MAX: usize = 128;
 
 impl Core {
@@ -29,7 +27,7 @@ impl Core {
             let access = AttemptAccess { attempt, runner, log_whole: false };
             return if is_its_own { Ok(access) } else { Err(CoreError::Unauthorized) };
         }
-        let view = self.inner.store.attempt(attempt).await.map_err(internal)?;
+        let view = self.inner.store.attempt(attempt).await.map_err(stored)?;
         let view = view.ok_or(CoreError::Unauthorized)?;
         let stored = <[u8; 32]>::try_from(view.token_sha256.as_slice()).map_err(|_| CoreError::Unauthorized)?;
         if !same_digest(&forge_config::Digest(stored), &digest_of(token)) {
@@ -82,7 +80,7 @@ impl Core {
                     "its log is longer than `max_bytes` under [logs] of forge.toml ({bytes_max} bytes): let it print less, or raise that"
                 );
                 self.fail_attempt(attempt, reason).await?;
-                self.inner.store.set_log_state(attempt, LogState::Damaged, 0).await.map_err(internal)?;
+                self.inner.store.set_log_state(attempt, LogState::Damaged, 0).await.map_err(stored)?;
                 Err(CoreError::LogLimit { attempt, bytes_max })
             }
             other => other,
@@ -139,15 +137,15 @@ impl Core {
 
     /// Whether the log is whole. One that is not what it should be is asked for once more, then kept as damaged.
     async fn judge_log(&self, attempt: AttemptId, length: u64, sha256: String) -> Result<(u64, bool), CoreError> {
-        let view = self.inner.store.attempt(attempt).await.map_err(internal)?;
+        let view = self.inner.store.attempt(attempt).await.map_err(stored)?;
         let view = view.ok_or(CoreError::Unauthorized)?;
+        // The report that was kept is the one that counts: a later one with another log changes nothing.
+        let (length, sha256) = view.result.map_or((length, sha256), |kept| (kept.log_length, kept.log_sha256));
         match view.log_state {
             LogState::Whole => return Ok((length, true)),
             LogState::Damaged => return Ok((length, false)),
             LogState::Open => {}
         }
-        // The report that was kept is the one that counts: a later one with another log changes nothing.
-        let (length, sha256) = view.result.map_or((length, sha256), |kept| (kept.log_length, kept.log_sha256));
         let verified = self.inner.logs.verify(attempt, length, sha256).await;
         let (verdict, held) = verified.map_err(|error| log_error(error, attempt))?;
         let keep = |state, resends| self.inner.store.set_log_state(attempt, state, resends);
@@ -155,19 +153,25 @@ impl Core {
             Verdict::Short => Ok((held, false)),
             Verdict::Whole => {
                 self.inner.logs.sync_one(attempt).await.map_err(|error| log_error(error, attempt))?;
-                keep(LogState::Whole, view.resends).await.map_err(internal)?;
+                keep(LogState::Whole, view.resends).await.map_err(stored)?;
                 self.inner.logs.close(attempt);
                 Ok((held, true))
+            }
+            // The runner's copy is what a power cut has left of it: what was acknowledged stays.
+            Verdict::Forked => {
+                tracing::error!(%attempt, held, length, "a log has other bytes than its runner has left; it is kept as damaged");
+                keep(LogState::Damaged, view.resends).await.map_err(stored)?;
+                Ok((held, false))
             }
             Verdict::Wrong if view.resends < LOG_RESENDS_MAX => {
                 tracing::warn!(%attempt, "a log is not what its runner sent; it is asked for again");
                 self.inner.logs.restart(attempt).await.map_err(|error| log_error(error, attempt))?;
-                keep(LogState::Open, view.resends + 1).await.map_err(internal)?;
+                keep(LogState::Open, view.resends + 1).await.map_err(stored)?;
                 Ok((0, false))
             }
             Verdict::Wrong => {
                 tracing::error!(%attempt, "a log is not what its runner sent, twice; it is kept as damaged");
-                keep(LogState::Damaged, view.resends).await.map_err(internal)?;
+                keep(LogState::Damaged, view.resends).await.map_err(stored)?;
                 Ok((length, false))
             }
         }
@@ -182,7 +186,7 @@ impl Core {
         }
         let applied = self.inner.scheduler.applied();
         let in_tree = applied.tree.plugins.values().any(|plugin| plugin.sha256.hex() == sha256);
-        if !in_tree && !self.inner.store.open_task_uses_plugin(sha256.to_owned()).await.map_err(internal)? {
+        if !in_tree && !self.inner.store.open_task_uses_plugin(sha256.to_owned()).await.map_err(stored)? {
             return Err(unknown());
         }
         let path = components::path_of(&self.inner.plugin_dir, sha256);
@@ -218,10 +222,10 @@ fn check_result(result: &AttemptResult) -> Result<(), CoreError> {
         None => 0,
     };
     let reason_bytes = result.reason.as_ref().map_or(0, String::len);
-    if summary_bytes > SUMMARY_BYTES_MAX || reason_bytes > REASON_BYTES_MAX {
+    if summary_bytes > RESULT_SUMMARY_BYTES_MAX || reason_bytes > RESULT_REASON_BYTES_MAX {
         return Err(CoreError::Invalid {
             detail: format!(
-                "a reason has {REASON_BYTES_MAX} bytes and a summary {SUMMARY_BYTES_MAX} at most; these have \
+                "a reason has {RESULT_REASON_BYTES_MAX} bytes and a summary {RESULT_SUMMARY_BYTES_MAX} at most; these have \
                  {reason_bytes} and {summary_bytes}"
             ),
             hint: Some("put what is long into the log".to_owned()),

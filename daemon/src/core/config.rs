@@ -2,7 +2,7 @@
 
 use forge_api::{ConfigRevision, Page};
 
-use super::{Core, CoreError, cursor_number, internal};
+use super::{Core, CoreError, cursor_number, stored};
 use crate::gitops::{ConfigEvent, is_of_projects};
 use crate::store::{NewEvent, REVISIONS_KEPT};
 
@@ -14,7 +14,7 @@ impl Core {
             let new = NewEvent { event: event.happened.as_str(), at: event.at, body, runner: None, targets: None };
             (new, event.revision)
         };
-        self.inner.store.record_config_events(events.into_iter().map(new).collect()).await.map_err(internal)
+        self.inner.store.record_config_events(events.into_iter().map(new).collect()).await.map_err(stored)
     }
 
     /// The newest revisions that were applied or refused; of each only what concerns `visible`, where that is some projects.
@@ -27,7 +27,7 @@ impl Core {
         let before = cursor_number(cursor)?;
         let limit = limit.clamp(1, REVISIONS_KEPT);
         // One more than asked for says whether there is another page.
-        let mut found = self.inner.store.config_revisions(before, limit + 1).await.map_err(internal)?;
+        let mut found = self.inner.store.config_revisions(before, limit + 1).await.map_err(stored)?;
         let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
         found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let next_cursor = found.last().filter(|_| more).map(|(number, _)| number.to_string());

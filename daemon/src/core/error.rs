@@ -107,6 +107,14 @@ pub enum CoreError {
         /// What to send instead.
         hint: Option<String>,
     },
+    /// A piece of a log is not what the log holds there.
+    #[error("the log of attempt {attempt} holds other bytes before {length} than were sent again")]
+    LogDiffers {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The length that is held.
+        length: u64,
+    },
     /// Too little space for new work.
     #[error("only {free_bytes} bytes are free where Forge keeps its data; it keeps {reserve_bytes} in reserve")]
     StorageFull {
@@ -115,6 +123,9 @@ pub enum CoreError {
         /// `[logs] disk_reserve`.
         reserve_bytes: u64,
     },
+    /// The store takes no more.
+    #[error("there is no room on the daemon's disk for what it has to remember")]
+    StoreFull,
     /// The daemon is about to stop.
     #[error("the daemon is shutting down")]
     ShuttingDown,
@@ -139,7 +150,7 @@ impl CoreError {
             Self::Conflict { detail: _, hint } => with_hint(problem(409, "conflict", "Conflict"), hint.as_deref()),
             Self::NameTaken { name } => problem(409, "name-taken", "Name taken")
                 .with_hint(format!("choose another name, or run `forge runners remove {name}` and register again")),
-            Self::SessionClash { runner, last_contact_at: _ } => problem(409, "session-clash", "Session clash")
+            Self::SessionClash { runner, last_contact_at: _ } => problem(409, forge_api::SESSION_CLASH, "Session clash")
                 .with_hint(format!(
                     "stop the other process that runs as {runner:?}, or give this one a name and a token of its own; \
                      after 30 seconds without contact the other session is forgotten"
@@ -161,12 +172,16 @@ impl CoreError {
             }
             Self::LogLimit { .. } => problem(413, "log-limit", "Log too long")
                 .with_hint("write less, or raise `max_bytes` under [logs] of forge.toml"),
+            Self::LogDiffers { .. } => problem(409, forge_api::LOG_DIFFERS, "Log differs")
+                .with_hint("hand in the result; what the daemon holds is kept"),
             Self::CarryMissing { .. } => problem(409, forge_api::CARRY_MISSING, "Carry missing")
                 .with_hint("send it with `PUT /attempts/{id}/carry`, and the result after it"),
             Self::InvalidAnswers(_) => problem(422, "invalid-answers", "Answers do not match the survey"),
             Self::Invalid { detail: _, hint } => with_hint(problem(400, "invalid", "Invalid request"), hint.as_deref()),
             Self::StorageFull { .. } => problem(507, "storage-full", "Storage full")
                 .with_hint("free space on the daemon's host, or lower `disk_reserve` under [logs] of forge.toml"),
+            Self::StoreFull => problem(507, "storage-full", "Storage full")
+                .with_hint("free space where the daemon's `data_dir` lies, and try again"),
             Self::ShuttingDown => problem(503, "shutting-down", "Shutting down").with_hint("try again in a moment"),
             Self::Internal(_) => Problem::new(500, "internal", "Internal error", "the daemon failed to do this")
                 .with_hint("the daemon's log has the cause"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use forge_api::{Attempt, AttemptId, TemplateStats};
 
-use super::{Core, CoreError, internal};
+use super::{Core, CoreError, internal, stored};
 
 /// The most finished tasks that a template's numbers are made from.
 pub const STATS_TASKS_MAX: u32 = 100;
@@ -12,7 +12,7 @@ pub const STATS_TASKS_MAX: u32 = 100;
 impl Core {
     /// Every attempt of a task, the oldest first.
     pub async fn attempts(&self, number: u64) -> Result<Vec<Attempt>, CoreError> {
-        let mut attempts = self.inner.store.attempts(number).await.map_err(internal)?;
+        let mut attempts = self.inner.store.attempts(number).await.map_err(stored)?;
         let logs = std::sync::Arc::clone(&self.inner.logs);
         let work = move || {
             for attempt in &mut attempts {
@@ -26,8 +26,7 @@ impl Core {
     /// How the newest `limit` finished tasks of a template went; one that left the tree has its history still.
     pub async fn template_stats(&self, project: &str, template: &str, limit: u32) -> Result<TemplateStats, CoreError> {
         let limit = limit.clamp(1, STATS_TASKS_MAX);
-        let items =
-            self.inner.store.outcomes(project.to_owned(), template.to_owned(), limit).await.map_err(internal)?;
+        let items = self.inner.store.outcomes(project.to_owned(), template.to_owned(), limit).await.map_err(stored)?;
         let mut outcomes = BTreeMap::new();
         for item in &items {
             *outcomes.entry(item.state).or_default() += 1;

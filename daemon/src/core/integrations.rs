@@ -9,7 +9,7 @@ use forge_config::SecretValue;
 use forge_config::meant::{Integration, Match, MatchTest, RequestPart};
 use serde_json::{Map, Value};
 
-use super::{Core, CoreError, internal};
+use super::{Core, CoreError, stored};
 use crate::hex;
 use crate::secrets::SecretError;
 use crate::store::Idempotency;
@@ -123,7 +123,7 @@ impl Core {
 
     /// The newest requests to an integration.
     pub async fn integration_log(&self, project: &str, name: &str) -> Result<Vec<IntegrationRequest>, CoreError> {
-        self.inner.store.integration_requests(project.to_owned(), name.to_owned()).await.map_err(internal)
+        self.inner.store.integration_requests(project.to_owned(), name.to_owned()).await.map_err(stored)
     }
 }
 

@@ -3,7 +3,7 @@
 use forge_api::{Load, LoadSample, RunnerStatus, TaskState};
 use tokio_util::sync::CancellationToken;
 
-use super::{Core, CoreError, internal};
+use super::{Core, CoreError, stored};
 
 /// How often a sample is taken, in milliseconds.
 const SAMPLE_INTERVAL_MS: u64 = 60_000;
@@ -22,7 +22,7 @@ impl Core {
                 return;
             }
             let kept = match self.load_now().await {
-                Ok(sample) => self.inner.store.record_load(sample).await.map_err(internal),
+                Ok(sample) => self.inner.store.record_load(sample).await.map_err(stored),
                 Err(error) => Err(error),
             };
             if let Err(error) = kept {
@@ -33,7 +33,7 @@ impl Core {
 
     /// How busy the runners are.
     pub async fn load_now(&self) -> Result<LoadSample, CoreError> {
-        let tasks = self.inner.store.counts().await.map_err(internal)?;
+        let tasks = self.inner.store.counts().await.map_err(stored)?;
         let count = |state| tasks.get(&state).copied().unwrap_or_default();
         let candidates = self.candidates().await?;
         let online = candidates.iter().filter(|candidate| candidate.facts.status == RunnerStatus::Online);
@@ -57,6 +57,6 @@ impl Core {
     pub async fn load(&self, hours: u32) -> Result<Load, CoreError> {
         let now = self.now();
         let since = now.plus_millis(-i64::from(hours.clamp(1, LOAD_HOURS_MAX)).saturating_mul(3_600_000));
-        Ok(Load { items: self.inner.store.load(since, now).await.map_err(internal)? })
+        Ok(Load { items: self.inner.store.load(since, now).await.map_err(stored)? })
     }
 }

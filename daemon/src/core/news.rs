@@ -10,7 +10,7 @@ use forge_config::Name;
 use forge_config::meant::{Event, Tree};
 use tokio_util::sync::CancellationToken;
 
-use super::{Applied, Core, CoreError, internal};
+use super::{Applied, Core, CoreError, stored};
 use crate::scheduler::assign::{self, suits, verdict};
 use crate::scheduler::why::Candidate;
 use crate::scheduler::{project_facts, tell};
@@ -64,7 +64,7 @@ impl Core {
         let mut shown: Option<Vec<Runner>> = None;
         let candidates: BTreeMap<i64, &Candidate> =
             candidates.iter().filter_map(|candidate| Some((candidate.key?, candidate))).collect();
-        for told in self.inner.store.runners_told(now).await.map_err(internal)? {
+        for told in self.inner.store.runners_told(now).await.map_err(stored)? {
             // One that registered a moment ago is looked at the next time.
             let Some(candidate) = candidates.get(&told.key) else { continue };
             for found in runner_news(&told, candidate.in_contact, may_be_gone) {
@@ -86,7 +86,7 @@ impl Core {
                     Found::Idle => RunnerNews::Idle { event: event(Event::RunnerIdle) },
                     Found::Resumed => RunnerNews::Resumed,
                 };
-                self.inner.store.tell_runner((told.key, told.name.clone()), news, now).await.map_err(internal)?;
+                self.inner.store.tell_runner((told.key, told.name.clone()), news, now).await.map_err(stored)?;
             }
         }
         Ok(())
@@ -109,11 +109,11 @@ impl Core {
             return Ok(());
         }
         let now = self.now();
-        let groups = self.inner.store.waiting(now).await.map_err(internal)?;
+        let groups = self.inner.store.waiting(now).await.map_err(stored)?;
         if groups.is_empty() {
             return Ok(());
         }
-        let (_registrations, live) = self.inner.store.runners().await.map_err(internal)?;
+        let (_registrations, live) = self.inner.store.runners().await.map_err(stored)?;
         for group in groups {
             let Some(of_runners) = unserved(applied, candidates, &group, may_be_gone) else { continue };
             if !has_room(applied, &group, &live) {
@@ -130,7 +130,7 @@ impl Core {
                     continue;
                 }
                 let targets = targets.into_keys().cloned().collect();
-                self.inner.store.tell_waiting(task.number, targets, now).await.map_err(internal)?;
+                self.inner.store.tell_waiting(task.number, targets, now).await.map_err(stored)?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use forge_api::{
     REFUSED_JOBS_MAX, REFUSED_REASON_BYTES_MAX, RefusedJob, Runner, SealedJob, Secret, Timestamp,
 };
 
-use super::{Core, CoreError, RunnerIdentity, internal, refused, versions};
+use super::{Core, CoreError, RunnerIdentity, refused, stored, versions};
 use crate::scheduler::claims::{Answer, Considered, Place, Wake};
 use crate::scheduler::facts::{self, Permission};
 use crate::scheduler::task::Happening;
@@ -31,11 +31,11 @@ impl Core {
             Ok(runner) => return Ok(runner),
             Err(epoch) => epoch,
         };
-        let found = self.inner.store.runner_by_token(digest.0).await.map_err(internal)?;
+        let found = self.inner.store.runner_by_token(digest.0).await.map_err(stored)?;
         // The token's hash was looked up whole: nothing of it can be guessed piece by piece.
         let (registration, pending) = found.ok_or(CoreError::Unauthorized)?;
         if pending {
-            self.inner.store.promote(registration.key, digest.0, self.now()).await.map_err(internal)?;
+            self.inner.store.promote(registration.key, digest.0, self.now()).await.map_err(stored)?;
             tracing::info!(runner = registration.name, "a runner's new token was used for the first time");
             // A claim that waits knows the runner as it was.
             self.inner.scheduler.wake(&registration.name);
@@ -73,7 +73,7 @@ impl Core {
         match self.inner.store.set_draining(name.to_owned(), draining, self.now()).await {
             Ok(()) => {}
             Err(StoreError::Refused(_)) => return Err(self.no_runner(name).await),
-            Err(error) => return Err(internal(error)),
+            Err(error) => return Err(stored(error)),
         }
         self.inner.scheduler.wake(name);
         self.runner(name).await
@@ -91,7 +91,7 @@ impl Core {
 
     /// The runners that a caller may see: global ones and those of its projects; `None` sees all.
     pub async fn runners(&self, visible: Option<Vec<String>>) -> Result<Vec<Runner>, CoreError> {
-        let (registrations, _live) = self.inner.store.runners().await.map_err(internal)?;
+        let (registrations, _live) = self.inner.store.runners().await.map_err(stored)?;
         let registrations: BTreeMap<&str, &Registration> =
             registrations.iter().map(|known| (known.name.as_str(), known)).collect();
         let candidates = self.candidates().await?;
@@ -135,7 +135,7 @@ impl Core {
 
     /// Every runner that is declared or registered, as the rules see it.
     pub(super) async fn candidates(&self) -> Result<Vec<Candidate>, CoreError> {
-        let (registrations, live) = self.inner.store.runners().await.map_err(internal)?;
+        let (registrations, live) = self.inner.store.runners().await.map_err(stored)?;
         let applied = self.inner.scheduler.applied();
         let declared = applied.tree.runners.keys().map(|name| (name.as_str(), None));
         // Who is both declared and registered is registered: the later entry stays.
@@ -209,6 +209,11 @@ impl Core {
             match considered {
                 Considered::Clash { last_contact_at } => {
                     return Err(CoreError::SessionClash { runner: runner.name.clone(), last_contact_at });
+                }
+                Considered::TakeBack(attempts) => {
+                    for attempt in attempts {
+                        self.take_back(attempt).await?;
+                    }
                 }
                 Considered::Answer(answer) => {
                     let Answer { undelivered, public_key, cancels, lost, draining, over } = answer;
@@ -286,13 +291,27 @@ impl Core {
         };
         let sealing = self.inner.store.with_deliveries(attempts, seal);
         let mut jobs = Vec::new();
-        for sealed in sealing.await.map_err(internal)? {
+        for sealed in sealing.await.map_err(stored)? {
             match sealed {
                 Ok(job) => jobs.push(job),
                 Err((attempt, reason)) => self.fail_attempt(attempt, reason).await?,
             }
         }
         Ok(jobs)
+    }
+
+    /// Gives a task that its runner never began back to the queue.
+    async fn take_back(&self, attempt: AttemptId) -> Result<(), CoreError> {
+        match self.inner.store.happen_to_attempt(attempt, Happening::TakeBack, self.now()).await {
+            Ok(fate) => {
+                tracing::info!(%attempt, "an attempt is taken back: its runner takes nothing more");
+                self.inner.scheduler.after(&[fate]);
+                Ok(())
+            }
+            // It began meanwhile, or ended.
+            Err(StoreError::Refused(_)) => Ok(()),
+            Err(error) => Err(stored(error)),
+        }
     }
 
     /// Ends an attempt from the daemon's side.
@@ -305,7 +324,7 @@ impl Core {
             }
             // It ended meanwhile, for another reason.
             Err(StoreError::Refused(_)) => Ok(()),
-            Err(error) => Err(internal(error)),
+            Err(error) => Err(stored(error)),
         }
     }
 
@@ -324,9 +343,9 @@ impl Core {
     ) -> Result<HeartbeatResponse, CoreError> {
         check_said(&[&request.session, &request.version], request.held.len())?;
         self.compare_clocks(&mut request.health, request.sent_at);
-        let registration = self.inner.store.runner_by_name(runner.name.clone()).await.map_err(internal)?;
+        let registration = self.inner.store.runner_by_name(runner.name.clone()).await.map_err(stored)?;
         let registration = registration.filter(|known| known.key == runner.key).ok_or(CoreError::Unauthorized)?;
-        let held = self.inner.store.held(runner.name.clone()).await.map_err(internal)?;
+        let held = self.inner.store.held(runner.name.clone()).await.map_err(stored)?;
         let answered = self.inner.scheduler.heartbeat(&registration, &held, &request);
         answered.map_err(|last_contact_at| CoreError::SessionClash { runner: runner.name.clone(), last_contact_at })
     }
@@ -349,7 +368,7 @@ fn check_refused(refused: &[RefusedJob]) -> Result<(), CoreError> {
 fn gone_runner(error: StoreError) -> CoreError {
     match error {
         StoreError::Refused(_) => CoreError::Unauthorized,
-        error => internal(error),
+        error => stored(error),
     }
 }
 

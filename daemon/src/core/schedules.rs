@@ -5,7 +5,7 @@ use forge_config::Cron;
 use forge_config::meant::{self, Overlap};
 use tokio_util::sync::CancellationToken;
 
-use super::{Applied, Core, CoreError, internal};
+use super::{Applied, Core, CoreError, internal, stored};
 use crate::store::{Fired, NewFiring, ScheduleKey, ScheduleRow, StoreError};
 
 /// Schedules are looked at at least this often, in milliseconds: a wall clock that was set tells nobody.
@@ -51,7 +51,7 @@ impl Core {
             // The tree that says what is scheduled is still to come.
             return Ok(None);
         }
-        let mut known = self.inner.store.schedules().await.map_err(internal)?;
+        let mut known = self.inner.store.schedules().await.map_err(stored)?;
         let mut next: Option<Timestamp> = None;
         let mut is_told = false;
         for (key, schedule) in enabled(&applied) {
@@ -102,7 +102,7 @@ impl Core {
             // The clock was ahead when that was written: it would be silent until then.
             Some(row) if row.meaning == meaning && row.until <= now => row.until,
             Some(_) | None => {
-                self.inner.store.begin_schedule(key.clone(), meaning, now).await.map_err(internal)?;
+                self.inner.store.begin_schedule(key.clone(), meaning, now).await.map_err(stored)?;
                 now
             }
         };
@@ -125,7 +125,7 @@ impl Core {
         let trigger = Trigger { kind: TriggerKind::Schedule, by: name.clone() };
         let task = self.new_task(applied, &project, schedule.template.as_str(), request, trigger, None)?;
         let new = NewFiring { key, nominal_at, skips: schedule.overlap == Overlap::Skip, task };
-        match self.inner.store.fire(new, self.now()).await.map_err(internal)? {
+        match self.inner.store.fire(new, self.now()).await.map_err(stored)? {
             Fired::Made(task, others) => {
                 tracing::info!(project, schedule = name, task, nominal = %nominal_at, "a schedule fired");
                 self.inner.scheduler.after(&others);
@@ -140,7 +140,7 @@ impl Core {
 
     /// Every schedule of the projects that the caller may see.
     pub async fn schedules(&self, visible: Option<Vec<String>>) -> Result<Vec<Schedule>, CoreError> {
-        let known = self.inner.store.schedules().await.map_err(internal)?;
+        let known = self.inner.store.schedules().await.map_err(stored)?;
         let (applied, now) = (self.inner.scheduler.applied(), self.now());
         let mut schedules = Vec::new();
         for project in applied.tree.projects.values() {

@@ -4,7 +4,7 @@
 use forge_api::{Secret, Timestamp};
 use forge_config::Digest;
 
-use super::{Core, CoreError, internal};
+use super::{Core, CoreError, internal, stored};
 use crate::secrets::{digest_of, random_bytes};
 use crate::store::{NewSession, SESSION_IDLE_MS, SessionRow};
 
@@ -48,7 +48,7 @@ impl Core {
             token_sha256: token.0,
             expires_at: token_ends.map_or(longest, |ends| ends.min(longest)),
         };
-        self.inner.store.begin_session(new, now).await.map_err(internal)?;
+        self.inner.store.begin_session(new, now).await.map_err(stored)?;
         Ok(id)
     }
 
@@ -56,10 +56,10 @@ impl Core {
     pub(crate) async fn session_token(&self, id: &Secret) -> Result<Option<Digest>, CoreError> {
         let sha256 = digest_of(id).0;
         let now = self.now();
-        let Some(row) = self.inner.store.session(sha256).await.map_err(internal)? else { return Ok(None) };
+        let Some(row) = self.inner.store.session(sha256).await.map_err(stored)? else { return Ok(None) };
         match standing(&row, now) {
             Standing::Over => return Ok(None),
-            Standing::Stale => self.inner.store.touch_session(sha256, now).await.map_err(internal)?,
+            Standing::Stale => self.inner.store.touch_session(sha256, now).await.map_err(stored)?,
             Standing::Fresh => {}
         }
         Ok(Some(Digest(row.token_sha256)))
@@ -67,7 +67,7 @@ impl Core {
 
     /// Ends a session.
     pub(crate) async fn end_session(&self, id: &Secret) -> Result<(), CoreError> {
-        self.inner.store.end_session(digest_of(id).0).await.map_err(internal)
+        self.inner.store.end_session(digest_of(id).0).await.map_err(stored)
     }
 }
 

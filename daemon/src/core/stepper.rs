@@ -41,6 +41,11 @@ impl Stepper {
         self.core.inner.logs.sync().await.map_err(internal)
     }
 
+    /// Lets the store have so many pages of its database at most, and no less than it has: a disk that is full.
+    pub async fn limit_store(&self, pages_max: u32) -> Result<(), CoreError> {
+        self.core.inner.store.limit_pages(pages_max).await.map_err(internal)
+    }
+
     /// How many claims wait.
     pub fn parked_claims(&self) -> u64 {
         Arc::clone(&self.core.inner.scheduler).parked_claims()

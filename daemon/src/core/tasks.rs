@@ -5,7 +5,7 @@ use std::sync::Arc;
 use forge_api::{CreateTask, CreatedTask, LogState, Page, Task, Trigger, Why};
 use forge_config::meant::{Project, Template};
 
-use super::{Applied, Core, CoreError, Counters, LogReader, TaskFilter, cursor_number, internal, refused};
+use super::{Applied, Core, CoreError, Counters, LogReader, TaskFilter, cursor_number, internal, refused, stored};
 use crate::components;
 use crate::logs::{Attempts, Expectation};
 use crate::scheduler::spec::TaskSpec;
@@ -108,7 +108,7 @@ impl Core {
         let TaskFilter { project, state, template, visible } = filter;
         // One more than asked for says whether there is another page.
         let listing = Listing { project, state, template, visible, before, limit: limit + 1 };
-        let mut items = self.inner.store.tasks(listing).await.map_err(internal)?;
+        let mut items = self.inner.store.tasks(listing).await.map_err(stored)?;
         let more = items.len() > usize::try_from(limit).unwrap_or(usize::MAX);
         items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let next_cursor = items.last().filter(|_| more).map(|task| task.number.to_string());
@@ -117,7 +117,7 @@ impl Core {
 
     /// One task.
     pub async fn task(&self, number: u64) -> Result<Task, CoreError> {
-        let task = self.inner.store.task(number).await.map_err(internal)?;
+        let task = self.inner.store.task(number).await.map_err(stored)?;
         let mut task = task.ok_or_else(|| no_task(number))?;
         // One system call at most: no other thread has to be woken for that.
         task.log_bytes = self.log_bytes(&task);
@@ -145,15 +145,23 @@ impl Core {
 
     /// Why a task is where it is.
     pub async fn why(&self, number: u64) -> Result<Why, CoreError> {
-        let circumstances = self.inner.store.circumstances(number).await.map_err(internal)?;
+        let circumstances = self.inner.store.circumstances(number).await.map_err(stored)?;
         let circumstances = circumstances.ok_or_else(|| no_task(number))?;
         let candidates = self.candidates().await?;
         let applied = self.inner.scheduler.applied();
-        let project = assign::project_facts(&project_facts(&applied), &circumstances.task.project);
+        let declared = project_facts(&applied).get(&circumstances.task.project).copied();
+        let project = declared.unwrap_or(assign::removed_project(circumstances.global_runners));
         let attempt = forge_api::AttemptId { task: number, attempt: circumstances.task.attempt };
         let lease = self.inner.scheduler.lease_facts(attempt);
         let storage_full = self.inner.scheduler.is_storage_full();
-        let situation = why::Situation { candidates: &candidates, project, lease, storage_full, now: self.now() };
+        let situation = why::Situation {
+            candidates: &candidates,
+            project,
+            lease,
+            storage_full,
+            has_rules: applied.applied_at.is_some(),
+            now: self.now(),
+        };
         Ok(why::why(&circumstances, &situation))
     }
 
@@ -165,7 +173,7 @@ impl Core {
     /// Queues a task that ended again, with its own revision and commit.
     pub async fn retry(&self, number: u64, by: &str) -> Result<Task, CoreError> {
         self.check_space()?;
-        if self.inner.store.secret_answers_gone(number).await.map_err(internal)? {
+        if self.inner.store.secret_answers_gone(number).await.map_err(stored)? {
             return Err(CoreError::Conflict {
                 detail: format!("task {number} had secret answers, and those were deleted when it ended"),
                 hint: Some("run its template anew with `forge run`".to_owned()),
@@ -178,7 +186,7 @@ impl Core {
 
     /// A task that ended long ago may need a component that no revision has named since.
     async fn need_plugin_of(&self, number: u64) -> Result<(), CoreError> {
-        let Some((plugin, sha256)) = self.inner.store.plugin_of_task(number).await.map_err(internal)? else {
+        let Some((plugin, sha256)) = self.inner.store.plugin_of_task(number).await.map_err(stored)? else {
             return Ok(());
         };
         let applied = self.inner.scheduler.applied();
@@ -220,8 +228,8 @@ impl Core {
 
     /// What metrics show.
     pub async fn counters(&self) -> Result<Counters, CoreError> {
-        let tasks = self.inner.store.counts().await.map_err(internal)?;
-        let oldest_ready = self.inner.store.oldest_ready().await.map_err(internal)?;
+        let tasks = self.inner.store.counts().await.map_err(stored)?;
+        let oldest_ready = self.inner.store.oldest_ready().await.map_err(stored)?;
         let mut runners: Vec<(forge_api::RunnerStatus, u64)> = Vec::new();
         for candidate in self.candidates().await? {
             match runners.iter_mut().find(|(status, _)| *status == candidate.facts.status) {
@@ -260,14 +268,14 @@ impl Attempts for Core {
         attempt: Option<u32>,
     ) -> futures_util::future::BoxFuture<'_, Result<(u32, Expectation), CoreError>> {
         Box::pin(async move {
-            let task = self.inner.store.task(number).await.map_err(internal)?.ok_or_else(|| no_task(number))?;
+            let task = self.inner.store.task(number).await.map_err(stored)?.ok_or_else(|| no_task(number))?;
             let attempt = attempt.unwrap_or(task.attempt);
             if attempt == 0 {
                 let expectation = if task.state.is_final() { Expectation::Nothing } else { Expectation::More };
                 return Ok((0, expectation));
             }
             let id = forge_api::AttemptId { task: number, attempt };
-            let view = self.inner.store.attempt(id).await.map_err(internal)?.ok_or_else(|| CoreError::NotFound {
+            let view = self.inner.store.attempt(id).await.map_err(stored)?.ok_or_else(|| CoreError::NotFound {
                 what: "attempt",
                 name: id.to_string(),
                 nearest: None,

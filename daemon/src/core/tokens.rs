@@ -4,21 +4,21 @@ use std::path::Path;
 
 use forge_config::Digest;
 
-use super::{Core, CoreError, internal};
+use super::{Core, CoreError, stored};
 use crate::clock::Clock;
 use crate::store::{StoreError, revocations};
 
 impl Core {
     /// Refuses the token with this hash from now on; `by` is who asked.
     pub async fn revoke_token(&self, hash: &Digest, by: &str) -> Result<(), CoreError> {
-        self.inner.store.revoke_token(hash.0, by.to_owned(), self.now()).await.map_err(internal)?;
+        self.inner.store.revoke_token(hash.0, by.to_owned(), self.now()).await.map_err(stored)?;
         tracing::warn!(%hash, by, "a token was revoked");
         Ok(())
     }
 
     /// Whether a token is revoked.
     pub async fn is_token_revoked(&self, hash: &Digest) -> Result<bool, CoreError> {
-        self.inner.store.is_token_revoked(hash.0).await.map_err(internal)
+        self.inner.store.is_token_revoked(hash.0).await.map_err(stored)
     }
 }
 

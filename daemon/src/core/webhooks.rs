@@ -7,7 +7,7 @@ use forge_api::{DeliveryState, Page, Task, TaskState, Trigger, TriggerKind, Webh
 use forge_config::Name;
 use forge_config::meant::Event;
 
-use super::{Applied, Core, CoreError, internal, refused};
+use super::{Applied, Core, CoreError, internal, refused, stored};
 use crate::scheduler::words;
 use crate::store::{Came, DeliveryListing, Due, NewEvent, StoreError};
 
@@ -26,7 +26,7 @@ pub struct DeliveryFilter {
 impl Core {
     /// Every target of the tree, and those that have left it and still have deliveries.
     pub async fn webhook_targets(&self) -> Result<Vec<WebhookTarget>, CoreError> {
-        let mut counts = self.inner.store.delivery_counts().await.map_err(internal)?;
+        let mut counts = self.inner.store.delivery_counts().await.map_err(stored)?;
         let applied = self.inner.scheduler.applied();
         let mut targets: BTreeMap<String, WebhookTarget> = BTreeMap::new();
         for (name, webhook) in &applied.tree.webhooks {
@@ -59,7 +59,7 @@ impl Core {
         let DeliveryFilter { target, state } = filter;
         // One more than asked for says whether there is another page.
         let listing = DeliveryListing { target, state, before, limit: limit + 1 };
-        let mut found = self.inner.store.deliveries(listing).await.map_err(internal)?;
+        let mut found = self.inner.store.deliveries(listing).await.map_err(stored)?;
         let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
         found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let next_cursor = found.last().filter(|_| more).map(|(number, _)| number.to_string());
@@ -68,7 +68,7 @@ impl Core {
 
     /// One delivery, with what it says.
     pub async fn delivery(&self, id: &str) -> Result<WebhookDelivery, CoreError> {
-        let found = self.inner.store.delivery(id.to_owned()).await.map_err(internal)?;
+        let found = self.inner.store.delivery(id.to_owned()).await.map_err(stored)?;
         found.ok_or_else(|| CoreError::NotFound { what: "delivery", name: id.to_owned(), nearest: None })
     }
 
@@ -106,7 +106,7 @@ impl Core {
             runner: None,
             targets: Some(vec![name.to_owned()]),
         };
-        let made = self.inner.store.record_one(new).await.map_err(internal)?;
+        let made = self.inner.store.record_one(new).await.map_err(stored)?;
         let made = made.ok_or_else(|| internal("the delivery of a test was not made"))?;
         self.delivery(&made).await
     }

@@ -2,8 +2,8 @@
 //! wrong.
 //!
 //! Tokens hold 256 random bits, so that a right one is let through whatever its neighbours behind the same address do: a
-//! misconfigured runner must not cut a fleet off. Wrong ones are counted, and an address with too many is answered 429; a
-//! registration, whose token a person may have chosen, is then refused unseen.
+//! misconfigured runner must not cut a fleet off. Wrong ones are counted, and an address with too many is answered 429. Those of
+//! registrations, whose token a person may have chosen, are counted apart, and after too many every one is refused unseen.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -240,20 +240,33 @@ impl FromRequestParts<Api> for RegistrationBearer {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refusal> {
         if let Some(peer) = parts.extensions.get::<Peer>()
-            && let Some(seconds) = api.failures.blocked_for_s(peer.remote.ip(), api.clock.elapsed_ms())
+            && let Some(seconds) = api.failed_registrations.blocked_for_s(peer.remote.ip(), api.clock.elapsed_ms())
         {
             return Err(too_many(seconds));
         }
-        bearer(parts).map(Self).ok_or_else(|| wrong(parts, api, REGISTRATION_HINT))
+        bearer(parts).map(Self).ok_or_else(|| match parts.extensions.get::<Peer>() {
+            Some(peer) => wrong_registration(*peer, api),
+            None => Refusal::unauthorized(REGISTRATION_HINT),
+        })
     }
 }
 
 /// A registration's outcome, counted when its token was wrong.
 pub(crate) fn count_registration<T>(outcome: Result<T, CoreError>, peer: Peer, api: &Api) -> Result<T, Refusal> {
     outcome.map_err(|error| match error {
-        CoreError::Unauthorized => wrong_from(peer, api, REGISTRATION_HINT),
+        CoreError::Unauthorized => wrong_registration(peer, api),
         error => error.into(),
     })
+}
+
+/// Counts a wrong registration token, apart from all others: a runner whose token is worth nothing any more asks for ever, and must not
+/// keep its neighbours, or itself, from registering.
+fn wrong_registration(peer: Peer, api: &Api) -> Refusal {
+    tracing::info!(remote = %peer.remote, "a registration without a valid token was refused");
+    match api.failed_registrations.failed(peer.remote.ip(), api.clock.elapsed_ms()) {
+        Some(seconds) => too_many(seconds),
+        None => Refusal::unauthorized(REGISTRATION_HINT),
+    }
 }
 
 fn bearer(parts: &Parts) -> Option<Secret> {

@@ -78,7 +78,7 @@ impl From<CoreError> for Refusal {
         }
         let retry_after_s = match &error {
             CoreError::ShuttingDown => Some(1),
-            CoreError::StorageFull { .. } => Some(30),
+            CoreError::StorageFull { .. } | CoreError::StoreFull => Some(30),
             _ => None,
         };
         Self { problem: Box::new(error.problem()), retry_after_s }

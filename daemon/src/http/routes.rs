@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) failures: FailedAuthentications,
     /// How much each access token has asked.
     pub(crate) rates: Rates,
+    /// Of registrations alone.
+    pub(crate) failed_registrations: FailedAuthentications,
     /// Ends answers that would otherwise follow a log for as long as it grows.
     pub(crate) shutdown: CancellationToken,
 }

@@ -45,6 +45,8 @@ struct Opened {
     /// Over the first `hashed` bytes.
     hash: Context,
     hashed: u64,
+    /// Its runner said other bytes than it holds.
+    is_disputed: bool,
 }
 
 /// A log on its way to the disk: what of it is there once its file is synced, and its folder's entry where that is new.
@@ -114,6 +116,7 @@ impl LogFile {
             entry_synced: false,
             hash: Context::new(&SHA256),
             hashed: 0,
+            is_disputed: false,
         };
         self.publish(&opened);
         Ok(state.insert(opened))
@@ -173,6 +176,7 @@ impl LogFile {
         let known = usize::try_from(length - first).unwrap_or(usize::MAX).min(bytes.len());
         let (known, new) = bytes.split_at(known);
         if !same_bytes(&opened.file, first, known).map_err(self.io())? {
+            opened.is_disputed = true;
             return Err(LogError::Differs { length });
         }
         if !new.is_empty() {
@@ -229,9 +233,11 @@ impl LogFile {
             return Ok((if same { Verdict::Whole } else { Verdict::Wrong }, 0));
         }
         let opened = self.opened(&mut state)?;
-        if opened.length != length {
-            let verdict = if opened.length < length { Verdict::Short } else { Verdict::Wrong };
-            return Ok((verdict, opened.length));
+        if opened.is_disputed || opened.length > length {
+            return Ok((Verdict::Forked, opened.length));
+        }
+        if opened.length < length {
+            return Ok((Verdict::Short, opened.length));
         }
         // After a restart the running hash begins anew: what lies on disk is read once.
         let mut piece = vec![0; PIECE_BYTES];
@@ -260,6 +266,7 @@ impl LogFile {
             entry_synced: opened.entry_synced,
             hash: Context::new(&SHA256),
             hashed: 0,
+            is_disputed: false,
         };
         self.publish(opened);
         self.length.send_replace(0);
@@ -320,11 +327,13 @@ mod tests {
         let log = LogFile::new(folder.path().join("0/1-1.log"), 1_000);
         assert_eq!(log.append(0, b"hello ").expect("the first").length, 6);
         assert!(matches!(log.append(7, b"x"), Err(LogError::Gap { length: 6 })));
-        assert!(matches!(log.append(0, b"jello"), Err(LogError::Differs { length: 6 })));
         assert_eq!(log.append(3, b"lo world").expect("overlaps").length, 11);
         assert_eq!(log.read(0, 100).expect("reads"), b"hello world");
         assert_eq!(log.verify(11, &sha256(b"hello world")).expect("hashes"), (Verdict::Whole, 11));
         assert_eq!(log.verify(12, &sha256(b"hello world")).expect("hashes"), (Verdict::Short, 11));
+        assert_eq!(log.verify(10, &sha256(b"hello worl")).expect("looks"), (Verdict::Forked, 11));
+        assert!(matches!(log.append(0, b"jello"), Err(LogError::Differs { length: 11 })));
+        assert_eq!(log.verify(12, &sha256(b"jello world!")).expect("looks"), (Verdict::Forked, 11));
     }
 
     #[test]
@@ -356,7 +365,7 @@ mod tests {
         assert_eq!(log.verify(0, "00").expect("looks"), (Verdict::Wrong, 0));
         assert!(!path.exists() && !path.parent().expect("a folder").exists());
         log.append(0, b"a").expect("written");
-        assert_eq!(log.verify(0, &sha256(b"")).expect("looks"), (Verdict::Wrong, 1));
+        assert_eq!(log.verify(0, &sha256(b"")).expect("looks"), (Verdict::Forked, 1));
     }
 
     #[test]

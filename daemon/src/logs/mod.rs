@@ -113,8 +113,10 @@ pub(crate) enum Verdict {
     Short,
     /// The SHA-256 is the one that was named.
     Whole,
-    /// As long as it should be or longer, and not what it should be.
+    /// As long as it should be, and not what it should be.
     Wrong,
+    /// More, or other bytes, than its runner still has.
+    Forked,
 }
 
 impl Logs {

@@ -116,7 +116,9 @@ pub(crate) enum Unmet {
 }
 
 /// A project that is not in the tree any more: its open tasks keep what they were created with.
-pub(crate) const REMOVED_PROJECT: ProjectFacts = ProjectFacts { global_runners: true, max_parallel_tasks: 0 };
+pub(crate) const fn removed_project(global_runners: bool) -> ProjectFacts {
+    ProjectFacts { global_runners, max_parallel_tasks: 0 }
+}
 
 /// Whether a runner takes a task now, or the first thing that keeps it from that.
 pub(crate) fn verdict(runner: &RunnerFacts, need: &Need, project: ProjectFacts) -> Result<(), Unmet> {
@@ -171,6 +173,7 @@ type Rank = (u64, usize, i64, u64);
 pub(crate) fn assign(situation: Situation) -> (Vec<Assignment>, BTreeMap<String, u64>) {
     let Situation { mut runners, projects, mut groups, live, mut turns } = situation;
     runners.sort_by(|one, other| one.name.cmp(&other.name));
+    groups = groups.into_iter().flat_map(by_concurrency).collect();
     for group in &mut groups {
         group.waiting.reverse();
     }
@@ -212,6 +215,16 @@ pub(crate) fn assign(situation: Situation) -> (Vec<Assignment>, BTreeMap<String,
         }
     }
     (made, turns)
+}
+
+/// A group's tasks that run in parallel, and those that take turns: made from different revisions of one template, they do not wait for
+/// each other.
+fn by_concurrency(group: Group) -> Vec<Group> {
+    let Group { need, template, waiting } = group;
+    let is_parallel = |waiting: &Waiting| waiting.concurrency == Concurrency::Parallel;
+    let (parallel, in_turn): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_parallel);
+    let kinds = [parallel, in_turn].into_iter().filter(|waiting| !waiting.is_empty());
+    kinds.map(|waiting| Group { need: need.clone(), template: template.clone(), waiting }).collect()
 }
 
 /// What counts against limits, by number.
@@ -314,7 +327,7 @@ fn queues(groups: &[Group], runners: &[RunnerFacts], tallies: &Tallies) -> (Vec<
     for (group, place) in groups.iter().zip(&tallies.places) {
         let need = &group.need;
         let queue = *queue_of.entry((&need.project, need.required_tag.as_deref())).or_insert_with(|| {
-            let facts = tallies.projects.get(place.project).map_or(REMOVED_PROJECT, |project| project.facts);
+            let facts = tallies.projects.get(place.project).map_or(removed_project(true), |project| project.facts);
             let fitting = runners.iter().enumerate().filter(|(_, runner)| verdict(runner, need, facts).is_ok());
             queues.push(fitting.map(|(index, runner)| Reverse((runner.running, index))).collect::<Queue>());
             queues.len() - 1
@@ -326,7 +339,7 @@ fn queues(groups: &[Group], runners: &[RunnerFacts], tallies: &Tallies) -> (Vec<
 
 /// What a project allows, also one that the tree has no more.
 pub(crate) fn project_facts(projects: &BTreeMap<String, ProjectFacts>, name: &str) -> ProjectFacts {
-    projects.get(name).copied().unwrap_or(REMOVED_PROJECT)
+    projects.get(name).copied().unwrap_or(removed_project(true))
 }
 
 /// The runner of a queue with the fewest live attempts; the first by name among equals. What it has no more is left out for good.

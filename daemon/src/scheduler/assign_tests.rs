@@ -224,3 +224,20 @@ proptest! {
         prop_assert_eq!(assign(after).0, vec![]);
     }
 }
+
+/// The template took turns when the first was made, and does not any more.
+#[test]
+fn a_task_that_waits_for_its_turn_keeps_no_parallel_one_of_its_template_waiting() {
+    let mut groups = vec![group("shop", "deploy", None, &[1, 2, 3])];
+    for (waiting, concurrency) in
+        groups[0].waiting.iter_mut().zip([Concurrency::Queue, Concurrency::Parallel, Concurrency::Queue])
+    {
+        waiting.concurrency = concurrency;
+    }
+    let live =
+        Live { runner: "ny-9".to_owned(), project: "shop".to_owned(), template: "deploy".to_owned(), attempts: 1 };
+    let situation = Situation { runners: vec![runner("ny-1", &[])], groups, live: vec![live], ..Situation::default() };
+    assert_eq!(made(situation.clone()), [(2, "ny-1".to_owned())]);
+    // In their order where nothing runs yet.
+    assert_eq!(made(Situation { live: vec![], ..situation }), [(1, "ny-1".to_owned()), (2, "ny-1".to_owned())]);
+}

@@ -16,6 +16,8 @@ use crate::store::{ContactRow, Held, Registration};
 pub(super) struct Parked {
     pub(super) ticket: u64,
     pub(super) registration: Registration,
+    /// The process that asks.
+    session: String,
     pub(super) slots: u32,
     pub(super) own_max: u32,
     sender: oneshot::Sender<Wake>,
@@ -66,6 +68,8 @@ pub(crate) enum Wake {
 pub(crate) enum Considered {
     /// Another session of the same runner is at work.
     Clash { last_contact_at: Timestamp },
+    /// Its runner takes nothing, and these attempts never arrived there: they are another's.
+    TakeBack(Vec<AttemptId>),
     /// There is something to say at once.
     Answer(Answer),
     /// It waits.
@@ -164,7 +168,12 @@ impl Scheduler {
         let public_key = registration.public_key.clone();
         let over = registration.one_off && registration.draining && held.is_empty();
         let mut answer = Answer { draining, over, public_key: public_key.clone(), ..Answer::default() };
-        let told = live.contacts.get(&registration.name).map(|contact| contact.told.clone()).unwrap_or_default();
+        let told = live.contacts.get_mut(&registration.name).map(|contact| {
+            // What the runner holds no more it asks no more about.
+            contact.told.retain(|attempt| request.held.contains(attempt));
+            contact.told.clone()
+        });
+        let told = told.unwrap_or_default();
         for attempt in held {
             if !request.held.contains(&attempt.attempt) {
                 if !attempt.started {
@@ -173,6 +182,9 @@ impl Scheduler {
             } else if attempt.cancel && !told.contains(&attempt.attempt) {
                 answer.cancels.push(attempt.attempt);
             }
+        }
+        if request.slots == 0 && !answer.undelivered.is_empty() {
+            return (Considered::TakeBack(answer.undelivered), false);
         }
         answer.lost = lost(held, &request.held).filter(|id| !told.contains(id)).collect();
         let nothing = answer.undelivered.is_empty() && answer.cancels.is_empty() && answer.lost.is_empty();
@@ -188,7 +200,8 @@ impl Scheduler {
         let runner = registration.name.clone();
         let slots = request.slots;
         let own_max = request.max_parallel_tasks;
-        let parked = Parked { ticket, registration, slots, own_max, sender, facts: None };
+        let session = request.session.clone();
+        let parked = Parked { ticket, registration, session, slots, own_max, sender, facts: None };
         if let Some(older) = live.parked.insert(runner.clone(), parked) {
             older.wake(Wake::Replaced);
         }
@@ -221,10 +234,11 @@ impl Scheduler {
         })
     }
 
-    /// One live session a runner: another one is refused while the last was heard of a moment ago and is not its predecessor.
+    /// One live session a runner: another one is refused while the last was heard of a moment ago and is not its predecessor. A claim
+    /// of a predecessor that still waits belongs to a process that lives: who names it then has a copy of its disk.
     fn greet(&self, live: &mut Live, registration: &Registration, hello: &Hello<'_>) -> Result<(), Timestamp> {
         let (now, now_ms) = (self.clock.now(), millis(self.clock.elapsed_ms()));
-        let waits = live.parked.contains_key(&registration.name);
+        let waiting = live.parked.get(&registration.name).map(|parked| parked.session.clone());
         let known = live.contacts.remove(&registration.name).filter(|known| known.row.key == registration.key);
         // What the store has may be older than what this process heard: a heartbeat does not say the limit, nor an older runner's its version.
         let (version, own_max) = match &known {
@@ -234,8 +248,10 @@ impl Scheduler {
         let (told, leaves) = match known {
             Some(known) if known.row.session == hello.session => (known.told, known.leaves),
             Some(known) => {
-                let fresh = waits || now_ms.saturating_sub(known.seen_ms) < millis(forge_api::RUNNER_OFFLINE_AFTER_MS);
-                if fresh && !hello.previous_sessions.contains(&known.row.session) {
+                let lives = waiting.as_ref().is_some_and(|session| *session == known.row.session);
+                let fresh = waiting.is_some()
+                    || now_ms.saturating_sub(known.seen_ms) < millis(forge_api::RUNNER_OFFLINE_AFTER_MS);
+                if lives || (fresh && !hello.previous_sessions.contains(&known.row.session)) {
                     let last_contact_at = known.row.at;
                     live.contacts.insert(registration.name.clone(), known);
                     return Err(last_contact_at);

@@ -76,6 +76,11 @@ pub(crate) fn after_boot(open: &Open, runner_grace_ms: u64, now: Timestamp) -> O
     })
 }
 
+/// How long what an attempt runs may run on at `now`, when it was closed at `closed_at` without a word of its runner.
+pub(crate) fn runs_on_ms(closed_at: Timestamp, grace_ms: u64, now: Timestamp) -> u64 {
+    after(closed_at, grace_ms).millis_since(now)
+}
+
 /// What happens to a task whose deadline has passed.
 pub(crate) fn at_deadline(open: &Open) -> Option<Happening> {
     match open.state {

@@ -447,7 +447,9 @@ pub(crate) const FREE_SLOTS_COUNTED_MAX: u32 = 256;
 
 impl Planner for Scheduler {
     fn free_slots(&self) -> u32 {
-        if self.is_draining() || self.is_storage_full() {
+        // Without a revision nothing is known of what runners may do.
+        let has_rules = self.config.borrow().applied_at.is_some();
+        if self.is_draining() || self.is_storage_full() || !has_rules {
             return 0;
         }
         let live = self.lock();
@@ -459,6 +461,10 @@ impl Planner for Scheduler {
             }
         }
         slots
+    }
+
+    fn declares(&self, project: &str) -> bool {
+        self.config.borrow().tree.projects.contains_key(project)
     }
 
     fn plan(&self, facts: QueueFacts) -> Plan {
@@ -473,13 +479,12 @@ impl Planner for Scheduler {
             RunnerFacts { running, ..parked.facts(name, &applied) }
         });
         let runners = runners.collect();
-        let situation = Situation {
-            runners,
-            projects: project_facts(&applied),
-            groups: facts.groups,
-            live: facts.live,
-            turns: live.turns.clone(),
-        };
+        let mut projects = project_facts(&applied);
+        for (name, takes_global) in facts.removed {
+            projects.entry(name).or_insert(assign::removed_project(takes_global));
+        }
+        let situation =
+            Situation { runners, projects, groups: facts.groups, live: facts.live, turns: live.turns.clone() };
         let (assignments, turns) = assign::assign(situation);
         live.turns = turns;
         drop(live);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use forge_api::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -11,12 +11,16 @@ use tokio_util::sync::CancellationToken;
 use super::Scheduler;
 use super::task::Happening;
 use crate::carries::Carries;
+use crate::clock;
 use crate::components;
 use crate::logs::Logs;
 use crate::store::{Keep, Store, StoreError};
 
 /// The loop looks at least this often, since a new task's deadline may be nearer than any it knew, in milliseconds.
 const LOOK_INTERVAL_MS_MAX: u64 = 1_000;
+
+/// A calendar that goes further ahead of the time than this between two looks was set, in milliseconds: deadlines are written by it.
+const CLOCK_JUMP_MS_MAX: u64 = 30_000;
 
 /// When a lease that could not be acted on is tried again, in milliseconds.
 pub(super) const LEASE_AGAIN_MS: u64 = 60_000;
@@ -70,6 +74,8 @@ pub(crate) struct Reconciler {
     pub(crate) carries: Arc<Carries>,
     pub(crate) plugin_dir: PathBuf,
     pub(crate) disk_reserve_bytes: u64,
+    /// Both faces of the clock at the last look.
+    pub(crate) looked_at: Mutex<(Timestamp, u64)>,
 }
 
 impl Reconciler {
@@ -146,6 +152,7 @@ impl Reconciler {
 
     /// Acts on what is due; answers how long there is nothing more to do.
     pub(crate) async fn reconcile(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.mind_the_clock(now).await?;
         for (attempt, reason) in self.scheduler.lost_leases() {
             // Its lease is over, by the runner's own clock too.
             let lost = Happening::RunnerLost { reason, runs_on_ms: 0 };
@@ -177,6 +184,20 @@ impl Reconciler {
         let nearest = by_deadline.into_iter().chain(self.scheduler.next_lease_ms()).min();
         // One more millisecond: a moment is rounded down when it is measured.
         Ok(nearest.map_or(LOOK_INTERVAL_MS_MAX, |wait_ms| wait_ms.saturating_add(1).min(LOOK_INTERVAL_MS_MAX)))
+    }
+
+    /// Puts deadlines off where the calendar was set forward: nothing has waited for longer than before.
+    async fn mind_the_clock(&self, now: Timestamp) -> Result<(), StoreError> {
+        let present = (now, self.scheduler.clock.elapsed_ms());
+        let last = *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let jump_ms = clock::jump_ms(last, present);
+        if jump_ms > CLOCK_JUMP_MS_MAX {
+            tracing::warn!(jump_ms, "this machine's clock was set forward, or it slept: deadlines are put off");
+            self.store.clock_jumped(jump_ms, now).await?;
+        }
+        // Only now: a jump that could not be minded is minded with the next look.
+        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = present;
+        Ok(())
     }
 
     async fn store_contacts(&self) {

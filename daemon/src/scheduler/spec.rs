@@ -27,6 +27,10 @@ pub(crate) struct TaskSpec {
     /// Keys by role.
     pub(crate) keys: Vec<(String, KeySpec)>,
     pub(crate) required_tag: Option<String>,
+    /// Whether the project took global runners: what counts for its open tasks once it has left the tree. What was cut out before this was
+    /// kept could run on any.
+    #[serde(default = "yes")]
+    pub(crate) global_runners: bool,
     pub(crate) timeout_ms: u64,
     pub(crate) queue_timeout_ms: u64,
     /// What was cut out before there was one has the default.
@@ -41,6 +45,10 @@ pub(crate) struct TaskSpec {
     /// The targets of the template and of its project: who is told that a task was made is told of its end, whatever is committed between.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) webhooks: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn approval_timeout_default_ms() -> u64 {
@@ -169,6 +177,7 @@ impl TaskSpec {
             inventory,
             keys,
             required_tag: template.required_tag.clone(),
+            global_runners: project.global_runners,
             timeout_ms: template.timeout_ms,
             queue_timeout_ms: template.queue_timeout_ms,
             approval_timeout_ms: template.approval_timeout_ms,

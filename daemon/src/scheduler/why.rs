@@ -42,6 +42,8 @@ pub(crate) struct Situation<'a> {
     /// Of the task's live attempt.
     pub(crate) lease: Option<LeaseFacts>,
     pub(crate) storage_full: bool,
+    /// Whether a revision serves.
+    pub(crate) has_rules: bool,
     pub(crate) now: Timestamp,
 }
 
@@ -111,8 +113,13 @@ fn reason(code: &str, runner: Option<&str>, message: impl Into<String>, remedy: 
 }
 
 fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
-    let Situation { candidates, project, lease: _, storage_full, now } = *situation;
+    let Situation { candidates, project, lease: _, storage_full, has_rules, now } = *situation;
     let mut unmet = own_rules(circumstances, project, now);
+    if !has_rules {
+        let message = "no revision of the configuration is applied yet, so nothing is known of what runners may do";
+        let remedy = "the first revision that is applied: `forge config status` says what it waits for";
+        unmet.push(reason("no_configuration", None, message, remedy));
+    }
     if storage_full {
         let remedy = "free space on the daemon's host, or lower `disk_reserve` under [logs] of forge.toml: waiting tasks \
                       then go on by themselves";
@@ -198,7 +205,11 @@ fn own_rules(circumstances: &Circumstances, project: ProjectFacts, now: Timestam
     if circumstances.ready_at > now {
         let left = words::about(circumstances.ready_at.millis_since(now));
         let remedy = "the end of the delay, at which it goes on by itself";
-        unmet.push(reason("retry_delay", None, format!("its next attempt is due in {left}"), remedy));
+        let why = match circumstances.may_run_on {
+            true => ": the runner that it was lost with may be at it until then",
+            false => "",
+        };
+        unmet.push(reason("retry_delay", None, format!("its next attempt is due in {left}{why}"), remedy));
     }
     let live_of_project: u32 =
         circumstances.live.iter().filter(|live| live.project == task.project).map(|live| live.attempts).sum();

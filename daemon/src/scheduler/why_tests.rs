@@ -44,6 +44,8 @@ fn circumstances(state: TaskState) -> Circumstances {
             retry_delay_ms: 0,
             resumes: false,
         },
+        may_run_on: false,
+        global_runners: true,
         deadline_at: deadline::deadline(&open),
         open,
         grace_ms: 120_000,
@@ -81,7 +83,8 @@ fn candidate() -> Candidate {
 }
 
 fn told(circumstances: &Circumstances, candidates: &[Candidate]) -> Why {
-    let situation = Situation { candidates, project: OPEN_PROJECT, lease: None, storage_full: false, now: NOW };
+    let situation =
+        Situation { candidates, project: OPEN_PROJECT, lease: None, storage_full: false, has_rules: true, now: NOW };
     why(circumstances, &situation)
 }
 
@@ -161,7 +164,8 @@ fn every_obstacle_is_told_of_with_what_would_change_it() {
         let candidates = [with(obstacle)];
         let need = Need { project: "shop".to_owned(), required_tag: circumstances.task.required_tag.clone() };
         assert_eq!(verdict(&candidates[0].facts, &need, project), Err(obstacle), "the example shows what it should");
-        let situation = Situation { candidates: &candidates, project, lease: None, storage_full: false, now: NOW };
+        let situation =
+            Situation { candidates: &candidates, project, lease: None, storage_full: false, has_rules: true, now: NOW };
         let why = why(&circumstances, &situation);
         let unmet = why.unmet.iter().find(|unmet| unmet.runner.as_deref() == Some("ny-1")).expect("told of");
         assert_eq!(unmet.code, code, "{obstacle:?}");
@@ -202,7 +206,8 @@ fn what_its_project_its_template_and_the_disk_hold_against_it_is_told_of() {
     queued.ready_at = at(10_090);
     queued.ahead = 2;
     let candidates = [candidate()];
-    let situation = Situation { candidates: &candidates, project, lease: None, storage_full: true, now: NOW };
+    let situation =
+        Situation { candidates: &candidates, project, lease: None, storage_full: true, has_rules: true, now: NOW };
     let why = why(&queued, &situation);
     assert_eq!(codes(&why), ["retry_delay", "project_limit", "template_concurrency", "storage_full", "turn"]);
     for (unmet, remedy) in why.unmet.iter().zip([
@@ -228,6 +233,7 @@ fn the_nearest_end_of_a_task_whose_runner_is_away_is_told_of() {
             project: OPEN_PROJECT,
             lease: Some(lease),
             storage_full: false,
+            has_rules: true,
             now: NOW,
         };
         why(circumstances, &situation)

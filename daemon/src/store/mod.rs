@@ -139,6 +139,26 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there was no room for it.
+    pub(crate) fn is_full(&self) -> bool {
+        let is_full = |error: &rusqlite::Error| error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        match self {
+            Self::Sql(error) => is_full(error),
+            Self::Commit(error) => is_full(error),
+            Self::Folder { .. }
+            | Self::InUse { .. }
+            | Self::Newer { .. }
+            | Self::NotForge { .. }
+            | Self::Open { .. }
+            | Self::Busy { .. }
+            | Self::Damaged { .. }
+            | Self::Thread { .. }
+            | Self::Closed
+            | Self::Panicked
+            | Self::Refused(_) => false,
+        }
+    }
+
     /// Whether it is the disk's or the database's own trouble, and not that of the one row that was asked for.
     pub(crate) fn is_everyones(&self) -> bool {
         match self {
@@ -349,6 +369,11 @@ impl Store {
                 Ok(finished)
             })
             .await
+    }
+
+    /// Puts deadlines off that a calendar which was set forward has brought nearer.
+    pub(crate) async fn clock_jumped(&self, jump_ms: u64, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.execute(move |connection, _marks| work::clock_jumped(connection, jump_ms, now)).await
     }
 
     /// Acts on every deadline that has passed; also answers when there is something to do next.
@@ -650,6 +675,14 @@ impl Store {
     ) -> Result<std::collections::BTreeMap<String, std::collections::BTreeMap<forge_api::DeliveryState, u64>>, StoreError>
     {
         self.readers.read(deliveries::counts).await
+    }
+
+    /// Lets the database have so many pages at most: a disk of that size, for a test of what happens when it is full.
+    pub(crate) async fn limit_pages(&self, pages_max: u32) -> Result<(), StoreError> {
+        let limit = move |connection: &rusqlite::Connection, _: &mut writer::Marks| {
+            Ok(connection.pragma_update_and_check(None, "max_page_count", pages_max, |_row| Ok(()))?)
+        };
+        self.writer.execute(limit).await
     }
 
     /// Keeps what is known of an attempt's log.

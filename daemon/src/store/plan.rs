@@ -1,5 +1,7 @@
 //! The facts of the queue, and what the planner makes of them, inside the writer's transaction.
 
+use std::collections::BTreeMap;
+
 use forge_api::{AttemptId, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -15,6 +17,8 @@ use crate::scheduler::task::Happening;
 pub(crate) struct QueueFacts {
     pub(crate) groups: Vec<Group>,
     pub(crate) live: Vec<Live>,
+    /// Projects that the planner does not know any more, and whether all that waits of them may run on global runners.
+    pub(crate) removed: BTreeMap<String, bool>,
 }
 
 /// One choice of the planner, with what makes the attempt's token.
@@ -41,7 +45,12 @@ pub(super) fn assign(connection: &Connection, planner: &dyn Planner) -> Result<V
     if groups.is_empty() {
         return Ok(Vec::new());
     }
-    let plan = planner.plan(QueueFacts { groups, live: live(connection)? });
+    let mut removed = BTreeMap::new();
+    for group in groups.iter().filter(|group| !planner.declares(&group.need.project)) {
+        let may = taken_globally(connection, &group.need.project)?;
+        removed.insert(group.need.project.clone(), may);
+    }
+    let plan = planner.plan(QueueFacts { groups, live: live(connection)?, removed });
     let mut assigned = Vec::new();
     for choice in plan.choices {
         match assign_one(connection, &choice, &*plan.token_hash, now) {
@@ -71,6 +80,16 @@ fn assign_one(
     let new = NewAttempt { attempt, runner: choice.runner.clone(), nonce: choice.nonce, token_sha256 };
     let grace_ms = work::assign(connection, &row, &new, now, &Happening::Assign)?;
     Ok(Some(Assigned { attempt, runner: choice.runner.clone(), grace_ms, token_sha256 }))
+}
+
+/// Whether every task that waits of a project was made when that took global runners.
+fn taken_globally(connection: &Connection, project: &str) -> Result<bool, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT NOT EXISTS (SELECT 1 FROM tasks t INDEXED BY tasks_queue JOIN specs s ON s.id = t.spec
+             WHERE t.state = 'queued' AND t.project = ?1 AND json_extract(s.json, '$.global_runners') = 0)",
+        )?
+        .query_row([project], |row| row.get(0))
 }
 
 pub(super) const LIVE: &str =

@@ -126,6 +126,10 @@ pub(crate) struct Circumstances {
     pub(crate) grace_ms: u64,
     pub(crate) concurrency: Concurrency,
     pub(crate) ready_at: Timestamp,
+    /// The runner of its last attempt has not said how that ended, and may still be at it.
+    pub(crate) may_run_on: bool,
+    /// Whether its project took global runners when it was made.
+    pub(crate) global_runners: bool,
     pub(crate) deadline_at: Option<Timestamp>,
     pub(crate) live: Vec<Live>,
     /// Tasks of the same project that are served before it.
@@ -148,15 +152,18 @@ pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Opti
         return Ok(None);
     };
     let sql = format!(
-        "SELECT {}, t.concurrency, t.ready_at, t.deadline_at, t.priority
+        "SELECT {}, t.concurrency, t.ready_at, t.deadline_at, t.priority,
+             EXISTS (SELECT 1 FROM attempts a WHERE a.task = t.number AND a.attempt = t.attempt
+                     AND a.started_at IS NOT NULL AND a.result IS NULL),
+             coalesce(json_extract(s.json, '$.global_runners'), 1)
          FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1",
         rows::STANDING_COLUMNS
     );
     let read = |row: &Row<'_>| {
         let more = (rows::named(row, 15)?, rows::time(row, 16)?, rows::maybe_time(row, 17)?, row.get::<_, i32>(18)?);
-        Ok((rows::standing(row)?, more))
+        Ok((rows::standing(row)?, more, (row.get::<_, bool>(19)?, row.get::<_, bool>(20)?)))
     };
-    let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority)) =
+    let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority), (may_run_on, global_runners)) =
         connection.prepare_cached(&sql)?.query_row([number], read)?;
     let ahead = connection
         .prepare_cached(
@@ -184,6 +191,8 @@ pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Opti
         grace_ms,
         concurrency,
         ready_at,
+        may_run_on,
+        global_runners,
         deadline_at,
         live,
         ahead,

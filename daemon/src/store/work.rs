@@ -187,6 +187,10 @@ pub(super) fn happen(
             fate.closed = true;
         }
         Next::Requeue { delay_ms, queue, retry } => {
+            let delay_ms = match happening {
+                Happening::Retry { .. } => delay_ms.max(runs_on_ms(connection, live, now)?),
+                _other => delay_ms,
+            };
             close_attempt(connection, live, "its task went back to the queue", now)?;
             requeue(connection, &row, delay_ms, queue, retry, now)?;
             if let Happening::Retry { by } = happening {
@@ -210,6 +214,18 @@ fn advance(connection: &Connection, row: &TaskRow, state: TaskState, now: Timest
         .prepare_cached("UPDATE attempts SET started_at = ?3 WHERE task = ?1 AND attempt = ?2")?
         .execute(params![row.number, row.standing.attempt, now.unix_micros()])?;
     Ok(())
+}
+
+/// How long an attempt that was closed without its runner's report may run on: the runner is out of reach, and may still be at it.
+fn runs_on_ms(connection: &Connection, id: AttemptId, now: Timestamp) -> Result<u64, StoreError> {
+    let unreported = connection
+        .prepare_cached(
+            "SELECT closed_at, grace_ms FROM attempts WHERE task = ?1 AND attempt = ?2 AND started_at IS NOT NULL
+             AND closed_at IS NOT NULL AND result IS NULL",
+        )?
+        .query_row(params![id.task, id.attempt], |row| Ok((rows::time(row, 0)?, row.get::<_, u64>(1)?)))
+        .optional()?;
+    Ok(unreported.map_or(0, |(closed_at, grace_ms)| deadline::runs_on_ms(closed_at, grace_ms, now)))
 }
 
 fn close_attempt(connection: &Connection, id: AttemptId, why: &str, now: Timestamp) -> Result<(), StoreError> {
@@ -467,6 +483,18 @@ pub(super) fn next_moment(connection: &Connection, now: Timestamp) -> Result<Opt
     Ok(deadline.into_iter().chain(ready).min().map(Timestamp::from_unix_micros))
 }
 
+/// The calendar was set forward by so much: what waits waits on as long as it would have, and what is with a runner gets time to report.
+pub(super) fn clock_jumped(connection: &Connection, jump_ms: u64, now: Timestamp) -> Result<(), StoreError> {
+    let jump_micros = i64::try_from(jump_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET deadline_at = deadline_at + ?1, queued_at = queued_at + ?1
+             WHERE state IN ('queued', 'awaiting_approval') AND deadline_at IS NOT NULL",
+        )?
+        .execute([jump_micros])?;
+    let_report(connection, now)
+}
+
 /// An attempt that was live when the daemon started.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveAttempt {
@@ -477,8 +505,8 @@ pub(crate) struct LiveAttempt {
     pub(crate) token_sha256: [u8; 32],
 }
 
-/// Makes a boot's start of it: what is with a runner gets time to report, everything else that is due is acted on.
-pub(super) fn boot(connection: &Connection, now: Timestamp) -> Result<Vec<LiveAttempt>, StoreError> {
+/// Gives what is with a runner the time to report.
+fn let_report(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
     let sql = format!(
         "SELECT {}, t.number FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.state IN ('assigned', 'running')",
         rows::STANDING_COLUMNS
@@ -496,6 +524,12 @@ pub(super) fn boot(connection: &Connection, now: Timestamp) -> Result<Vec<LiveAt
             .prepare_cached("UPDATE tasks SET deadline_at = ?2 WHERE number = ?1")?
             .execute(params![number, moment])?;
     }
+    Ok(())
+}
+
+/// Makes a boot's start of it: what is with a runner gets time to report, everything else that is due is acted on.
+pub(super) fn boot(connection: &Connection, now: Timestamp) -> Result<Vec<LiveAttempt>, StoreError> {
+    let_report(connection, now)?;
     loop {
         let fates = reconcile(connection, now)?;
         if fates.is_empty() {

@@ -29,6 +29,8 @@ const COMMITS_PER_CHECKPOINT: u64 = 256;
 pub(crate) trait Planner: Teller + Send + Sync + 'static {
     /// How many tasks could be given away right now; 0 spares the store the question.
     fn free_slots(&self) -> u32;
+    /// Whether the configuration has a project of this name.
+    fn declares(&self, project: &str) -> bool;
     /// Chooses; it must not block on anything that waits for the store.
     fn plan(&self, facts: plan::QueueFacts) -> plan::Plan;
     /// The choices are stored for good.
@@ -57,6 +59,8 @@ pub(super) struct Marks {
 trait Operation: Send {
     fn run(&mut self, connection: &Connection, marks: &mut Marks);
     fn succeeded(&self) -> bool;
+    /// Why it failed.
+    fn failure(&self) -> Option<&StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
 }
 
@@ -81,6 +85,10 @@ where
 
     fn succeeded(&self) -> bool {
         matches!(self.value, Some(Ok(_)))
+    }
+
+    fn failure(&self) -> Option<&StoreError> {
+        self.value.as_ref().and_then(|value| value.as_ref().err())
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
@@ -293,7 +301,10 @@ fn transact(
     match done.and_then(|assigned| connection.prepare_cached("COMMIT")?.execute([]).map(|_| assigned)) {
         Ok(assigned) => Ok(assigned),
         Err(error) => {
-            if let Err(rollback) = connection.execute_batch("ROLLBACK") {
+            // SQLite itself may have: there is none any more then.
+            if !connection.is_autocommit()
+                && let Err(rollback) = connection.execute_batch("ROLLBACK")
+            {
                 tracing::error!(error = %rollback, "the store could not roll back");
             }
             Err(error)
@@ -327,6 +338,9 @@ fn run_one(
     connection.prepare_cached("SAVEPOINT operation")?.execute([])?;
     operation.run(connection, marks);
     if !operation.succeeded() {
+        if connection.is_autocommit() {
+            return Err(taken_back(operation.failure()));
+        }
         connection.prepare_cached("ROLLBACK TO operation")?.execute([])?;
     } else if telling.tells {
         // In the same savepoint, and right after it: an event shows its task as it was then.
@@ -334,6 +348,14 @@ fn run_one(
     }
     connection.prepare_cached("RELEASE operation")?.execute([])?;
     Ok(())
+}
+
+/// What the others of a transaction hear that SQLite has taken back as a whole, as it does when the disk is full.
+fn taken_back(cause: Option<&StoreError>) -> rusqlite::Error {
+    let is_full = cause.is_some_and(StoreError::is_full);
+    let code = if is_full { rusqlite::ffi::SQLITE_FULL } else { rusqlite::ffi::SQLITE_IOERR };
+    let words = cause.map(|cause| format!("the transaction was taken back: {cause}"));
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), words)
 }
 
 #[cfg(test)]
@@ -348,6 +370,9 @@ mod tests {
     impl Planner for Panics {
         fn free_slots(&self) -> u32 {
             1
+        }
+        fn declares(&self, _project: &str) -> bool {
+            true
         }
         fn plan(&self, _facts: plan::QueueFacts) -> plan::Plan {
             panic!("on purpose")

@@ -232,6 +232,13 @@ impl Daemon {
         self.config.send_replace(Arc::new(applied));
     }
 
+    /// Serves no revision any more, as at a start that has none yet.
+    pub(crate) fn apply_nothing(&self) {
+        let applied =
+            Applied { revision: String::new(), tree: Arc::new(Tree::default()), applied_at: None, commit: None };
+        self.config.send_replace(Arc::new(applied));
+    }
+
     pub(crate) async fn create(&self, template: &str) -> CreatedTask {
         self.create_in("shop", template).await
     }

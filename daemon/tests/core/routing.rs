@@ -169,6 +169,32 @@ async fn the_least_loaded_is_next_and_a_limit_of_0_is_none() {
     assert_eq!(other.claim_slots(&daemon.core, 0, &[], 40).await.expect("a claim").jobs.len(), 40);
 }
 
+/// A runner that is leaving, or whose disk is full, is not sent again what it did not take: another gets it at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_that_takes_nothing_was_given_goes_to_another_at_once() {
+    let daemon = Daemon::start(tree()).await;
+    let leaving = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("many").await.task.number;
+    let given = leaving.claim(&daemon.core, 30_000).await.expect("a claim").jobs;
+    assert_eq!(given[0].attempt.task, number);
+    // The answer crossed its end: it holds nothing and asks for nothing.
+    let asks = tokio::spawn({
+        let (core, leaving) = (daemon.core.clone(), leaving.clone());
+        async move { leaving.claim_slots(&core, 30_000, &[], 0).await }
+    });
+    daemon.until(|counters| counters.parked_claims == 1).await;
+    assert_eq!(daemon.state(number).await, TaskState::Queued);
+    let other = TestRunner::register(&daemon, "ny-2").await;
+    let access = other.begin(&daemon.core).await;
+    assert_eq!((access.attempt().task, access.attempt().attempt), (number, 2));
+    // What came late all the same begins nothing.
+    let job = leaving.open_job(&given[0]);
+    let late = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
+    let refused = daemon.core.start_attempt(&late, StartRequest::default()).await;
+    assert!(matches!(refused, Err(CoreError::Gone { .. } | CoreError::Older { .. })), "{refused:?}");
+    asks.abort();
+}
+
 /// Complaint 21 (leaked concurrency slots): a slot is a live attempt, and is free when that has ended, however it ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_is_free_again_however_its_attempt_ended() {
@@ -308,4 +334,57 @@ async fn a_restart_leaves_no_task_behind() {
     daemon.time.advance_ms(60_000);
     daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
     assert_eq!((daemon.state(begun).await, daemon.state(assigned).await), (TaskState::Lost, TaskState::Running));
+}
+
+/// What a project did not allow it does not allow once it has left the tree, nor while no tree is there at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_do_not_go_with_the_tree() {
+    let closed = |tree: &mut Tree| shop(tree).global_runners = false;
+    let daemon = Daemon::start(tree_but(closed)).await;
+    let number = daemon.create("many").await.task.number;
+    daemon.apply(tree_but(|tree| tree.projects.clear()));
+    let global = TestRunner::register(&daemon, "ny-1").await;
+    assert!(global.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty(), "it takes no global runner");
+    let why = daemon.core.why(number).await.expect("why");
+    assert!(why.unmet.iter().any(|unmet| unmet.code == "wrong_project"), "{why:?}");
+    daemon.apply_nothing();
+    assert!(global.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty());
+    let why = daemon.core.why(number).await.expect("why");
+    assert!(why.unmet.iter().any(|unmet| unmet.code == "no_configuration"), "{why:?}");
+    // The project as it was made: any global runner takes what was made then.
+    daemon.apply(tree());
+    assert_eq!(global.claim(&daemon.core, 0).await.expect("a claim").jobs[0].attempt.task, number);
+    let open = daemon.create("many").await.task.number;
+    daemon.apply_nothing();
+    let disabled = TestRunner::register(&daemon, "declared").await;
+    assert!(disabled.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty(), "nothing is known of any runner");
+    daemon.apply(tree_but(|tree| tree.projects.clear()));
+    assert_eq!(disabled.claim(&daemon.core, 0).await.expect("a claim").jobs[0].attempt.task, open);
+}
+
+/// A runner that is out of reach may still be at it: the person's retry begins when it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_a_lost_task_waits_until_nothing_of_it_runs() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("many").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    daemon.time.advance_ms(121_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
+    daemon.core.retry(number, "ann").await.expect("again");
+    let other = TestRunner::register(&daemon, "ny-2").await;
+    assert!(other.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty());
+    let why = daemon.core.why(number).await.expect("why").message;
+    assert!(why.contains("due in 2m: the runner that it was lost with may be at it until then"), "{why}");
+    daemon.time.advance_ms(121_000);
+    assert_eq!(other.begin(&daemon.core).await.attempt().attempt, 2);
+    // Where its runner has said how it ended nothing is waited for.
+    let second = daemon.create("many").await.task.number;
+    let third = TestRunner::register(&daemon, "ny-3").await;
+    let ends = third.begin(&daemon.core).await;
+    assert_eq!(ends.attempt().task, second);
+    daemon.core.finish_attempt(&ends, result(AttemptOutcome::Lost, b"")).await.expect("counts");
+    daemon.core.retry(second, "ann").await.expect("again");
+    assert_eq!(third.begin(&daemon.core).await.attempt().attempt, 2);
+    drop(access);
 }

@@ -1,6 +1,6 @@
 //! What a template and forge.toml say of tasks: concurrency, retries, lost runners, limits, and what people are told of it.
 
-use forge_api::{AttemptOutcome, ContentRange, CreateTask, RefusedJob, Secret, StartRequest, TaskState};
+use forge_api::{AttemptOutcome, ClaimRequest, ContentRange, CreateTask, RefusedJob, Secret, StartRequest, TaskState};
 use forge_daemon::core::CoreError;
 
 use super::harness::{Daemon, TestRunner, result, tree, trigger};
@@ -359,4 +359,58 @@ async fn what_an_attempt_says_makes_no_session_of_long_ago_fresh() {
     let range = ContentRange::of(0, 3).expect("a range");
     daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("the rest of its log comes first");
     runner.claim_holding(&daemon.core, 0, &[access.attempt()]).await.expect("it is no clone");
+}
+
+/// Complaint 14 (output truncated): what was acknowledged stays, whatever a runner says that has lost it since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_has_lost_some_of_a_log_takes_nothing_from_what_was_acknowledged() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    for (left, says_it_first) in [("abc[forge] down\n", true), ("a!\n", false), ("abcdefgh", true)] {
+        let number = daemon.create("many").await.task.number;
+        let access = runner.begin(&daemon.core).await;
+        let patch = async |bytes: &str| {
+            let range = ContentRange::of(0, bytes.len() as u64).expect("a range");
+            daemon.core.append_log(&access, range, bytes.as_bytes().to_vec().into()).await
+        };
+        patch("abcdef\n\n").await.expect("taken");
+        if says_it_first {
+            let differs = patch(left).await.expect_err("other bytes are held");
+            assert_eq!((differs.problem().status, differs.problem().slug()), (409, forge_api::LOG_DIFFERS));
+        }
+        for _ in 0..3 {
+            let report = result(AttemptOutcome::Lost, left.as_bytes());
+            let ended = daemon.core.finish_attempt(&access, report).await.expect("taken");
+            assert!(!ended.log_whole && ended.log_length > 0, "{left}: nothing is asked for again: {ended:?}");
+        }
+        let task = daemon.core.task(number).await.expect("there");
+        assert!(task.log_damaged, "{left}");
+        let log = daemon.core.log(number, None).await.expect("a log").read(0, 100).await.expect("reads");
+        assert_eq!(log, &b"abcdef\n\n"[..], "{left}");
+    }
+}
+
+/// A copy of a runner's machine, its disk included, names the session that is at work: it is refused while that one waits for work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_with_its_disk_is_refused_while_the_other_waits() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let waits = daemon.park(&runner, &[]).await;
+    let successor = || ClaimRequest {
+        session: "of its copy".to_owned(),
+        previous_sessions: vec![runner.session.clone()],
+        slots: 1,
+        version: "1".to_owned(),
+        ..ClaimRequest::default()
+    };
+    for _ in 0..2 {
+        let clash = daemon.core.claim(&runner.identity, successor()).await.expect_err("refused");
+        assert!(matches!(clash, CoreError::SessionClash { .. }), "{clash:?}");
+    }
+    assert!(!waits.is_finished(), "the one that waits is none the worse");
+    // Its successor on the same machine comes once it is gone.
+    waits.abort();
+    assert!(waits.await.is_err());
+    daemon.until(|counters| counters.parked_claims == 0).await;
+    daemon.core.claim(&runner.identity, successor()).await.expect("its own next start");
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forge_api::{AttemptOutcome, ContentRange, CreateTask, StartRequest, TaskState};
-use forge_daemon::core::FreeSpace;
+use forge_daemon::clock::Clock;
+use forge_daemon::core::{Core, FreeSpace};
 
-use super::harness::{Daemon, TestRunner, result, tree, trigger};
+use super::harness::{Daemon, START, TestRunner, config, options, result, tree, trigger};
 
 /// How much space is left, as a test says it.
 fn told(free_bytes: u64) -> (FreeSpace, Arc<AtomicU64>) {
@@ -67,4 +68,31 @@ async fn a_log_that_finds_no_room_is_answered_507_and_taken_when_there_is() {
     assert_eq!(daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("taken").length, 3);
     let ended = daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"abc")).await.expect("counts");
     assert!(ended.counted && ended.log_whole);
+}
+
+/// The database itself finds no room, whatever was measured before: whoever asks is told so, and all goes on when there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_finds_no_room_says_so_and_goes_on_when_there_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (clock, _time) = Clock::test(START);
+    let config = config(tree());
+    let (core, _tasks, stepper) =
+        Core::start_stepwise(options(folder.path(), &config, &clock, 0)).await.expect("starts");
+    let create = async || core.create_task("shop", "many", CreateTask::default(), trigger(), None).await;
+    create().await.expect("there is room");
+    stepper.limit_store(1).await.expect("limited");
+    let full = loop {
+        if let Err(error) = create().await {
+            break error.problem();
+        }
+    };
+    assert_eq!((full.status, full.slug()), (507, "storage-full"), "{full:?}");
+    // Many at a time share a transaction, and each is told the same.
+    let refused = futures_util::future::join_all((0..20).map(|_| create())).await;
+    let refused: Vec<u16> = refused.into_iter().filter_map(Result::err).map(|error| error.problem().status).collect();
+    assert!(!refused.is_empty() && refused.iter().all(|status| *status == 507), "{refused:?}");
+    let before = core.counters().await.expect("counts").tasks[&TaskState::Queued];
+    stepper.limit_store(u32::MAX).await.expect("there is room again");
+    create().await.expect("it goes on by itself");
+    assert_eq!(core.counters().await.expect("counts").tasks[&TaskState::Queued], before + 1);
 }
