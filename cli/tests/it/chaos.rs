@@ -3,7 +3,7 @@
 //!
 //! `FORGE_CHAOS_TASKS`, `FORGE_CHAOS_KILLS` and `FORGE_CHAOS_SEED` make it longer or another one; a failure says its seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,9 @@ const RUNNERS: [&str; 3] = ["ny-1", "ny-2", "ny-3"];
 
 /// The states in which a task has ended.
 const ENDS: [&str; 7] = ["succeeded", "failed", "canceled", "timed_out", "lost", "expired", "skipped"];
+
+/// How many tasks are run when all is quiet, to see what each leaves open.
+const TASKS_AFTERWARDS: usize = 20;
 
 /// A descriptor more or less is a connection under way; a leak is one for each task or kill.
 const DESCRIPTORS_MORE_MAX: u32 = 24;
@@ -50,15 +53,24 @@ fn jobs(world: &World) -> Vec<u32> {
     })
 }
 
+/// Processes that hide: without an environment, in a session of their own, known by how long they sleep.
+fn escapees(sleep_s: u64) -> Vec<u32> {
+    let wanted = format!("sleep\0{sleep_s}\0");
+    processes(|proc| std::fs::read(proc.join("cmdline")).is_ok_and(|line| line == wanted.as_bytes()))
+}
+
+/// Adds the sessions that the runners' files name now: each start is one, and a file keeps the latest of them.
+fn note_sessions(world: &World, sessions: &mut BTreeSet<String>) {
+    for name in RUNNERS {
+        // One that was killed at once has not written any.
+        let text = std::fs::read_to_string(world.path(name).join("tmp/session")).unwrap_or_default();
+        sessions.extend(text.lines().map(|session| format!("forge-{session}-")));
+    }
+}
+
 /// Workspaces, and folders of secret files in memory, of this world's runners.
-fn left_behind(world: &World) -> Vec<PathBuf> {
+fn left_behind(world: &World, sessions: &BTreeSet<String>) -> Vec<PathBuf> {
     let inside = |folder: PathBuf| std::fs::read_dir(folder).expect("listed").flatten().map(|entry| entry.path());
-    // Each start of a runner is a session, and its file names the latest of them.
-    let sessions: Vec<String> = RUNNERS
-        .iter()
-        .map(|name| std::fs::read_to_string(world.path(name).join("tmp/session")).expect("sessions"))
-        .flat_map(|text| text.lines().map(|session| format!("forge-{session}-")).collect::<Vec<_>>())
-        .collect();
     assert!(sessions.len() >= RUNNERS.len(), "{sessions:?}");
     let is_secret = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -84,12 +96,13 @@ fn open_files(pid: u32) -> BTreeMap<String, u32> {
     open
 }
 
-/// Prints numbered lines, and tells of another process of the same task that runs at the same time.
-fn script(world: &World) -> String {
+/// Leaves a process that hides, prints numbered lines, and tells of another process of the same task that runs at the same time.
+fn script(world: &World, sleep_s: u64) -> String {
     let folder = world.path("at-work");
     std::fs::create_dir_all(&folder).expect("a folder");
     format!(
-        "cd {folder}\n\
+        "env -i setsid sleep {sleep_s} > /dev/null 2>&1 < /dev/null &\n\
+         cd {folder}\n\
          for other in $FORGE_TASK.*; do\n\
          \x20 pid=${{other##*.}}\n\
          \x20 if [ -e \"$other\" ] && tr '\\0' '\\n' 2>/dev/null < /proc/$pid/environ | grep -qx FORGE_TASK=$FORGE_TASK; then\n\
@@ -126,7 +139,9 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
     let (tasks, kills) = (number("FORGE_CHAOS_TASKS", 60), number("FORGE_CHAOS_KILLS", 15));
     let mut random = Random::new(seed);
     let world = World::new();
-    let script = script(&world);
+    // A number that no other process of this machine sleeps for.
+    let sleep_s = 1_000_000 + u64::from(std::process::id());
+    let script = script(&world, sleep_s);
     let rest = "runner_grace = \"10s\"\ntimeout = \"60s\"\nqueue_timeout = \"1h\"\nconcurrency = \"parallel\"";
     world.template("once", rest, &script);
     world.template(
@@ -156,9 +171,14 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
     let before = descriptors(daemon.process.pid());
 
     let mut numbers = Vec::new();
-    let mut killed: BTreeMap<&str, u32> = BTreeMap::new();
-    for round in 0..kills {
-        let due = tasks * (round + 1) / kills;
+    let mut killed: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut sessions = BTreeSet::new();
+    let mut rounds = 0;
+    while killed.values().sum::<u64>() < kills {
+        rounds += 1;
+        assert!(rounds <= 20 * kills, "seed {seed}: there is nothing to kill: {killed:?}");
+        note_sessions(&world, &mut sessions);
+        let due = tasks * (killed.values().sum::<u64>() + 1) / kills;
         while (numbers.len() as u64) < due {
             let template = if random.between(0, 1) == 0 { "once" } else { "again" };
             numbers.push(world.start_task(&daemon, template));
@@ -200,8 +220,9 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
         *states.entry(state).or_default() += 1;
     }
     wait_for(&format!("no process of a job or a supervisor is left (seed {seed})"), || {
-        (jobs(&world).is_empty() && supervisors(&world).is_empty()).then_some(())
+        (jobs(&world).is_empty() && supervisors(&world).is_empty() && escapees(sleep_s).is_empty()).then_some(())
     });
+    note_sessions(&world, &mut sessions);
     let spooled = |name: &&str| {
         let entries = std::fs::read_dir(world.path(name).join("tmp/attempts")).expect("listed").flatten();
         entries.filter(|entry| entry.file_name().to_string_lossy().contains('-')).count()
@@ -209,8 +230,9 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
     wait_for(&format!("everything is handed in (seed {seed})"), || {
         (RUNNERS.iter().map(spooled).sum::<usize>() == 0).then_some(())
     });
-    wait_for(&format!("no workspace and no secret file is left (seed {seed}): {:?}", left_behind(&world)), || {
-        left_behind(&world).is_empty().then_some(())
+    let left = || left_behind(&world, &sessions);
+    wait_for(&format!("no workspace and no secret file is left (seed {seed}): {:?}", left()), || {
+        left().is_empty().then_some(())
     });
     for task in &numbers {
         let shown = world.task(&daemon, *task);
@@ -221,6 +243,17 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
     }
     let twice = std::fs::read_to_string(world.path("at-work/twice")).unwrap_or_default();
     assert_eq!(twice, "", "seed {seed}: a task ran twice at a time");
+    let open_before: Vec<(u32, u32)> =
+        runners.values().map(|runner| (runner.process.pid(), descriptors(runner.process.pid()))).collect();
+    let quiet: Vec<u64> = (0..TASKS_AFTERWARDS).map(|_| world.start_task(&daemon, "once")).collect();
+    for task in quiet {
+        world.wait_state(&daemon, task, "succeeded");
+    }
+    for (runner, before) in open_before {
+        wait_for(&format!("a runner has the descriptors that it had (seed {seed}): {:#?}", open_files(runner)), || {
+            (descriptors(runner) <= before + 8).then_some(())
+        });
+    }
     let pid = daemon.process.pid();
     wait_for(&format!("the daemon has the descriptors that it had (seed {seed}): {:#?}", open_files(pid)), || {
         (descriptors(pid) <= before + DESCRIPTORS_MORE_MAX).then_some(())

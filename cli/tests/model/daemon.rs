@@ -307,7 +307,6 @@ impl DaemonSide {
                 Answer::Log(bearer.attempt, appended)
             }
             Request::Finish(bearer, mut result) => {
-                let length = result.log_length;
                 let finished = match self.attempt(&core, &bearer).await {
                     Ok(access) if result.outcome == AttemptOutcome::AwaitsApproval => {
                         result.carry = hand_in(&core, &access).await;
@@ -316,8 +315,10 @@ impl DaemonSide {
                     Ok(access) => core.finish_attempt(&access, *result).await.map_err(problem),
                     Err(error) => Err(error),
                 };
-                if finished.as_ref().is_ok_and(|answer| answer.log_whole) {
-                    self.keep_synced(bearer.attempt, length);
+                if let Ok(answer) = &finished
+                    && answer.log_whole
+                {
+                    self.keep_synced(bearer.attempt, answer.log_length);
                 }
                 Answer::Finish(bearer.attempt, finished)
             }

@@ -1,19 +1,19 @@
 //! A runner's machine: the shipped session and warden, with a simulated disk, simulated supervisors and simulated jobs.
 //!
-//! What the runner does around those rules (ask before a start, hand in a log by offset, keep the spool until the daemon has
-//! everything on its disk) is done here in the same order, without files and processes.
+//! What the runner does around those rules (ask before a start, send what its delivery says, remove the spool when that is done) is done
+//! here in the same order, without files and processes.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forge_api::{
-    AttemptId, AttemptOutcome, AttemptResult, HEARTBEAT_INTERVAL_MS, Job, LogAccepted, RegisterResponse, Secret,
+    AttemptId, AttemptOutcome, AttemptResult, HEARTBEAT_INTERVAL_MS, Job, LOG_DIFFERS, RegisterResponse, Secret,
     Timestamp,
 };
 use forge_runner::rules::{
-    Action, Contact, EndWhy, Failure, Input, Opener, Order, Session, Terms, Verdict, alive_interval_ms, is_fresh,
-    verdict,
+    Action, Again, Contact, Delivery, EndWhy, Failure, Input, Opener, Order, PieceFault, ResultFault, Session, Spool,
+    Start, Step, Terms, Verdict, alive_interval_ms, is_fresh, verdict,
 };
 
 use crate::Guard;
@@ -27,7 +27,7 @@ const DEATH_MS_MAX: u64 = 3_000;
 const PAUSE_MS_MAX: u64 = 5_000;
 
 /// The most bytes of a log patch here: small, so that there are many.
-const PATCH_BYTES_MAX: usize = 64;
+const PATCH_BYTES_MAX: u64 = 64;
 
 /// A job's process and its supervisor: they outlive the runner.
 #[derive(Debug)]
@@ -48,16 +48,24 @@ struct Spooled {
     log: Vec<u8>,
     result: Option<AttemptResult>,
     running: Option<Running>,
+    /// Whether a power cut may have taken some of the log.
+    spool: Spool,
 }
 
 /// The way of one attempt's log and result, as the runner process knows it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Upload {
-    accepted: Option<LogAccepted>,
-    in_flight: Option<u64>,
+    delivery: Delivery,
+    /// The request under way, and what it is.
+    in_flight: Option<(u64, Step)>,
     not_before_ms: u64,
     told: bool,
-    whole: bool,
+}
+
+impl Upload {
+    fn new(spool: Spool) -> Self {
+        Self { delivery: Delivery::of_pieces(spool, PATCH_BYTES_MAX), in_flight: None, not_before_ms: 0, told: false }
+    }
 }
 
 /// A job that waits for the daemon's word.
@@ -75,6 +83,7 @@ struct Starting {
 struct Process {
     session: Session,
     identity: Identity,
+    started_ms: u64,
     /// SIGSTOP: it does nothing, and what comes waits.
     stopped: bool,
     waiting: Vec<(u64, Answer)>,
@@ -120,6 +129,8 @@ pub(crate) struct Machine {
     guard: Option<Guard>,
     /// What each job's process wrote, kept beside the spool to compare with.
     pub(crate) written: BTreeMap<AttemptId, Vec<u8>>,
+    /// What power cuts have left of a log, each with the line that says so.
+    pub(crate) left: BTreeMap<AttemptId, Vec<Vec<u8>>>,
 }
 
 fn open_token(key: &age::x25519::Identity, registered: &RegisterResponse) -> Secret {
@@ -152,15 +163,16 @@ impl Machine {
             random,
             guard,
             written: BTreeMap::new(),
+            left: BTreeMap::new(),
         }
     }
 
-    /// A machine with a copy of another's token and key, and a disk of its own.
-    pub(crate) fn cloned(of: &Self, random: Random) -> Self {
+    /// A machine with a copy of another's token and key, and a spool of its own.
+    pub(crate) fn cloned(of: &Self, mut random: Random) -> Self {
         let signing_key = of.opener.signing_key.clone();
         let opener = Opener { runner: of.name.clone(), identity: of.opener.identity.clone(), signing_key };
-        // The proof that it is the same machine's next process, which a clone does not have.
-        let stolen = of.guard == Some(Guard::OneSession);
+        // The proof that it is the same machine's next process, which a clone has when its disk was copied, too.
+        let stolen = of.guard == Some(Guard::OneSession) || random.between(0, 1) == 0;
         Self {
             name: of.name.clone(),
             token: of.token.clone(),
@@ -175,6 +187,7 @@ impl Machine {
             random,
             guard: of.guard,
             written: BTreeMap::new(),
+            left: BTreeMap::new(),
         }
     }
 
@@ -211,6 +224,7 @@ impl Machine {
         let mut process = Process {
             session: Session::new("https://forge", self.limit, false),
             identity,
+            started_ms: now_ms,
             stopped: false,
             waiting: Vec::new(),
             claim: None,
@@ -221,9 +235,9 @@ impl Machine {
             starting: BTreeMap::new(),
             uploads: BTreeMap::new(),
         };
-        for attempt in self.disk.keys() {
+        for (attempt, spooled) in &self.disk {
             process.session.step(Input::Found(*attempt));
-            process.uploads.insert(*attempt, Upload::default());
+            process.uploads.insert(*attempt, Upload::new(spooled.spool));
         }
         self.process = Some(process);
     }
@@ -233,13 +247,24 @@ impl Machine {
         self.process = None;
     }
 
-    /// The machine loses power: what ran is gone, what was on disk is there.
+    /// The machine loses power: what ran is gone, and of each log some of the end that was not on the disk yet.
     pub(crate) fn lose_power(&mut self) {
         self.kill();
-        for spooled in self.disk.values_mut().filter(|spooled| spooled.running.is_some()) {
-            let order = Order { outcome: AttemptOutcome::Lost, reason: "the machine started anew".to_owned() };
-            spooled.running = None;
+        for (attempt, spooled) in &mut self.disk {
+            let length = spooled.log.len();
+            let left = usize::try_from(self.random.between(0, length as u64)).expect("small");
+            let ran = spooled.running.take().is_some();
+            spooled.spool = Spool::MayBeShorter;
+            if left == length && !ran {
+                continue;
+            }
+            spooled.log.truncate(left);
+            let end = if spooled.log.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
+            spooled.log.extend_from_slice(format!("{end}[forge] {attempt} lost its machine\n").as_bytes());
+            let outcome = spooled.result.as_ref().map_or(AttemptOutcome::Lost, |result| result.outcome);
+            let order = Order { outcome, reason: "the machine started anew".to_owned() };
             spooled.result = Some(result_of(&order, &spooled.log));
+            self.left.entry(*attempt).or_default().push(spooled.log.clone());
         }
     }
 
@@ -350,20 +375,16 @@ impl Machine {
                 continue;
             }
             let bearer = Bearer { attempt: *attempt, token: spooled.token.clone() };
-            let length = spooled.log.len();
-            let accepted = upload.accepted.map_or(0, |accepted| usize::try_from(accepted.length).expect("small"));
-            let patch = |from: usize| {
-                let to = length.min(from + PATCH_BYTES_MAX);
-                Request::Log(bearer.clone(), from as u64, spooled.log.get(from..to).expect("inside").to_vec())
+            let step = upload.delivery.next(spooled.log.len() as u64, spooled.result.is_some(), now_ms);
+            let request = match (step, &spooled.result) {
+                (Step::Piece { first, length }, _) => {
+                    let [from, to] = [first, first + length].map(|at| usize::try_from(at).expect("small"));
+                    Request::Log(bearer, first, spooled.log.get(from..to).expect("inside").to_vec())
+                }
+                (Step::Result, Some(result)) => Request::Finish(bearer, Box::new(result.clone())),
+                (Step::Result | Step::WaitUntil(_) | Step::Done, _) => continue,
             };
-            upload.in_flight = if accepted < length {
-                Some(send(patch(accepted)))
-            } else if upload.whole {
-                // Whole, and not known to be on the daemon's disk: the last byte once more brings news.
-                (length > 0).then(|| send(patch(length - 1)))
-            } else {
-                spooled.result.clone().map(|result| send(Request::Finish(bearer, Box::new(result))))
-            };
+            upload.in_flight = Some((send(request), step));
         }
     }
 
@@ -379,7 +400,7 @@ impl Machine {
                 process.claim = None;
                 let input = match answer {
                     Ok(response) => Input::Claimed { sent_ms, now_ms, response },
-                    Err(failed) => Input::Failed(failure(failed)),
+                    Err(failed) => Input::Failed(failure(failed, process, now_ms)),
                 };
                 self.input(input, sent_ms, now_ms, now, effects);
                 if let Some(process) = &mut self.process {
@@ -399,7 +420,7 @@ impl Machine {
                         process.leased_ms = sent_ms;
                         Input::Beaten(answer)
                     }
-                    Err(failed) => Input::Failed(failure(failed)),
+                    Err(failed) => Input::Failed(failure(failed, process, now_ms)),
                 };
                 self.input(input, 0, now_ms, now, effects);
             }
@@ -423,65 +444,70 @@ impl Machine {
                 }
             }
             Answer::Log(attempt, answer) => {
-                let Some(upload) = process.uploads.get_mut(&attempt).filter(|upload| upload.in_flight == Some(ticket))
-                else {
-                    return;
-                };
-                upload.in_flight = None;
-                let length = self.disk.get(&attempt).map_or(0, |spooled| spooled.log.len() as u64);
-                match answer {
+                let Some(upload) = process.uploads.get_mut(&attempt) else { return };
+                let Some((_, sent)) = upload.in_flight.take_if(|(expected, _)| *expected == ticket) else { return };
+                let Step::Piece { first, length } = sent else { return };
+                let log_length = self.disk.get(&attempt).map_or(0, |spooled| spooled.log.len() as u64);
+                let fault = match answer {
                     Ok(accepted) => {
-                        let accepted = LogAccepted { length: accepted.length.min(length), ..accepted };
-                        upload.accepted = Some(accepted);
-                        if upload.whole {
-                            upload.not_before_ms = now_ms + 1_100;
-                        }
-                        if upload.whole && accepted.synced >= length {
-                            process.uploads.remove(&attempt);
-                            self.disk.remove(&attempt);
-                        }
+                        upload.delivery.taken(accepted, first + length, log_length, now_ms);
+                        self.remove_delivered(attempt, now_ms, now, effects);
+                        return;
                     }
                     Err(Failed::Problem(problem)) if problem.status == 416 => {
-                        let held = problem.log_length.expect("it says how much it has");
-                        upload.accepted = Some(LogAccepted { length: held, synced: 0 });
+                        PieceFault::Rewind(problem.log_length.expect("it says how much it has"))
                     }
-                    Err(failed) if failed.is_passing() => upload.not_before_ms = now_ms + pause,
+                    Err(Failed::Problem(problem)) if problem.slug() == LOG_DIFFERS => PieceFault::Differs,
+                    // It was whole before a power cut took some of it here.
+                    Err(Failed::Problem(problem)) if problem.status == 409 && self.left.contains_key(&attempt) => {
+                        PieceFault::Refused
+                    }
+                    Err(failed) if failed.is_passing() => PieceFault::Passing,
                     Err(failed) => panic!("{attempt}: the daemon takes no more of the log: {failed:?}"),
+                };
+                if upload.delivery.piece_failed(fault, first, length, log_length) == Again::Later {
+                    upload.not_before_ms = now_ms + pause;
                 }
+                self.remove_delivered(attempt, now_ms, now, effects);
             }
             Answer::Finish(attempt, answer) => {
-                let Some(upload) = process.uploads.get_mut(&attempt).filter(|upload| upload.in_flight == Some(ticket))
-                else {
+                let Some(upload) = process.uploads.get_mut(&attempt) else { return };
+                if upload.in_flight.take_if(|(expected, _)| *expected == ticket).is_none() {
                     return;
-                };
-                upload.in_flight = None;
+                }
                 match answer {
                     Ok(answer) => {
                         let length = self.disk.get(&attempt).map_or(0, |spooled| spooled.log.len() as u64);
-                        upload.whole = answer.log_whole;
-                        if answer.log_length < length {
-                            upload.accepted = Some(LogAccepted { length: answer.log_length, synced: 0 });
-                        }
-                        let first = !std::mem::replace(&mut upload.told, true);
-                        // The guard taken out: what was acknowledged in any way is thrown away.
-                        let careless = self.guard == Some(Guard::KeepSpool);
-                        let safe = upload.accepted.is_some_and(|accepted| accepted.synced >= length) || length == 0;
-                        let is_delivered = careless || (upload.whole && safe);
-                        if is_delivered {
-                            process.uploads.remove(&attempt);
-                            self.disk.remove(&attempt);
-                        }
-                        if first {
+                        upload.delivery.answered(&answer, length, now_ms);
+                        if !std::mem::replace(&mut upload.told, true) {
                             self.input(Input::Acknowledged(attempt), 0, now_ms, now, effects);
                         }
-                        if is_delivered {
-                            self.input(Input::Delivered(attempt), 0, now_ms, now, effects);
-                        }
+                        self.remove_delivered(attempt, now_ms, now, effects);
                     }
-                    Err(failed) if failed.is_passing() => upload.not_before_ms = now_ms + pause,
+                    Err(failed) if failed.is_passing() => {
+                        upload.delivery.result_failed(ResultFault::Passing);
+                        upload.not_before_ms = now_ms + pause;
+                    }
                     Err(failed) => panic!("{attempt}: the daemon does not take the result: {failed:?}"),
                 }
             }
+        }
+    }
+
+    /// Removes an attempt from the spool once everything of it is handed in.
+    fn remove_delivered(&mut self, attempt: AttemptId, now_ms: u64, now: Timestamp, effects: &mut Vec<Effect>) {
+        let Some(upload) = self.process.as_mut().and_then(|process| process.uploads.get_mut(&attempt)) else { return };
+        let Some(spooled) = self.disk.get(&attempt) else { return };
+        // The guard taken out: what was acknowledged in any way is thrown away.
+        let careless = self.guard == Some(Guard::KeepSpool) && upload.told;
+        let length = spooled.log.len() as u64;
+        let is_over = upload.told && upload.delivery.next(length, spooled.result.is_some(), now_ms) == Step::Done;
+        if careless || is_over {
+            self.disk.remove(&attempt);
+            if let Some(process) = &mut self.process {
+                process.uploads.remove(&attempt);
+            }
+            self.input(Input::Delivered(attempt), 0, now_ms, now, effects);
         }
     }
 
@@ -547,9 +573,15 @@ impl Machine {
             writes_at_ms: now_ms + self.random.between(0, 2_000),
             order: None,
         };
-        let spooled = Spooled { token: job.token.clone(), log: Vec::new(), result: None, running: Some(running) };
+        let spooled = Spooled {
+            token: job.token.clone(),
+            log: Vec::new(),
+            result: None,
+            running: Some(running),
+            spool: Spool::Whole,
+        };
         self.disk.insert(attempt, spooled);
-        process.uploads.insert(attempt, Upload::default());
+        process.uploads.insert(attempt, Upload::new(Spool::Whole));
         effects.push(Effect::Began { attempt, resume });
     }
 
@@ -558,8 +590,9 @@ impl Machine {
         let Some(process) = &mut self.process else { return };
         let Some(Starting { job, .. }) = process.starting.remove(&attempt) else { return };
         let result = Some(result_of(&why.order(), b""));
-        self.disk.insert(attempt, Spooled { token: job.token, log: Vec::new(), result, running: None });
-        process.uploads.insert(attempt, Upload::default());
+        let spooled = Spooled { token: job.token, log: Vec::new(), result, running: None, spool: Spool::Whole };
+        self.disk.insert(attempt, spooled);
+        process.uploads.insert(attempt, Upload::new(Spool::Whole));
     }
 
     fn end(&mut self, attempt: AttemptId, why: EndWhy, now_ms: u64) {
@@ -574,14 +607,13 @@ impl Machine {
     }
 }
 
-fn failure(failed: Failed) -> Failure {
+fn failure(failed: Failed, process: &Process, now_ms: u64) -> Failure {
     match failed {
         Failed::Unreachable => Failure::Passing("nobody answers".to_owned()),
-        Failed::Problem(problem) => match problem.status {
-            401 => Failure::Unauthorized(problem.detail),
-            403 | 409 | 410 => Failure::Refused { detail: problem.detail, hint: problem.hint },
-            _ => Failure::Passing(problem.detail),
-        },
+        Failed::Problem(problem) => {
+            let start = if process.identity.previous_sessions.is_empty() { Start::First } else { Start::Again };
+            forge_runner::rules::failure(*problem, start, now_ms.saturating_sub(process.started_ms))
+        }
     }
 }
 
