@@ -11,7 +11,6 @@ use forge_config::{
 };
 use forge_plugin_host::{Host, HostOptions, Memory};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +26,7 @@ use crate::http::auth::FailedAuthentications;
 use crate::http::hosts::KnownHosts;
 use crate::http::limits;
 use crate::http::metrics::{self, Vitals};
+use crate::http::places::Places;
 use crate::http::rate::Rates;
 use crate::http::requests::Requests;
 use crate::http::routes::{self, Api, Shared};
@@ -245,7 +245,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         ca_fingerprint: ca.as_ref().map(|ca| ca.fingerprint.clone()),
         hook_secret_file: plan.hook_secret_file.clone(),
         clock: clock.clone(),
-        integration_bodies: Semaphore::new(limits::INTEGRATION_BODIES_MAX),
+        integration_bodies: Places::new(limits::INTEGRATION_BODIES_MAX, limits::INTEGRATION_BODIES_OF_ADDRESS_MAX),
         failures: FailedAuthentications::default(),
         rates: Rates::new(plan.requests_per_second),
         failed_registrations: FailedAuthentications::default(),

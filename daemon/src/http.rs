@@ -15,7 +15,7 @@
 //! | `hooks`, `integrations` | what git servers and other programs call |
 //! | `requests`, `exposition`, `metrics` | how long answers take, everything that is measured as text, `/healthz`, `/readyz`, `/metrics` |
 //! | `body`, `path`, `problem` | reading requests, and errors in one shape |
-//! | `limits` | every bound, in one place |
+//! | `limits`, `places` | every bound, in one place; places for bodies that are held in memory |
 //!
 //! Nothing here decides what a task or a runner may do: that is the core's.
 
@@ -34,6 +34,7 @@ pub(crate) mod limits;
 mod log_lines;
 pub(crate) mod metrics;
 pub(crate) mod path;
+pub(crate) mod places;
 pub(crate) mod problem;
 pub(crate) mod rate;
 pub(crate) mod requests;

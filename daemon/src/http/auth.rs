@@ -293,6 +293,15 @@ pub(super) fn wrong_from(peer: Peer, api: &Api, hint: &str) -> Refusal {
     }
 }
 
+/// Counts a body that did not arrive before it could prove anything.
+pub(super) fn unread_from(peer: Peer, api: &Api, refusal: Refusal) -> Refusal {
+    tracing::info!(remote = %peer.remote, "a request whose body did not arrive was refused");
+    match api.failures.failed(peer.remote.ip(), api.clock.elapsed_ms()) {
+        Some(seconds) => too_many(seconds),
+        None => refusal,
+    }
+}
+
 /// The refusal of an address that was wrong too often.
 pub(super) fn too_many(seconds: u64) -> Refusal {
     Refusal::new(429, "too-many-failures", "Too many failed authentications", "this address sent too many wrong tokens")
@@ -347,7 +356,7 @@ impl FailedAuthentications {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

@@ -1,5 +1,7 @@
 //! `POST /hooks/<project>/<integration>`: a program elsewhere starts a template's task. Who it is it proves by the integration's `auth`.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -35,19 +37,22 @@ const SIGNATURE_HEADERS: [&str; 4] = ["x-hub-signature-256", "x-signature-256", 
 /// Where the secret itself may stand, beside `Authorization: Bearer`.
 const TOKEN_HEADERS: [&str; 2] = ["x-gitlab-token", "x-forge-token"];
 
+/// When a request for which there was no place is to be sent again, in seconds.
+const RETRY_AFTER_S: u64 = 10;
+
 /// Takes a request.
 pub(super) async fn receive(
     State(api): State<Api>,
     PathOf((project, name)): PathOf<(String, String)>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let Some(integration) = api.core.integration(&project, &name) else {
-        return Err(Refusal::not_found("integration", &format!("{project}/{name}")));
-    };
     let peer = request.extensions().get::<Peer>().copied();
-    if let Some(peer) = peer
-        && let Some(seconds) = api.failures.blocked_for_s(peer.remote.ip(), api.clock.elapsed_ms())
-    {
+    let blocked_for_s = peer.and_then(|peer| api.failures.blocked_for_s(peer.remote.ip(), api.clock.elapsed_ms()));
+    let Some(integration) = api.core.integration(&project, &name) else {
+        return Err(unknown(&api, peer, blocked_for_s, &project, &name));
+    };
+    // Many senders share an address, and one of them may be wrong: who signs is heard. A token could be guessed.
+    if let (IntegrationAuth::Token(_), Some(seconds)) = (&integration.auth, blocked_for_s) {
         return Err(auth::too_many(seconds));
     }
     let (parts, body) = request.into_parts();
@@ -64,10 +69,20 @@ pub(super) async fn receive(
     if !may_be_proved(&integration.auth, secret.as_ref(), &parts.headers) {
         return Err(wrong());
     }
-    // Nobody closes it.
-    let _place = api.integration_bodies.acquire().await.ok();
+    let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.remote.ip());
+    let Some(_place) = api.integration_bodies.take(address, limits::INTEGRATION_WAIT_MAX).await else {
+        let detail = "as many requests are being read as there is room for";
+        return Err(Refusal::new(503, "busy", "Busy", detail).hint("send it again").retry_after(RETRY_AFTER_S));
+    };
     let mut bytes = Vec::new();
-    hooks::read(body, limits::INTEGRATION_BODY_BYTES_MAX, |data| bytes.extend_from_slice(data)).await?;
+    let read = hooks::read(body, limits::INTEGRATION_BODY_BYTES_MAX, |data| bytes.extend_from_slice(data)).await;
+    if let Err(refusal) = read {
+        return Err(match peer {
+            // Whoever knew the secret would have sent it whole: a stranger must not take places again and again.
+            Some(peer) if is_proved_by_body(&integration.auth) => auth::unread_from(peer, &api, refusal),
+            Some(_) | None => refusal,
+        });
+    }
     let now_s = api.clock.now().unix_micros() / 1_000_000;
     if !is_proved(&integration.auth, secret.as_ref(), &parts.headers, &bytes, now_s) {
         return Err(wrong());
@@ -99,6 +114,23 @@ pub(super) async fn log(
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// The refusal of a name that no integration has. Names are tried as tokens are, and counted as those.
+fn unknown(api: &Api, peer: Option<Peer>, blocked_for_s: Option<u64>, project: &str, name: &str) -> Refusal {
+    let failed = || peer.and_then(|peer| api.failures.failed(peer.remote.ip(), api.clock.elapsed_ms()));
+    match blocked_for_s.or_else(failed) {
+        Some(seconds) => auth::too_many(seconds),
+        None => Refusal::not_found("integration", &format!("{project}/{name}")),
+    }
+}
+
+/// Whether nothing is proved before the body is there.
+fn is_proved_by_body(auth: &IntegrationAuth) -> bool {
+    match auth {
+        IntegrationAuth::Github(_) | IntegrationAuth::Hmac(_) => true,
+        IntegrationAuth::Token(_) | IntegrationAuth::None => false,
+    }
 }
 
 /// Whether the headers of a request may prove that it knows the integration's secret; a token proves it by itself.

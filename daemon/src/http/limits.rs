@@ -103,6 +103,12 @@ pub(crate) const INTEGRATION_BODY_BYTES_MAX: u64 = 5 * 1024 * 1024;
 /// How many of them are held at a time; more wait.
 pub(crate) const INTEGRATION_BODIES_MAX: usize = 32;
 
+/// How many of them one address has.
+pub(crate) const INTEGRATION_BODIES_OF_ADDRESS_MAX: usize = 4;
+
+/// How long a request to an integration waits for a place.
+pub(crate) const INTEGRATION_WAIT_MAX: Duration = Duration::from_secs(15);
+
 /// From the end of the headers to the end of a webhook's body.
 pub(crate) const HOOK_BODY_READ_MAX: Duration = Duration::from_secs(10);
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::FailedAuthentications;
 use super::gate::{self, Gate};
+use super::places::Places;
 use super::problem::Refusal;
 use super::rate::Rates;
 use super::requests::{self, Requests};
@@ -47,7 +48,7 @@ pub(crate) struct Shared {
     /// The clock.
     pub(crate) clock: Clock,
     /// Places for bodies of requests to integrations, which are held in memory.
-    pub(crate) integration_bodies: Semaphore,
+    pub(crate) integration_bodies: Places,
     /// Wrong tokens by address.
     pub(crate) failures: FailedAuthentications,
     /// How much each access token has asked.

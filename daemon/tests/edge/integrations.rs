@@ -179,3 +179,51 @@ async fn what_is_not_waited_for_is_said_and_a_delivery_that_comes_again_starts_n
     assert_eq!(refused.status(), StatusCode::NOT_FOUND);
     daemon.stop().await;
 }
+
+/// Has the address of these tests be wrong until it is told that this was too often.
+async fn wrong_too_often(what: &str, ask: impl AsyncFn() -> StatusCode, otherwise: StatusCode) {
+    for _ in 0..100 {
+        let status = ask().await;
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            return;
+        }
+        assert_eq!(status, otherwise, "{what}");
+    }
+    panic!("{what}: it may be wrong for ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_signs_is_heard_whatever_its_neighbours_do() {
+    let (place, _token) = place();
+    let daemon = place.start().await;
+    let body = json!({ "ref": "refs/tags/v7" }).to_string();
+    let ask = async || post(&daemon, "token", &[("X-Gitlab-Token", "guessed")], &body).await.0;
+    wrong_too_often("a guess", ask, StatusCode::UNAUTHORIZED).await;
+    let hub = format!("sha256={}", mac(&body));
+    started(post(&daemon, "github", &[("X-Hub-Signature-256", &hub)], &body).await);
+    started(post(&daemon, "hmac", &[("X-Hub-Signature-256", &hub)], &body).await);
+    let other = format!("sha256={}", mac("another body"));
+    let (status, _) = post(&daemon, "github", &[("X-Hub-Signature-256", &other)], &body).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "who is wrong is not");
+    let (status, _) = post(&daemon, "token", &[("X-Gitlab-Token", SECRET)], &body).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "a token may have been guessed at last");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_bodies_are_not_tried_for_ever() {
+    let (place, _token) = place();
+    let daemon = place.start().await;
+    let ask = async || {
+        let large = "x".repeat(6 * 1024 * 1024);
+        let request = daemon.post("/hooks/shop/github").header("X-Hub-Signature-256", "sha256=00").body(large);
+        request.send().await.expect("an answer").status()
+    };
+    wrong_too_often("a body that is never whole", ask, StatusCode::PAYLOAD_TOO_LARGE).await;
+    daemon.stop().await;
+
+    let daemon = place.start().await;
+    let ask = async || daemon.post("/hooks/shop/guessed").send().await.expect("an answer").status();
+    wrong_too_often("a name", ask, StatusCode::NOT_FOUND).await;
+    daemon.stop().await;
+}
