@@ -117,8 +117,8 @@ impl Core {
         let applied = self.inner.scheduler.applied();
         let template = integration.template.as_str();
         let new = self.new_task(&applied, project, template, task, trigger, idempotency)?;
-        let created = self.store_task(new).await?;
-        Ok(Started::Made { task: created.task.number, repeated: created.replayed })
+        let made = self.make_task(new).await?;
+        Ok(Started::Made { task: made.number, repeated: made.replayed })
     }
 
     /// The newest requests to an integration.

@@ -1,8 +1,12 @@
 //! Firing schedules: what is due since each was looked at last is fired once, the newest of it, and the next is waited for.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use forge_api::{Schedule, Timestamp, Trigger, TriggerKind};
 use forge_config::Cron;
 use forge_config::meant::{self, Overlap};
+use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{Applied, Core, CoreError, internal, stored};
@@ -21,15 +25,22 @@ const NEXT_SHOWN: usize = 3;
 const FIRST_WINDOW_S: i64 = 120;
 const WINDOW_GROWS: i64 = 8;
 
+/// How many schedules are looked at at a time: those that are due together share the store's transactions.
+const AT_A_TIME_MAX: usize = 64;
+
+/// Cron lines that were read, by line and zone.
+type Crons = HashMap<(String, String), Arc<Cron>>;
+
 impl Core {
     /// Fires until the shutdown.
     pub(super) async fn fire_schedules(self, shutdown: CancellationToken) {
         let mut config = self.inner.scheduler.config_changes();
         let mut config_open = true;
+        let mut crons = Crons::new();
         loop {
             // Counted from before the look: what passes meanwhile is not waited for once more.
             let looked_ms = self.inner.clock.elapsed_ms();
-            let wait_ms = match self.fire_due().await {
+            let wait_ms = match self.fire_due(&mut crons).await {
                 Ok(next) => next.map_or(LOOK_INTERVAL_MS, |next| next.millis_since(self.now()).saturating_add(1)),
                 Err(error) => {
                     tracing::error!(%error, "schedules could not be looked at; they are again in a moment");
@@ -45,7 +56,7 @@ impl Core {
     }
 
     /// Fires what is due; answers when the next is.
-    pub(super) async fn fire_due(&self) -> Result<Option<Timestamp>, CoreError> {
+    async fn fire_due(&self, crons: &mut Crons) -> Result<Option<Timestamp>, CoreError> {
         let applied = self.inner.scheduler.applied();
         if applied.applied_at.is_none() {
             // The tree that says what is scheduled is still to come.
@@ -54,13 +65,27 @@ impl Core {
         let mut known = self.inner.store.schedules().await.map_err(stored)?;
         let mut next: Option<Timestamp> = None;
         let mut is_told = false;
+        let mut looks = Vec::new();
+        let mut read = Crons::new();
         for (key, schedule) in enabled(&applied) {
             let row = known.remove(&key);
-            match self.look_at(&applied, key.clone(), schedule, row).await {
+            let line = (schedule.cron.clone(), schedule.timezone.clone());
+            let cron = match read.get(&line).or_else(|| crons.get(&line)) {
+                Some(cron) => Arc::clone(cron),
+                None => Arc::new(Cron::new(&schedule.cron, &schedule.timezone).map_err(internal)?),
+            };
+            read.insert(line, Arc::clone(&cron));
+            let (applied, named) = (&applied, key.clone());
+            looks.push(async move { (named, self.look_at(applied, key, schedule, &cron, row).await) });
+        }
+        // What no schedule means any more is forgotten.
+        *crons = read;
+        let mut looks = futures_util::stream::iter(looks).buffer_unordered(AT_A_TIME_MAX);
+        while let Some(((project, name), looked)) = looks.next().await {
+            match looked {
                 Ok(after) => next = next.into_iter().chain(after).min(),
                 // It stays due, and keeps no other from its time. A full disk is everyone's, and said once.
                 Err(error) => {
-                    let (project, name) = key;
                     if !std::mem::replace(&mut is_told, true) {
                         tracing::error!(project, schedule = name, %error, "a schedule could not fire; it is tried again");
                     }
@@ -93,9 +118,9 @@ impl Core {
         applied: &Applied,
         key: ScheduleKey,
         schedule: &meant::Schedule,
+        cron: &Cron,
         row: Option<ScheduleRow>,
     ) -> Result<Option<Timestamp>, CoreError> {
-        let cron = Cron::new(&schedule.cron, &schedule.timezone).map_err(internal)?;
         let now = self.now();
         let meaning = format!("{} {}", schedule.cron, schedule.timezone);
         let until = match row {
@@ -106,7 +131,7 @@ impl Core {
                 now
             }
         };
-        let (due, after) = due(&cron, until, now);
+        let (due, after) = due(cron, until, now);
         if let Some(nominal_at) = due {
             self.fire(applied, key, schedule, nominal_at).await?;
         }

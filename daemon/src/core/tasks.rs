@@ -11,7 +11,7 @@ use crate::logs::{Attempts, Expectation};
 use crate::scheduler::spec::TaskSpec;
 use crate::scheduler::task::Happening;
 use crate::scheduler::{assign, project_facts, why, words};
-use crate::store::{Idempotency, Listing, NewTask, WriterStats};
+use crate::store::{Idempotency, Listing, Made, NewTask, WriterStats};
 
 /// The most items of a page.
 const PAGE_ITEMS_MAX: u32 = 500;
@@ -39,11 +39,17 @@ impl Core {
     }
 
     /// Makes the task.
-    pub(super) async fn store_task(&self, new: NewTask) -> Result<CreatedTask, CoreError> {
+    async fn store_task(&self, new: NewTask) -> Result<CreatedTask, CoreError> {
+        let made = self.make_task(new).await?;
+        Ok(CreatedTask { task: self.task(made.number).await?, replayed: made.replayed })
+    }
+
+    /// Makes the task, or finds the one that was made before; that one may be forgotten by now.
+    pub(super) async fn make_task(&self, new: NewTask) -> Result<Made, CoreError> {
         let made = self.inner.store.create(new, self.now()).await;
         let made = made.map_err(|error| refused(error, "task", "", None))?;
         self.inner.scheduler.after(&made.others);
-        Ok(CreatedTask { task: self.task(made.number).await?, replayed: made.replayed })
+        Ok(made)
     }
 
     /// A task about to be made, from a template of a revision.

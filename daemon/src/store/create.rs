@@ -1,6 +1,6 @@
 //! Making tasks: the idempotency key, the shared spec, and what `concurrency` says of other open tasks.
 
-use forge_api::{TaskState, Timestamp, Trigger};
+use forge_api::{TaskState, Timestamp, Trigger, TriggerKind};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Map, Value};
 
@@ -44,7 +44,7 @@ pub(crate) struct Made {
 /// Makes the task, or finds the one that an earlier request with the same key made.
 pub(super) fn create(connection: &Connection, new: &NewTask, now: Timestamp) -> Result<Made, StoreError> {
     if let Some(idempotency) = &new.idempotency
-        && let Some(number) = earlier(connection, &new.spec, idempotency)?
+        && let Some(number) = earlier(connection, new, idempotency)?
     {
         return Ok(Made { number, replayed: true, others: Vec::new() });
     }
@@ -75,13 +75,17 @@ pub(super) fn create(connection: &Connection, new: &NewTask, now: Timestamp) -> 
     Ok(Made { number, replayed: false, others: fates })
 }
 
-fn earlier(connection: &Connection, spec: &TaskSpec, idempotency: &Idempotency) -> Result<Option<u64>, StoreError> {
+fn earlier(connection: &Connection, new: &NewTask, idempotency: &Idempotency) -> Result<Option<u64>, StoreError> {
+    let NewTask { spec, trigger, .. } = new;
+    // A delivery that comes again is the same one whether its task is still kept or not; a person's key names a task.
+    let outlives_its_task = trigger.kind == TriggerKind::Integration;
     let found = connection
         .prepare_cached(
-            "SELECT k.task, k.request_mac FROM idempotency_keys k JOIN tasks t ON t.number = k.task
-             WHERE k.project = ?1 AND k.template = ?2 AND k.key = ?3",
+            "SELECT k.task, k.request_mac FROM idempotency_keys k
+             WHERE k.project = ?1 AND k.template = ?2 AND k.key = ?3
+                 AND (?4 OR EXISTS (SELECT 1 FROM tasks t WHERE t.number = k.task))",
         )?
-        .query_row(params![spec.project, spec.template, idempotency.key], |row| {
+        .query_row(params![spec.project, spec.template, idempotency.key, outlives_its_task], |row| {
             Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?))
         })
         .optional()?;
@@ -166,8 +170,8 @@ fn insert(
         .prepare_cached(
             "INSERT INTO tasks (project, template, state, reason, required_tag, priority, concurrency, revision,
                  trigger_kind, trigger_by, variables, arguments, secret_answers, had_secret_answers, spec, retries_left,
-                 created_at, queued_at, ready_at, finished_at, deadline_at, revision_author, revision_subject)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?17, ?18, ?19, ?20, ?21)",
+                 created_at, queued_at, ready_at, finished_at, deadline_at, revision_author, revision_subject, schedule)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?17, ?18, ?19, ?20, ?21, ?22)",
         )?
         .execute(params![
             new.spec.project,
@@ -191,6 +195,7 @@ fn insert(
             deadline::deadline(&open).map(Timestamp::unix_micros),
             new.revision_commit.as_ref().map(|(author, _)| author),
             new.revision_commit.as_ref().map(|(_, subject)| subject),
+            (new.trigger.kind == TriggerKind::Schedule).then_some(&new.trigger.by),
         ])?;
     u64::try_from(connection.last_insert_rowid()).map_err(|_| StoreError::Sql(rusqlite::Error::InvalidQuery))
 }

@@ -59,12 +59,24 @@ pub(super) fn record(connection: &Connection, new: &NewEvent) -> Result<(), Stor
     Ok(())
 }
 
-/// Forgets some of the oldest beyond what is kept, but for those that are still to be told; answers whether there may be more.
+/// Forgets some of the oldest beyond what is kept, but for those that are still to be told; answers whether there may be more. Each round
+/// goes on behind the last one, and begins again when it is through: what is still to be told is not looked at every time.
 pub(super) fn forget(connection: &Connection) -> Result<bool, StoreError> {
-    let sql = "DELETE FROM events WHERE id IN (
-             SELECT id FROM events WHERE id <= (SELECT max(id) FROM events) - ?1
-                 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = events.id) ORDER BY id LIMIT ?2)";
-    Ok(connection.prepare_cached(sql)?.execute([EVENTS_MAX, FORGOTTEN_MAX])? > 0)
+    let (looked, last): (i64, Option<i64>) = connection
+        .prepare_cached(
+            "SELECT count(*), max(id) FROM (SELECT id FROM events WHERE id > (SELECT forget_from FROM outbox)
+                 AND id <= (SELECT max(id) FROM events) - ?1 ORDER BY id LIMIT ?2)",
+        )?
+        .query_row([EVENTS_MAX, FORGOTTEN_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let forgotten = connection
+        .prepare_cached(
+            "DELETE FROM events WHERE id > (SELECT forget_from FROM outbox) AND id <= ?1
+                 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = events.id)",
+        )?
+        .execute([last])?;
+    let from = last.filter(|_| looked >= FORGOTTEN_MAX).unwrap_or_default();
+    connection.prepare_cached("UPDATE outbox SET forget_from = ?1 WHERE forget_from <> ?1")?.execute([from])?;
+    Ok(forgotten > 0)
 }
 
 #[cfg(test)]
@@ -99,5 +111,28 @@ mod tests {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
         let kept: Vec<(i64, i64)> = rows.map(|row| row.expect("a row")).collect();
         assert_eq!(kept, [(2, 2), (EVENTS_MAX + 1, 3), (EVENTS_MAX + 2, 4)], "the second is still to be told");
+    }
+
+    #[test]
+    fn what_is_still_to_be_told_is_not_looked_at_in_each_round() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let connection = open::open_writer(&open::database_path(folder.path())).expect("a database");
+        // A round full of events that are to be told, one more, and one that is not.
+        let pinned = FORGOTTEN_MAX + 1;
+        let made = format!(
+            "INSERT INTO events (id, event, at, body, uid) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= {pinned})
+                 SELECT i, 'config.applied', 0, '{{}}', i FROM n;
+             INSERT INTO deliveries (id, event, target, subject, state, created_at)
+                 SELECT id, id, 'a', 's', 'waiting', 0 FROM events WHERE id <= {pinned};
+             INSERT INTO events (id, event, at, body, uid) VALUES ({pinned} + 1 + {EVENTS_MAX}, 'config.applied', 0, '{{}}', 'new');"
+        );
+        connection.execute_batch(&made).expect("made");
+        let from =
+            || -> i64 { connection.query_row("SELECT forget_from FROM outbox", [], |row| row.get(0)).expect("read") };
+        assert!(!forget(&connection).expect("looked"));
+        assert_eq!(from(), FORGOTTEN_MAX, "the next round goes on behind them");
+        assert!(forget(&connection).expect("forgotten"), "and finds the one");
+        assert_eq!(from(), 0, "then it begins again");
+        assert!(!forget(&connection).expect("looked"));
     }
 }

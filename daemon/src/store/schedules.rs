@@ -135,7 +135,7 @@ pub(super) fn fire(connection: &Connection, new: &NewFiring, now: Timestamp) -> 
 fn open_task(connection: &Connection, task: &NewTask, schedule: &str) -> Result<Option<u64>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT min(number) FROM tasks INDEXED BY tasks_scheduled
-         WHERE deadline_at IS NOT NULL AND trigger_kind = 'schedule' AND project = ?1 AND trigger_by = ?2",
+         WHERE deadline_at IS NOT NULL AND project = ?1 AND schedule = ?2",
     )?;
     let found = statement.query_row(params![task.spec.project, schedule], |row| row.get(0));
     Ok(found.optional()?.flatten())

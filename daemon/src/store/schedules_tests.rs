@@ -79,6 +79,30 @@ fn overlap_skip_makes_no_second_task_while_one_is_open() {
 }
 
 #[test]
+fn a_task_that_somebody_has_retried_is_still_one_of_its_schedule() {
+    let (_folder, connection) = database();
+    assert!(matches!(fire(&connection, &firing(10, true), at(10)), Ok(Fired::Made(1, _))));
+    connection.execute("UPDATE tasks SET trigger_kind = 'retry', trigger_by = 'ann'", []).expect("as a retry does");
+    assert!(matches!(fire(&connection, &firing(20, true), at(20)), Ok(Fired::Skipped(1))));
+}
+
+#[test]
+fn a_delivery_is_known_for_longer_than_its_task() {
+    let (_folder, connection) = database();
+    let make = |kind: TriggerKind, now: i64| {
+        let idempotency = create::Idempotency { key: "d-1".to_owned(), request_mac: vec![1] };
+        let by = "sender".to_owned();
+        let task = NewTask { trigger: Trigger { kind, by }, idempotency: Some(idempotency), ..firing(0, false).task };
+        let made = create::create(&connection, &task, at(now)).expect("made or found");
+        (made.number, made.replayed)
+    };
+    assert_eq!(make(TriggerKind::Integration, 10), (1, false));
+    connection.execute("DELETE FROM tasks", []).expect("as retention does");
+    assert_eq!(make(TriggerKind::Integration, 11), (1, true), "what was delivered once starts nothing more");
+    assert_eq!(make(TriggerKind::User, 12), (2, false), "and a person's key is free again");
+}
+
+#[test]
 fn another_meaning_begins_anew() {
     let (_folder, connection) = database();
     let key = firing(0, true).key;
