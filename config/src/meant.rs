@@ -308,6 +308,9 @@ pub enum Key {
     },
 }
 
+/// How long a one-off runner waits for a task where nothing else is said, in milliseconds.
+pub const ONE_OFF_WAIT_MS: u64 = 600_000;
+
 /// What a runner of a name may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunnerRule {
@@ -325,6 +328,8 @@ pub struct RunnerRule {
     pub registration_token: Option<Name>,
     /// Targets that are told of tasks that wait for it, and of its idleness; they stand in [`Tree::webhooks`].
     pub webhooks: Vec<Name>,
+    /// How long a one-off runner of this name waits for a task, in milliseconds; 0 is for ever.
+    pub one_off_wait_ms: u64,
 }
 
 /// A token that registers runners.

@@ -276,7 +276,16 @@ fn request_part(part: &RequestPart) -> (Value, Value) {
 }
 
 fn runner(runner: &RunnerRule) -> Fields {
-    let RunnerRule { tags, project, max_parallel_tasks, run_untagged, enabled, registration_token, webhooks } = runner;
+    let RunnerRule {
+        tags,
+        project,
+        max_parallel_tasks,
+        run_untagged,
+        enabled,
+        registration_token,
+        webhooks,
+        one_off_wait_ms,
+    } = runner;
     fields([
         ("tags", json!(tags)),
         ("project", json!(project)),
@@ -285,6 +294,7 @@ fn runner(runner: &RunnerRule) -> Fields {
         ("enabled", json!(enabled)),
         ("registration_token", json!(registration_token)),
         ("webhooks", json!(webhooks)),
+        ("one_off_wait_ms", json!(one_off_wait_ms)),
     ])
 }
 

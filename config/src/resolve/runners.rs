@@ -10,7 +10,7 @@ use crate::resolve::{each, hash, or_default, reference, tags};
 use crate::suggest::nearest;
 use crate::tree::{Documents, WrittenTree};
 use crate::written::access::Role;
-use crate::written::reader::Count;
+use crate::written::reader::{Count, Duration};
 use crate::written::sheet::{At, Sheet, Span};
 
 const PROJECT_FILE: &str = "projects/NAME/project.toml";
@@ -39,6 +39,7 @@ pub(super) fn runners(tree: &WrittenTree) -> BTreeMap<Name, Option<meant::Runner
             enabled: or_default(written.enabled.clone(), true),
             registration_token: registration_token?,
             webhooks: webhooks?,
+            one_off_wait_ms: or_default(written.one_off_wait.clone(), Duration(meant::ONE_OFF_WAIT_MS)).0,
         })
     });
     for (name, document) in &tree.runners {

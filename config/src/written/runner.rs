@@ -1,7 +1,7 @@
 //! `runners/<runner>.toml` as it is written.
 
 use crate::written::declare::written;
-use crate::written::reader::Count;
+use crate::written::reader::{Count, Duration};
 use crate::written::sheet::At;
 
 written! {
@@ -19,6 +19,8 @@ written! {
         optional enabled: bool,
         /// The webhook targets that are told `task.waiting` for tasks that it could take, and `runner.idle` after its last one.
         optional webhooks: Vec<At<String>>,
+        /// How long a one-off runner of this name waits for a task before it is told to leave; `"0s"` is for ever. Default: `"10m"`.
+        optional one_off_wait: Duration,
         /// The only registration token that may register it.
         optional registration_token: String,
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forge_api::Timestamp;
+use forge_config::meant::ONE_OFF_WAIT_MS;
 use tokio_util::sync::CancellationToken;
 
 use super::Scheduler;
@@ -33,6 +34,9 @@ const RETENTION_INTERVAL_MS: u64 = 60_000;
 
 /// A one-off runner whose task ended is forgotten when it has been silent for this long, in milliseconds.
 const ONE_OFF_SILENT_MS: i64 = 30_000;
+
+/// A one-off runner that got no task yet and has been silent for this long has died, in milliseconds.
+const UNUSED_SILENT_MS: i64 = 60_000;
 
 /// A runner without a file that stays away for this long is forgotten, in milliseconds.
 const AWAY_MS: i64 = 24 * 3_600_000;
@@ -117,6 +121,10 @@ impl Reconciler {
             if now_ms >= contacts_at_ms {
                 contacts_at_ms = now_ms.saturating_add(CONTACTS_INTERVAL_MS);
                 self.store_contacts().await;
+                // A daemon that has just started has heard of nobody: who does not speak may be there all the same.
+                if now_ms.saturating_sub(started_ms) >= forge_api::RUNNER_OFFLINE_AFTER_MS {
+                    self.end_unused(clock.now()).await;
+                }
             }
             if now_ms >= retention_at_ms {
                 retention_at_ms = now_ms.saturating_add(RETENTION_INTERVAL_MS);
@@ -207,6 +215,29 @@ impl Reconciler {
         }
         if let Err(error) = self.store.store_contacts(contacts).await {
             tracing::error!(%error, "the last contacts of runners could not be stored");
+        }
+    }
+
+    /// Ends the turn of one-off runners that got no task: their machines cost something.
+    async fn end_unused(&self, now: Timestamp) {
+        let tree = Arc::clone(&self.scheduler.applied().tree);
+        let wait_ms = move |name: &str| tree.runners.get(name).map_or(ONE_OFF_WAIT_MS, |rule| rule.one_off_wait_ms);
+        let scheduler = Arc::clone(&self.scheduler);
+        let is_away = move |name: &str| scheduler.is_away(name);
+        let silent_before = now.plus_millis(-UNUSED_SILENT_MS);
+        match self.store.end_unused_runners(silent_before, wait_ms, is_away, now).await {
+            Ok(ended) => {
+                for name in &ended {
+                    tracing::info!(runner = name, "a one-off runner got no task: it is told to leave");
+                    self.scheduler.wake(name);
+                }
+                if !ended.is_empty() {
+                    self.scheduler.look_for_news();
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "one-off runners without a task could not be looked at; it is tried again");
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use forge_api::{
     Trigger, TriggerKind,
 };
 use forge_config::meant::{
-    Concurrency, Environment, EnvironmentSecret, OnRunnerLost, Plugin, PluginKind, PluginSource, Project, Question,
-    QuestionKind, RegistrationToken, Retention, RunnerRule, SecretDestination, Template, Tree,
+    Concurrency, Environment, EnvironmentSecret, ONE_OFF_WAIT_MS, OnRunnerLost, Plugin, PluginKind, PluginSource,
+    Project, Question, QuestionKind, RegistrationToken, Retention, RunnerRule, SecretDestination, Template, Tree,
 };
 use forge_config::{Digest, Name, SecretValue};
 use forge_daemon::clock::{Clock, TestClock};
@@ -82,6 +82,7 @@ pub(crate) fn rule(tags: &[&str], registration_token: Option<&str>) -> RunnerRul
         enabled: true,
         registration_token: registration_token.map(name),
         webhooks: Vec::new(),
+        one_off_wait_ms: ONE_OFF_WAIT_MS,
     }
 }
 

@@ -140,7 +140,10 @@ async fn a_one_off_runner_ends_with_its_first_report_even_one_that_does_not_coun
     let token = runner.open_token(&answer);
     runner.identity = daemon.core.authenticate_runner(&token).await.expect("the new token");
     // Not even the housekeeping takes it for the one that had its task.
-    daemon.time.advance_ms(61_000);
+    for _ in 0..2 {
+        daemon.time.advance_ms(40_000);
+        assert!(!runner.claim(&daemon.core, 0).await.expect("a claim").over);
+    }
     assert_ne!(daemon.core.runner("once").await.expect("there").status, RunnerStatus::Draining);
     let number = daemon.create("many").await.task.number;
     let access = runner.begin(&daemon.core).await;
@@ -209,13 +212,51 @@ async fn a_one_off_runners_name_is_free_at_once_after_its_acknowledged_end() {
     daemon.core.append_log(&access, range, b"abc".to_vec().into()).await.expect("taken");
     assert!(daemon.core.finish_attempt(&access, end).await.expect("again").log_whole);
     another_machine(&daemon, "once").await.expect("it is done");
-    // A runner that is no one-off one keeps its name, and so does one that waits for its task.
+    // A runner that is no one-off one keeps its name.
     TestRunner::register(&daemon, "stays").await;
-    TestRunner::register_with(&daemon.core, "waits", true).await;
     daemon.time.advance_ms(3_600_000);
-    for name in ["stays", "waits"] {
-        assert!(another_machine(&daemon, name).await.is_err(), "{name}");
+    assert!(another_machine(&daemon, "stays").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_died_before_its_task_leaves_its_name_to_the_next() {
+    let daemon = Daemon::start(tree()).await;
+    // It has a file, as the machines of an example have: that alone must not keep it for ever.
+    TestRunner::register_with(&daemon.core, "declared", true).await;
+    daemon.time.advance_ms(40_000);
+    assert!(another_machine(&daemon, "declared").await.is_err(), "it may be starting");
+    daemon.time.advance_ms(40_000);
+    while another_machine(&daemon, "declared").await.is_err() {
+        tokio::task::yield_now().await;
     }
+    assert_eq!(daemon.core.runner("declared").await.expect("there").status, RunnerStatus::NeverConnected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_machines_for_one_task_the_second_leaves() {
+    let daemon = Daemon::start(tree()).await;
+    let first = TestRunner::register_with(&daemon.core, "cloud-1", true).await;
+    let second = TestRunner::register_with(&daemon.core, "cloud-2", true).await;
+    let keeps = TestRunner::register(&daemon, "keeps").await;
+    daemon.create("many").await;
+    first.begin(&daemon.core).await;
+    // It is heard of all the time: nothing but its wait ends it.
+    let waited = async |minutes: u64| {
+        for _ in 0..minutes * 3 {
+            daemon.time.advance_ms(20_000);
+            for runner in [&second, &keeps] {
+                assert!(!runner.claim(&daemon.core, 0).await.expect("a claim").over);
+            }
+        }
+    };
+    waited(9).await;
+    daemon.time.advance_ms(60_000);
+    while !second.claim(&daemon.core, 0).await.expect("a claim").over {
+        tokio::task::yield_now().await;
+    }
+    assert!(!keeps.claim(&daemon.core, 0).await.expect("a claim").over, "a runner that is none of them waits on");
+    // It goes, and its name is free.
+    gone(&daemon, "cloud-2", 62_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
