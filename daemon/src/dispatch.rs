@@ -3,61 +3,48 @@
 //! | module | what it does |
 //! |---|---|
 //! | `backoff` | when a delivery is tried again: pure |
+//! | `queues` | whose turn it is: pure |
 //! | `target` | a target of the tree with its plugin and its secrets |
+//! | `tries` | one try, from the store and back to it |
 //!
-//! Nothing lives here that a restart would lose: a try that was under way is made again. Each target has so many places of its own, so
-//! that one that hangs keeps no other waiting.
+//! Nothing lives here that a restart would lose: a try that was under way is made again. Numbers are held and nothing else; what a
+//! delivery says is read right before it is sent.
 
 mod backoff;
+mod queues;
 mod target;
+mod tries;
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::panic::AssertUnwindSafe;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use forge_api::{DeliveryState, Timestamp, WebhookExchange};
-use forge_plugin_host::WebhookEvent;
-use futures_util::FutureExt as _;
-use tokio::sync::{OnceCell, Semaphore};
-use tokio::task::{Id, JoinSet};
+use forge_api::Timestamp;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::target::{Ready, Targets, Unready};
+use self::queues::{Begun, HELD_OF_TARGET_MAX, Queues};
+use self::target::Targets;
+use self::tries::{Ended, Tries};
 use crate::clock::Clock;
 use crate::core::Core;
-use crate::store::{Came, Due, StoreError, payload};
-use crate::webhooks::{
-    Context, Exchange, PLUGIN_CALLS_MAX, Report, Sender, SenderOptions, TargetSecrets, Verdict, deliver,
-};
+use crate::store::DueOfTarget;
+use crate::webhooks::SenderOptions;
 
 pub(crate) use self::target::TargetOptions;
 
-/// Tries of one target at a time.
-const TRIES_OF_TARGET_MAX: usize = 16;
-
-/// Tries of all targets at a time, but for the first of each.
-const TRIES_MAX: usize = 256;
-
-/// Deliveries of one target that are held ready at a time.
-const HELD_OF_TARGET_MAX: usize = 256;
-
-/// While tries are under way what is due is looked for at most this often.
+/// While tries are under way what is due is looked for at most this often: what comes in a burst is looked for once.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What is due is looked for at least this often: a wall clock that was set tells nobody. Everything else does, so a daemon that has nothing
 /// to tell is left in peace.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// When what is due is looked for again after that failed, in milliseconds.
+/// While connections rest, those that have done so for long are closed this often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When what is due is looked for again after that failed, or while no tree serves, in milliseconds.
 const LOOK_AGAIN_MS: i64 = 1_000;
-
-/// How long is waited before the store is asked again that refused, at first and at most.
-const STORE_PAUSE_MIN: Duration = Duration::from_secs(1);
-const STORE_PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// How long a delivery rests whose try panicked.
-const PANICKED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long tries under way may take at the daemon's end; what is cut off is sent again after the start.
 const STOP_TIME_MAX: Duration = Duration::from_secs(3);
@@ -69,260 +56,121 @@ pub(crate) struct Dispatcher {
     tries: Arc<Tries>,
 }
 
-/// What every try needs.
-struct Tries {
-    core: Core,
-    clock: Clock,
-    targets: Targets,
-    /// Made with the first try: who tells nobody need not know the world's authorities.
-    sender: OnceCell<Sender>,
-    sender_options: SenderOptions,
-    calls: Semaphore,
+/// What the loop knows from one turn to the next.
+#[derive(Default)]
+struct State {
+    queues: Queues,
+    under_way: JoinSet<Ended>,
+    places: HashMap<Id, (String, i64)>,
+    /// Whether something may be due that is not held.
+    is_due: bool,
+    /// When the next delivery is due that was not at the last look.
+    next: Option<Timestamp>,
+    looked: Option<Instant>,
 }
 
-/// What is held ready and under way of one target.
-#[derive(Default)]
-struct Queue {
-    ready: VecDeque<Due>,
-    /// Those of `ready` and those under way.
-    taken: HashSet<i64>,
-    under_way: usize,
+impl State {
+    /// How long the loop may rest, if nothing happens.
+    fn wait(&self, now: Timestamp) -> Duration {
+        if self.is_due {
+            return self.until_look();
+        }
+        let next = self.next.map_or(LOOK_INTERVAL, |next| Duration::from_millis(next.millis_since(now) + 1));
+        next.min(LOOK_INTERVAL)
+    }
+
+    /// How long what is due is not looked for.
+    fn until_look(&self) -> Duration {
+        match self.looked {
+            Some(looked) if !self.under_way.is_empty() => LOOK_PAUSE.saturating_sub(looked.elapsed()),
+            Some(_) | None => Duration::ZERO,
+        }
+    }
+
+    /// Gives the place of a try back.
+    fn release(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        // What a try does not catch itself is looked at again.
+        let (id, ended) = match ended {
+            Ok((id, ended)) => (id, ended),
+            Err(error) => (error.id(), Ended::default()),
+        };
+        let Some((target, number)) = self.places.remove(&id) else { return };
+        self.is_due |= self.queues.end(&target, number, ended.follower);
+        self.next = self.next.into_iter().chain(ended.again_at).min();
+    }
 }
 
 impl Dispatcher {
     /// Sends for `core`.
     pub(crate) fn new(core: Core, clock: Clock, sender_options: SenderOptions, options: TargetOptions) -> Self {
         let targets = Targets::new(core.clone(), clock.clone(), options);
-        let tries = Tries {
-            core: core.clone(),
-            clock: clock.clone(),
-            targets,
-            sender: OnceCell::new(),
-            sender_options,
-            calls: Semaphore::new(PLUGIN_CALLS_MAX as usize),
-        };
-        let tries = Arc::new(tries);
+        let tries = Arc::new(Tries::new(core.clone(), clock.clone(), targets, sender_options));
         Self { core, clock, tries }
     }
 
     /// Sends until `stopping`, and then ends what is under way.
     pub(crate) async fn run(self, stopping: CancellationToken) {
-        let mut queues: HashMap<String, Queue> = HashMap::new();
-        let mut under_way: JoinSet<()> = JoinSet::new();
-        let mut places: HashMap<Id, (String, i64)> = HashMap::new();
-        let (mut is_due, mut next): (bool, Option<Timestamp>) = (true, None);
+        let mut state = State { is_due: true, ..State::default() };
+        let mut connections_rest = false;
         loop {
-            if is_due {
-                is_due = false;
-                next = self.look(&mut queues).await;
+            if state.is_due && state.until_look().is_zero() {
+                state.is_due = false;
+                state.next = self.look(&mut state.queues).await;
+                state.looked = Some(Instant::now());
+                connections_rest = self.tries.sweep();
             }
-            self.begin(&mut queues, &mut under_way, &mut places);
-            let wait =
-                next.map_or(LOOK_INTERVAL, |next| Duration::from_millis(next.millis_since(self.clock.now()) + 1));
+            self.begin(&mut state);
+            let mut wait = state.wait(self.clock.now());
+            if connections_rest || !state.under_way.is_empty() {
+                wait = wait.min(SWEEP_INTERVAL);
+            }
             tokio::select! {
                 () = stopping.cancelled() => break,
-                () = self.core.told() => {
-                    is_due = true;
-                    if !under_way.is_empty() {
-                        // What comes in a burst is looked for once.
-                        tokio::time::sleep(LOOK_PAUSE).await;
-                    }
-                }
-                () = tokio::time::sleep(wait.min(LOOK_INTERVAL)) => is_due = true,
-                Some(ended) = under_way.join_next_with_id() => {
-                    is_due |= release(&mut queues, &mut places, ended);
-                    while let Some(ended) = under_way.try_join_next_with_id() {
-                        is_due |= release(&mut queues, &mut places, ended);
+                () = self.core.told() => state.is_due = true,
+                () = tokio::time::sleep(wait) => state.is_due = true,
+                Some(ended) = state.under_way.join_next_with_id() => {
+                    state.release(ended);
+                    while let Some(ended) = state.under_way.try_join_next_with_id() {
+                        state.release(ended);
                     }
                 }
             }
         }
-        let all_ended = async { while under_way.join_next().await.is_some() {} };
+        let all_ended = async { while state.under_way.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_TIME_MAX, all_ended).await.is_err() {
             tracing::info!("webhook deliveries were cut off by the daemon's end: they are sent again after its start");
         }
     }
 
     /// Takes what is due into the queues; answers when there is more.
-    async fn look(&self, queues: &mut HashMap<String, Queue>) -> Option<Timestamp> {
-        queues.retain(|_, queue| !queue.taken.is_empty());
-        let taken: HashMap<String, usize> =
-            queues.iter().map(|(target, queue)| (target.clone(), queue.taken.len())).collect();
-        let limit = move |target: &str| {
-            let taken = taken.get(target).copied().unwrap_or_default();
-            // Those that are taken are found again, in front of the others; a queue that is full takes nothing.
-            let limit = if taken >= HELD_OF_TARGET_MAX { 0 } else { taken.saturating_add(HELD_OF_TARGET_MAX) };
-            u32::try_from(limit).unwrap_or(u32::MAX)
-        };
-        match self.core.due(limit).await {
+    async fn look(&self, queues: &mut Queues) -> Option<Timestamp> {
+        let again = || Some(self.clock.now().plus_millis(LOOK_AGAIN_MS));
+        if self.core.applied().applied_at.is_none() {
+            // No tree serves, which says nothing of the targets.
+            return again();
+        }
+        // One more than is held says whether there are more.
+        let limit = u32::try_from(HELD_OF_TARGET_MAX).unwrap_or(u32::MAX).saturating_add(1);
+        match self.core.due(queues.supplied(), limit).await {
             Ok((found, next)) => {
-                for due in found {
-                    let queue = queues.entry(due.target.clone()).or_default();
-                    if queue.taken.len() < HELD_OF_TARGET_MAX && queue.taken.insert(due.number) {
-                        queue.ready.push_back(due);
-                    }
+                for DueOfTarget { target, numbers } in found {
+                    let has_more = numbers.len() > HELD_OF_TARGET_MAX;
+                    queues.take(target, numbers, has_more);
                 }
                 next
             }
             Err(error) => {
                 tracing::error!(%error, "what is to be delivered could not be looked for; it is again in a moment");
-                Some(self.clock.now().plus_millis(LOOK_AGAIN_MS))
+                again()
             }
         }
     }
 
-    fn begin(
-        &self,
-        queues: &mut HashMap<String, Queue>,
-        under_way: &mut JoinSet<()>,
-        places: &mut HashMap<Id, (String, i64)>,
-    ) {
-        for (target, queue) in queues {
-            // Each has a first place whatever the others take: those that hang must not have all of them.
-            while queue.under_way < TRIES_OF_TARGET_MAX && (under_way.len() < TRIES_MAX || queue.under_way == 0) {
-                let Some(due) = queue.ready.pop_front() else { break };
-                queue.under_way += 1;
-                let (number, tries) = (due.number, Arc::clone(&self.tries));
-                let begun = under_way.spawn(async move {
-                    // The hook reports it. What it is about keeps its place for a while: it would be the same at once.
-                    if AssertUnwindSafe(tries.make(due)).catch_unwind().await.is_err() {
-                        tokio::time::sleep(PANICKED_PAUSE).await;
-                    }
-                });
-                places.insert(begun.id(), (target.clone(), number));
-            }
+    fn begin(&self, state: &mut State) {
+        while let Some(Begun { target, number, calls }) = state.queues.begin() {
+            let (tries, of) = (Arc::clone(&self.tries), target.clone());
+            let begun = state.under_way.spawn(async move { tries.make(number, &of, calls).await });
+            state.places.insert(begun.id(), (target, number));
         }
     }
-}
-
-/// Gives a place back; answers whether its target has nothing ready any more.
-fn release(
-    queues: &mut HashMap<String, Queue>,
-    places: &mut HashMap<Id, (String, i64)>,
-    ended: Result<(Id, ()), tokio::task::JoinError>,
-) -> bool {
-    let id = match ended {
-        Ok((id, ())) => id,
-        Err(error) => error.id(),
-    };
-    let Some((target, number)) = places.remove(&id) else { return true };
-    let Some(queue) = queues.get_mut(&target) else { return true };
-    queue.taken.remove(&number);
-    queue.under_way = queue.under_way.saturating_sub(1);
-    queue.ready.is_empty()
-}
-
-impl Tries {
-    /// Makes one try and writes down what came of it.
-    async fn make(&self, due: Due) {
-        let (number, id, target, tried_before) = (due.number, due.id.clone(), due.target.clone(), due.tries);
-        let tries = tried_before.saturating_add(1);
-        match self.core.still_due(number).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                tracing::error!(delivery = id, target, %error, "a webhook delivery could not be looked at; it is again in a moment");
-                return tokio::time::sleep(STORE_PAUSE_MIN).await;
-            }
-        }
-        let (came, exchanges) = match self.targets.ready(&target).await {
-            Ok(ready) => {
-                let Report { verdict, exchanges } = self.send(&ready, due).await;
-                (came_of(verdict, &ready, &id, tries, self.clock.now()), exchanges)
-            }
-            Err(Unready::Gone) => {
-                let message = format!("webhooks/{target}.toml is not in the tree any more");
-                (Came::Ended { state: DeliveryState::Dead, message: Some(message) }, Vec::new())
-            }
-            Err(Unready::Later { message, retry }) => {
-                (again(message, None, retry, &id, tries, self.clock.now()), Vec::new())
-            }
-        };
-        match &came {
-            Came::Ended { state: DeliveryState::Dead, message } => {
-                tracing::warn!(delivery = id, target, tries, message, "a webhook delivery is dead");
-            }
-            Came::Again { message, at } => {
-                tracing::info!(delivery = id, target, tries, message, again_at = %at, "a webhook delivery is tried again");
-            }
-            Came::Ended { .. } => tracing::debug!(delivery = id, target, tries, "a webhook delivery ended"),
-        }
-        let exchanges: Vec<WebhookExchange> = exchanges.into_iter().map(shown).collect();
-        // Every part of it is text and numbers.
-        let exchanges = serde_json::to_string(&exchanges).unwrap_or_else(|_| "[]".to_owned());
-        // Kept until it is: whoever forgot it would send it again, and again, for as long as the disk is full.
-        let mut pause = STORE_PAUSE_MIN;
-        while let Err(error) = self.core.tried(number, tried_before, came.clone(), exchanges.clone()).await {
-            if matches!(error, StoreError::Closed) {
-                return;
-            }
-            tracing::error!(delivery = id, target, %error, "what became of a webhook delivery cannot be kept; it is tried again");
-            tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2).min(STORE_PAUSE_MAX);
-        }
-    }
-
-    async fn send(&self, ready: &Ready, due: Due) -> Report {
-        let secrets = match TargetSecrets::new(ready.fields.clone(), ready.own.clone()) {
-            Ok(secrets) => secrets,
-            Err(error) => {
-                let verdict = Verdict::Retry { message: error.to_string(), after_ms: None };
-                return Report { verdict, exchanges: Vec::new() };
-            }
-        };
-        let event = WebhookEvent {
-            id: due.id.clone(),
-            kind: due.event.clone(),
-            at_ms: u64::try_from(due.at.unix_micros() / 1_000).unwrap_or_default(),
-            payload_json: payload(&due.uid, &due.event, due.at, &due.body).to_string(),
-            config_json: secrets.config_json(&ready.config),
-            plugin_config_json: ready.plugin_config_json.clone(),
-            attempt: due.tries.saturating_add(1),
-        };
-        let context = Context {
-            target: due.target,
-            plugin: ready.plugin_name.clone(),
-            grants: ready.grants.clone(),
-            secrets,
-            event: due.event,
-            delivery: due.id,
-        };
-        let now = || jiff::Timestamp::from_microsecond(self.clock.now().unix_micros()).unwrap_or_default();
-        match self.sender.get_or_try_init(async || Sender::new(self.sender_options.clone())).await {
-            Ok(sender) => deliver(ready.guest.clone(), event, &context, sender, &self.calls, now).await,
-            Err(error) => {
-                let verdict = Verdict::Retry { message: error.to_string(), after_ms: None };
-                Report { verdict, exchanges: Vec::new() }
-            }
-        }
-    }
-}
-
-fn came_of(verdict: Verdict, ready: &Ready, id: &str, tries: u32, now: Timestamp) -> Came {
-    match verdict {
-        Verdict::Delivered => Came::Ended { state: DeliveryState::Delivered, message: None },
-        Verdict::Skipped(why) => Came::Ended { state: DeliveryState::Skipped, message: Some(why) },
-        Verdict::GaveUp(why) => Came::Ended { state: DeliveryState::Dead, message: Some(why) },
-        Verdict::Retry { message, after_ms } => again(message, after_ms, ready.retry, id, tries, now),
-    }
-}
-
-fn again(message: String, after_ms: Option<u64>, retry: backoff::Retry, id: &str, tries: u32, now: Timestamp) -> Came {
-    match backoff::next_try_ms(retry, id, tries, after_ms) {
-        Some(wait_ms) => Came::Again { message, at: now.plus_millis(i64::try_from(wait_ms).unwrap_or(i64::MAX)) },
-        None => Came::Ended {
-            state: DeliveryState::Dead,
-            message: Some(format!("{message}; that was the last of {tries} tries")),
-        },
-    }
-}
-
-fn shown(exchange: Exchange) -> WebhookExchange {
-    let Exchange { round: _, index: _, method, url, outcome, took } = exchange;
-    let (status, error) = match outcome {
-        Ok(status) => (Some(status), None),
-        Err(error) => (None, Some(error)),
-    };
-    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    WebhookExchange { method: method.to_owned(), url, status, error, took_ms }
 }

@@ -41,11 +41,13 @@ pub(crate) fn run(command: WebhookCommand, printer: &Printer) -> Result<ExitCode
             }
             WebhookCommand::Redeliver(asked) => {
                 let client = Client::connect(&asked.at.connection)?;
+                let mut more_are_left = false;
                 let ids = match &asked.dead {
                     None => asked.ids,
                     Some(target) => {
                         let dead = DeliveryState::Dead.as_str();
                         let page = client.deliveries(Some(target), Some(dead), REDELIVERED_MAX).await?;
+                        more_are_left = page.next_cursor.is_some();
                         // The oldest first: what happened first is told first.
                         page.items.into_iter().rev().map(|delivery| delivery.id).collect()
                     }
@@ -57,6 +59,9 @@ pub(crate) fn run(command: WebhookCommand, printer: &Printer) -> Result<ExitCode
                     0 => printer.aside("no delivery of this target is dead"),
                     1 => printer.done("1 delivery is sent once more: `forge webhook show ID` says what came of it"),
                     many => printer.done(&format!("{many} deliveries are sent once more")),
+                }
+                if more_are_left {
+                    printer.aside("those are the newest, and older ones are left: the same command again sends them");
                 }
             }
             WebhookCommand::Test(asked) => {

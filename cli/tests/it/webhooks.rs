@@ -1,7 +1,10 @@
 //! Webhooks: who is told, in which order, over restarts, and by targets that answer badly.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use ring::hmac;
 use serde_json::Value;
@@ -139,6 +142,113 @@ fn a_target_that_is_slow_or_dead_delays_no_other() {
     assert_eq!(of("hangs", "waiting").len(), 3);
     let list = world.ask(&daemon, &["webhook", "list"]).expect_code(0).text();
     assert!(list.contains("dead") && list.lines().any(|line| line.starts_with("good ")), "{list}");
+    // Once more, the oldest first, with the same ids.
+    let said = world.ask(&daemon, &["webhook", "redeliver", "--dead", "dead"]).expect_code(0);
+    assert!(said.stderr.contains("3 deliveries are sent once more"), "{}", said.stderr);
+    let received = dead.wait(9);
+    let ids = |received: &[Received]| {
+        received.iter().map(|one| one.header("forge-delivery").to_owned()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(ids(&received[6..]), ids(&received[..6]));
+    let none = world.ask(&daemon, &["webhook", "redeliver", "--dead", "good"]).expect_code(0);
+    assert!(none.stderr.contains("no delivery of this target is dead"), "{}", none.stderr);
+}
+
+#[test]
+fn targets_that_hang_leave_a_good_one_its_places() {
+    const AT_ONCE: usize = 8;
+    let hanging: Vec<String> = (0..20).map(|number| format!("hangs-{number}")).collect();
+    let names: Vec<&str> = hanging.iter().map(String::as_str).chain(["good"]).collect();
+    let world = world(&names);
+    let hangs = Receiver::start(|_, stream| stream.read_to_end(&mut Vec::new()).map(drop));
+    // It answers nobody before so many ask at once.
+    let (asking, all_ask) = (AtomicUsize::new(0), Barrier::new(AT_ONCE));
+    let good = Receiver::start(move |received, stream| {
+        if asking.fetch_add(1, Ordering::SeqCst) < AT_ONCE {
+            all_ask.wait();
+        }
+        status("204 No Content")(received, stream)
+    });
+    let events = "events = [\"task.queued\"]";
+    let all: Vec<_> = names.iter().map(|name| (*name, if *name == "good" { &good } else { &hangs }, events)).collect();
+    targets(&world, &all);
+    let daemon = world.daemon();
+    for _ in 0..20 {
+        world.start_task(&daemon, "quick");
+    }
+    good.wait(20);
+    assert!(hangs.received().len() >= 20 * AT_ONCE, "they hang with {} tries", hangs.received().len());
+}
+
+#[test]
+fn a_target_that_is_busy_is_left_alone_until_the_time_that_it_says() {
+    let world = world(&["dated", "seconds"]);
+    let moment = std::time::SystemTime::now() + std::time::Duration::from_secs(600);
+    let date = httpdate::fmt_http_date(moment);
+    let busy = |until: String| {
+        Receiver::start(move |_, stream| {
+            write!(
+                stream,
+                "HTTP/1.1 503 Busy\r\nRetry-After: {until}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+        })
+    };
+    let (dated, seconds) = (busy(date), busy("600".to_owned()));
+    let few = "events = [\"task.queued\"]\nretry = { attempts = 3, delay = \"1s\" }";
+    targets(&world, &[("dated", &dated, few), ("seconds", &seconds, few)]);
+    let daemon = world.daemon();
+    world.start_task(&daemon, "quick");
+    for target in ["dated", "seconds"] {
+        let tried = wait_for("it was tried", || {
+            deliveries(&world, &daemon, &["--target", target]).into_iter().find(|one| one["tries"] == 1)
+        });
+        let at =
+            |field: &str| -> forge_api::Timestamp { serde_json::from_value(tried[field].clone()).expect("a time") };
+        let wait_ms = at("next_at").millis_since(at("tried_at"));
+        assert!((500_000..=610_000).contains(&wait_ms), "{target}: it is tried again after {wait_ms} ms");
+    }
+}
+
+#[test]
+fn what_a_receiver_was_taking_when_the_daemon_was_killed_comes_once_more_and_nothing_is_lost() {
+    const TASKS: usize = 60;
+    let world = world(&["ops"]);
+    // It answers three, and takes more that it answers once the daemon is dead: how many came, and whether it is.
+    let state: Arc<(Mutex<(usize, bool)>, Condvar)> = Arc::default();
+    let seen = Arc::clone(&state);
+    let receiver = Receiver::start(move |received, stream| {
+        let mut now = seen.0.lock().expect("nobody panics with it");
+        now.0 += 1;
+        seen.1.notify_all();
+        if now.0 > 3 {
+            drop(seen.1.wait_while(now, |(_, is_dead)| !*is_dead).expect("nobody panics with it"));
+        }
+        status("204 No Content")(received, stream)
+    });
+    targets(&world, &[("ops", &receiver, "events = [\"task.queued\"]\nretry = { attempts = 50, delay = \"1s\" }")]);
+    let mut daemon = world.daemon();
+    for _ in 0..TASKS {
+        world.start_task(&daemon, "quick");
+    }
+    let made: BTreeSet<String> = deliveries(&world, &daemon, &["--target", "ops", "--limit", "500"])
+        .iter()
+        .map(|one| one["id"].as_str().expect("an id").to_owned())
+        .collect();
+    assert_eq!(made.len(), TASKS);
+    let now = state.0.lock().expect("nobody panics with it");
+    let mut now = state.1.wait_while(now, |(came, _)| *came < 4).expect("nobody panics with it");
+    daemon.process.kill_hard();
+    now.1 = true;
+    drop(now);
+    state.1.notify_all();
+    let daemon = world.daemon();
+    wait_for("everything was delivered", || {
+        deliveries(&world, &daemon, &["--state", "waiting"]).is_empty().then_some(())
+    });
+    let received = receiver.received();
+    let came: BTreeSet<String> = received.iter().map(|one| one.header("forge-delivery").to_owned()).collect();
+    assert_eq!(came, made, "each came");
+    assert!(received.len() > TASKS, "and what was under way came twice: {}", received.len());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Webhooks: what is to be delivered, what became of it, and what people ask of both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use forge_api::{DeliveryState, Page, Task, TaskState, Trigger, TriggerKind, WebhookDelivery, WebhookTarget};
@@ -9,7 +9,7 @@ use forge_config::meant::Event;
 
 use super::{Applied, Core, CoreError, internal, refused, stored};
 use crate::scheduler::words;
-use crate::store::{Came, DeliveryListing, Due, NewEvent, StoreError};
+use crate::store::{Came, DeliveryListing, Due, DueOfTarget, Kept, NewEvent, StoreError};
 
 /// The most deliveries of a page.
 const PAGE_DELIVERIES_MAX: u32 = 500;
@@ -173,21 +173,28 @@ impl Core {
         self.inner.scheduler.told().await;
     }
 
-    /// Deliveries that are due, at most `limit(target)` of each; and when the next is, that is not due yet.
+    /// Deliveries that are due for targets other than those `supplied`, at most `limit` of each; and when the next is, that is not due yet.
     pub(crate) async fn due(
         &self,
-        limit: impl Fn(&str) -> u32 + Send + 'static,
-    ) -> Result<(Vec<Due>, Option<forge_api::Timestamp>), StoreError> {
-        self.inner.store.due(self.now(), limit).await
+        supplied: HashSet<String>,
+        limit: u32,
+    ) -> Result<(Vec<DueOfTarget>, Option<forge_api::Timestamp>), StoreError> {
+        self.inner.store.due(self.now(), supplied, limit).await
     }
 
-    /// Whether a delivery is still to be sent.
-    pub(crate) async fn still_due(&self, number: i64) -> Result<bool, StoreError> {
+    /// A delivery with what it says, if it is still to be sent.
+    pub(crate) async fn still_due(&self, number: i64) -> Result<Option<Due>, StoreError> {
         self.inner.store.still_due(number, self.now()).await
     }
 
     /// Writes down what a try came to, if the delivery was tried so often before.
-    pub(crate) async fn tried(&self, number: i64, tries: u32, came: Came, exchanges: String) -> Result<(), StoreError> {
+    pub(crate) async fn tried(
+        &self,
+        number: i64,
+        tries: u32,
+        came: Came,
+        exchanges: String,
+    ) -> Result<Kept, StoreError> {
         self.inner.store.tried(number, Some(tries), came, exchanges, self.now()).await
     }
 

@@ -101,6 +101,13 @@ impl Targets {
         }
     }
 
+    /// How a target of the tree is tried again.
+    pub(super) fn retry(&self, name: &str) -> Option<Retry> {
+        let applied = self.core.applied();
+        let webhook = applied.tree.webhooks.get(name)?;
+        Some(Retry { attempts: webhook.retry_attempts, delay_ms: webhook.retry_delay_ms })
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Ready>>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,8 +151,11 @@ fn make(
 }
 
 fn load(options: &TargetOptions, sha256: &str) -> Result<forge_plugin_host::Plugin, String> {
-    if let Some(plugin) = options.host.load_cached(sha256).map_err(|error| error.to_string())? {
-        return Ok(plugin);
+    match options.host.load_cached(sha256) {
+        Ok(Some(plugin)) => return Ok(plugin),
+        Ok(None) => {}
+        // What is compiled anew mends it.
+        Err(error) => tracing::warn!(%error, "a compiled plugin that was kept cannot be used: it is compiled anew"),
     }
     let path = options.plugin_dir.join(format!("{sha256}.wasm"));
     let bytes =

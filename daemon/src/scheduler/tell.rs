@@ -10,8 +10,9 @@ use super::Scheduler;
 use crate::store::{Teller, Tidings};
 
 impl Teller for Scheduler {
-    fn tells(&self) -> bool {
-        !self.applied().tree.webhooks.is_empty()
+    fn tells(&self) -> Option<bool> {
+        let applied = self.applied();
+        applied.applied_at.map(|_| !applied.tree.webhooks.is_empty())
     }
 
     fn targets(&self, tidings: &Tidings<'_>) -> Vec<String> {
@@ -33,6 +34,11 @@ impl Scheduler {
     /// Has deliveries looked for.
     pub(crate) fn look_for_deliveries(&self) {
         self.told.notify_one();
+    }
+
+    /// Has news looked for.
+    pub(crate) fn look_for_news(&self) {
+        self.news.notify_one();
     }
 
     /// Waits until there may be news of waiting tasks and of runners.

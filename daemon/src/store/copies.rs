@@ -98,7 +98,7 @@ pub(crate) fn end_plans(path: &Path, now: Timestamp) -> Result<(), StoreError> {
     )?;
     if version >= DELIVERIES_SINCE {
         transaction.execute(
-            "UPDATE deliveries SET state = 'dead', message = ?2, next_at = NULL, ended_at = ?1 WHERE state = 'waiting'",
+            "UPDATE deliveries SET state = 'skipped', message = ?2, next_at = NULL, ended_at = ?1 WHERE state = 'waiting'",
             params![now.unix_micros(), DELIVERY_OF_A_BACKUP],
         )?;
     }

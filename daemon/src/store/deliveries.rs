@@ -23,7 +23,6 @@ const FORGOTTEN_MAX: u32 = 2_000;
 /// A delivery that is due, with what its target is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Due {
-    pub(crate) number: i64,
     pub(crate) id: String,
     pub(crate) target: String,
     /// How often it was tried.
@@ -55,14 +54,40 @@ pub(crate) enum Came {
         /// When.
         at: Timestamp,
     },
+    /// It was not tried at all, and is then.
+    Postponed {
+        /// Why.
+        message: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What is due for one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DueOfTarget {
+    pub(crate) target: String,
+    /// The oldest first.
+    pub(crate) numbers: Vec<i64>,
+}
+
+/// What was written down of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// What it came to; and the delivery that had to wait for it and is due now.
+    Written {
+        /// Its number.
+        follower: Option<i64>,
+    },
+    /// Nothing: the delivery ended meanwhile, or was redelivered.
+    Overtaken,
 }
 
 const TARGETS_DUE: &str = "SELECT target, next_at <= ?2 FROM deliveries INDEXED BY deliveries_due
      WHERE next_at IS NOT NULL AND target > ?1 ORDER BY target, next_at LIMIT 1";
 
-const DUE: &str = "SELECT d.number, d.id, d.target, d.tries, e.event, e.at, coalesce(e.uid, ''), e.body
-     FROM deliveries d INDEXED BY deliveries_due JOIN events e ON e.id = d.event
-     WHERE d.target = ?1 AND d.next_at IS NOT NULL AND d.next_at <= ?2 ORDER BY d.next_at LIMIT ?3";
+const DUE: &str = "SELECT number FROM deliveries INDEXED BY deliveries_due
+     WHERE target = ?1 AND next_at IS NOT NULL AND next_at <= ?2 ORDER BY next_at LIMIT ?3";
 
 const NEXT_TARGET: &str =
     "SELECT target FROM deliveries INDEXED BY deliveries_due WHERE next_at IS NOT NULL AND target > ?1
@@ -87,21 +112,10 @@ pub(super) fn targets_due(connection: &Connection, now: Timestamp) -> Result<Vec
     Ok(found)
 }
 
-/// The oldest deliveries that are due for a target.
-pub(super) fn due(connection: &Connection, target: &str, now: Timestamp, limit: u32) -> Result<Vec<Due>, StoreError> {
+/// The oldest deliveries that are due for a target: their numbers, which stand in the index itself.
+pub(super) fn due(connection: &Connection, target: &str, now: Timestamp, limit: u32) -> Result<Vec<i64>, StoreError> {
     let mut statement = connection.prepare_cached(DUE)?;
-    let found = statement.query_map(params![target, now.unix_micros(), limit], |row| {
-        Ok(Due {
-            number: row.get(0)?,
-            id: row.get(1)?,
-            target: row.get(2)?,
-            tries: row.get(3)?,
-            event: row.get(4)?,
-            at: rows::time(row, 5)?,
-            uid: row.get(6)?,
-            body: row.get(7)?,
-        })
-    })?;
+    let found = statement.query_map(params![target, now.unix_micros(), limit], |row| row.get(0))?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
@@ -119,30 +133,53 @@ pub(super) fn next_moment(connection: &Connection, now: Timestamp) -> Result<Opt
 }
 
 /// Whether a delivery that was found due is still to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Still {
-    /// It is.
-    Due,
+    /// It is, and what it says.
+    Due(Due),
     /// It ended, or is tried later.
     Ended,
-    /// It says that a task waits, which is not so any more: what is started for it would find nothing to do.
-    Untrue,
+    /// It says what is not so any more, and why: a machine that is started for it would find nothing to do, and one that is stopped for
+    /// it may be at work.
+    Untrue(&'static str),
 }
+
+const STILL_DUE: &str = "SELECT d.id, d.target, d.tries, e.event, e.at, coalesce(e.uid, ''), e.body,
+     d.state = 'waiting' AND d.next_at IS NOT NULL,
+     CASE e.event
+         WHEN 'task.waiting' THEN e.task IS NOT NULL
+             AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.number = e.task AND t.state = 'queued')
+         WHEN 'runner.idle' THEN EXISTS (SELECT 1 FROM runners r WHERE r.name = e.runner
+             AND (NOT r.draining OR r.registered_at > e.at OR EXISTS
+                 (SELECT 1 FROM attempts a INDEXED BY attempts_live WHERE a.closed_at IS NULL AND a.runner = r.name)))
+         WHEN 'runner.offline' THEN EXISTS (SELECT 1 FROM runners r WHERE r.name = e.runner AND r.told_online)
+         ELSE 0 END
+     FROM deliveries d JOIN events e ON e.id = d.event WHERE d.number = ?1";
 
 /// Looks once more, right before it is sent.
 pub(super) fn still_due(connection: &Connection, number: i64) -> Result<Still, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT d.state = 'waiting' AND d.next_at IS NOT NULL,
-             e.event = 'task.waiting' AND e.task IS NOT NULL
-                 AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.number = e.task AND t.state = 'queued')
-         FROM deliveries d JOIN events e ON e.id = d.event WHERE d.number = ?1",
-    )?;
-    let found = statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    Ok(match found {
-        None | Some((false, _)) => Still::Ended,
-        Some((true, true)) => Still::Untrue,
-        Some((true, false)) => Still::Due,
-    })
+    let mut statement = connection.prepare_cached(STILL_DUE)?;
+    let found = statement.query_row([number], |row| {
+        let (is_due, is_untrue): (bool, bool) = (row.get(7)?, row.get(8)?);
+        if !is_due {
+            return Ok(Still::Ended);
+        }
+        let event: String = row.get(3)?;
+        if is_untrue {
+            let why = if event == "task.waiting" { "the task does not wait any more" } else { "the runner is back" };
+            return Ok(Still::Untrue(why));
+        }
+        Ok(Still::Due(Due {
+            id: row.get(0)?,
+            target: row.get(1)?,
+            tries: row.get(2)?,
+            event,
+            at: rows::time(row, 4)?,
+            uid: row.get(5)?,
+            body: row.get(6)?,
+        }))
+    });
+    Ok(found.optional()?.unwrap_or(Still::Ended))
 }
 
 /// Writes down what a try came to. One that ended meanwhile stays as it is, and so does one that was redelivered: then it was not tried as
@@ -154,31 +191,83 @@ pub(super) fn tried(
     came: &Came,
     exchanges: &str,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Kept, StoreError> {
     let (state, message, next_at, ended_at) = match came {
         Came::Ended { state, message } => (*state, message.as_deref(), None, Some(now.unix_micros())),
-        Came::Again { message, at } => (DeliveryState::Waiting, Some(message.as_str()), Some(at.unix_micros()), None),
+        Came::Again { message, at } | Came::Postponed { message, at } => {
+            (DeliveryState::Waiting, Some(message.as_str()), Some(at.unix_micros()), None)
+        }
     };
+    let counts = tries.is_some() && !matches!(came, Came::Postponed { .. });
     let changed = connection
         .prepare_cached(
-            "UPDATE deliveries SET state = ?2, message = ?3, next_at = ?4, ended_at = ?5, exchanges = ?6, tried_at = ?7,
-                 tries = tries + (?8 IS NOT NULL)
+            "UPDATE deliveries SET state = ?2, message = ?3, next_at = ?4, ended_at = ?5, exchanges = ?6,
+                 tried_at = iif(?9, ?7, tried_at), tries = tries + ?9
              WHERE number = ?1 AND state = 'waiting' AND (?8 IS NULL OR tries = ?8) RETURNING target, subject",
         )?
         .query_row(
-            params![number, rows::to_name(&state)?, message, next_at, ended_at, exchanges, now.unix_micros(), tries],
+            params![
+                number,
+                rows::to_name(&state)?,
+                message,
+                next_at,
+                ended_at,
+                exchanges,
+                now.unix_micros(),
+                tries,
+                counts
+            ],
             |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
         )
         .optional()?;
-    if let (Some((target, subject)), Came::Ended { .. }) = (changed, came) {
-        // The next about the same subject had to wait for this one.
-        connection
+    let Some((target, subject)) = changed else { return Ok(Kept::Overtaken) };
+    let follower = match came {
+        Came::Ended { .. } => follower(connection, &target, &subject, now)?,
+        Came::Again { .. } | Came::Postponed { .. } => None,
+    };
+    Ok(Kept::Written { follower })
+}
+
+/// Lets the first go that waits about a subject, where it had to wait for another.
+fn follower(
+    connection: &Connection,
+    target: &str,
+    subject: &str,
+    now: Timestamp,
+) -> Result<Option<i64>, rusqlite::Error> {
+    let first: Option<(i64, bool)> = connection
+        .prepare_cached(
+            "SELECT number, next_at IS NULL FROM deliveries INDEXED BY deliveries_order
+             WHERE state = 'waiting' AND target = ?1 AND subject = ?2 ORDER BY number LIMIT 1",
+        )?
+        .query_row([target, subject], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((number, true)) = first else { return Ok(None) };
+    connection
+        .prepare_cached("UPDATE deliveries SET next_at = ?2 WHERE number = ?1")?
+        .execute(params![number, now.unix_micros()])?;
+    Ok(Some(number))
+}
+
+/// Ends what waits to tell that a runner is idle or gone: it is back, and whoever would stop its machine now would stop what it begins.
+pub(super) fn skip_of_runner(connection: &Connection, name: &str, now: Timestamp) -> Result<(), rusqlite::Error> {
+    let subject = format!("runner {name}");
+    let targets: Vec<String> = connection
+        .prepare_cached("SELECT target FROM delivery_counts WHERE state = 'waiting' AND deliveries > 0")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for target in targets {
+        let ended = connection
             .prepare_cached(
-                "UPDATE deliveries SET next_at = ?3 WHERE next_at IS NULL AND number =
-                     (SELECT min(number) FROM deliveries INDEXED BY deliveries_order
-                      WHERE state = 'waiting' AND target = ?1 AND subject = ?2)",
+                "UPDATE deliveries INDEXED BY deliveries_order SET state = 'skipped', next_at = NULL, ended_at = ?3,
+                     message = 'the runner came back before this could be told'
+                 WHERE state = 'waiting' AND target = ?1 AND subject = ?2 AND EXISTS
+                     (SELECT 1 FROM events e WHERE e.id = deliveries.event AND e.event IN ('runner.idle', 'runner.offline'))",
             )?
             .execute(params![target, subject, now.unix_micros()])?;
+        if ended > 0 {
+            follower(connection, &target, &subject, now)?;
+        }
     }
     Ok(())
 }
@@ -201,6 +290,15 @@ pub(super) fn redeliver(connection: &Connection, id: &str, now: Timestamp) -> Re
         )?
         .execute(params![id, now.unix_micros()])?;
     if changed == 1 {
+        // Those behind it wait for it again, as they did the first time.
+        connection
+            .prepare_cached(
+                "UPDATE deliveries INDEXED BY deliveries_order SET next_at = NULL FROM deliveries AS first
+                 WHERE first.id = ?1 AND deliveries.state = 'waiting' AND deliveries.target = first.target
+                     AND deliveries.subject = first.subject AND deliveries.number > first.number
+                     AND deliveries.next_at IS NOT NULL",
+            )?
+            .execute([id])?;
         return Ok(());
     }
     let is_there = connection.prepare_cached("SELECT 1 FROM deliveries WHERE id = ?1")?.exists([id])?;
@@ -272,22 +370,22 @@ pub(super) fn show(connection: &Connection, id: &str) -> Result<Option<WebhookDe
         let (_, found) = delivery(row)?;
         let payload =
             payload(&row.get::<_, String>(13)?, &found.event, rows::time(row, 14)?, &row.get::<_, String>(15)?);
-        Ok(WebhookDelivery { payload: Some(payload), ..found })
+        // What was put together of JSON is JSON.
+        Ok(WebhookDelivery { payload: serde_json::from_str(&payload).ok(), ..found })
     });
     Ok(found.optional()?)
 }
 
-/// An event as it is told: `{"id", "event", "at", ...}` with what it is about.
-pub(crate) fn payload(uid: &str, event: &str, at: Timestamp, body: &str) -> serde_json::Value {
-    let mut payload = serde_json::Map::new();
-    payload.insert("id".to_owned(), uid.into());
-    payload.insert("event".to_owned(), event.into());
-    payload.insert("at".to_owned(), at.to_string().into());
-    // What this wrote itself is an object.
-    if let Ok(serde_json::Value::Object(body)) = serde_json::from_str(body) {
-        payload.extend(body);
+/// An event as it is told, `{"id", "event", "at", ...}` with what it is about, as JSON. What it is about is put in as it was written: it is
+/// an object, and its fields are others.
+pub(crate) fn payload(uid: &str, event: &str, at: Timestamp, body: &str) -> String {
+    // Text as JSON cannot fail.
+    let text = |value: &str| serde_json::to_string(value).unwrap_or_default();
+    let head = format!("{{\"id\":{},\"event\":{},\"at\":{}", text(uid), text(event), text(&at.to_string()));
+    match body.strip_prefix('{') {
+        Some(rest) if !rest.trim_start().starts_with('}') => format!("{head},{rest}"),
+        Some(_) | None => format!("{head}}}"),
     }
-    serde_json::Value::Object(payload)
 }
 
 /// How many deliveries of each target stand in each state.
@@ -311,9 +409,10 @@ pub(super) fn forget(connection: &Connection, now: Timestamp) -> Result<bool, St
         forgotten += connection
             .prepare_cached(
                 "DELETE FROM deliveries WHERE number IN (
-                     SELECT number FROM deliveries WHERE state = ?1 AND (ended_at < ?2 OR number <= coalesce(
-                         (SELECT number FROM deliveries WHERE state = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?3), -1))
-                     ORDER BY number LIMIT ?4)",
+                     SELECT number FROM (SELECT number, ended_at FROM deliveries INDEXED BY deliveries_state
+                         WHERE state = ?1 ORDER BY number LIMIT ?4)
+                     WHERE ended_at < ?2 OR number <= coalesce((SELECT number FROM deliveries INDEXED BY deliveries_state
+                         WHERE state = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?3), -1))",
             )?
             .execute(params![
                 rows::to_name(&state)?,

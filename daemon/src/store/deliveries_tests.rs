@@ -9,8 +9,8 @@ use crate::store::{news, open};
 struct Two;
 
 impl Teller for Two {
-    fn tells(&self) -> bool {
-        true
+    fn tells(&self) -> Option<bool> {
+        Some(true)
     }
     fn targets(&self, tidings: &Tidings<'_>) -> Vec<String> {
         assert_eq!(tidings.own, ["a"], "the spec's own");
@@ -52,21 +52,43 @@ fn put_out(connection: &Connection, now: i64) -> bool {
     outbox::put_out(connection, &Two, at(now)).expect("put out")
 }
 
-fn due_at(connection: &Connection, target: &str, now: i64) -> Vec<(String, String)> {
-    let found = due(connection, target, at(now), 100).expect("read");
-    found
+/// A delivery that is due.
+struct Found {
+    number: i64,
+    due: Due,
+}
+
+/// What is due for a target, with what it says.
+fn found(connection: &Connection, target: &str, now: i64) -> Vec<Found> {
+    let numbers = due(connection, target, at(now), 100).expect("read");
+    numbers
         .into_iter()
-        .map(|due| {
-            let payload = payload(&due.uid, &due.event, due.at, &due.body);
+        .map(|number| match still_due(connection, number).expect("looked") {
+            Still::Due(due) => Found { number, due },
+            other => panic!("{number}: {other:?}"),
+        })
+        .collect()
+}
+
+fn due_at(connection: &Connection, target: &str, now: i64) -> Vec<(String, String)> {
+    found(connection, target, now)
+        .into_iter()
+        .map(|Found { due, .. }| {
+            let payload: serde_json::Value =
+                serde_json::from_str(&payload(&due.uid, &due.event, due.at, &due.body)).expect("it is JSON");
             (due.event, payload["task"]["state"].as_str().unwrap_or_default().to_owned())
         })
         .collect()
 }
 
+fn is_ended(connection: &Connection, number: i64) -> bool {
+    matches!(still_due(connection, number).expect("looked"), Still::Ended)
+}
+
 fn end(connection: &Connection, target: &str, now: i64, state: DeliveryState) {
-    let first = due(connection, target, at(now), 1).expect("read").remove(0);
+    let first = found(connection, target, now).remove(0);
     let came = Came::Ended { state, message: None };
-    tried(connection, first.number, Some(first.tries), &came, "[]", at(now)).expect("written");
+    tried(connection, first.number, Some(first.due.tries), &came, "[]", at(now)).expect("written");
 }
 
 #[test]
@@ -127,17 +149,17 @@ fn a_delivery_is_due_when_its_time_has_come() {
         put_out(&connection, i64::try_from(number).expect("small"));
     }
     assert_eq!(targets_due(&connection, at(1)).expect("read"), ["a", "b"]);
-    let first = due(&connection, "a", at(1), 9).expect("read").remove(0);
+    let first = found(&connection, "a", 1).remove(0);
     let again = Came::Again { message: "the answer was 500".to_owned(), at: at(50) };
     tried(&connection, first.number, Some(0), &again, "[]", at(3)).expect("written");
     assert_eq!(due(&connection, "a", at(49), 9).expect("read").len(), 1, "that of the other task");
     assert_eq!(next_moment(&connection, at(49)).expect("read"), Some(at(50)));
     assert_eq!(due(&connection, "a", at(50), 9).expect("read").len(), 2);
-    let shown = show(&connection, &first.id).expect("read").expect("there");
+    let shown = show(&connection, &first.due.id).expect("read").expect("there");
     assert_eq!((shown.tries, shown.message.as_deref()), (1, Some("the answer was 500")));
     // By hand it goes at once, and counts its tries anew.
-    redeliver(&connection, &first.id, at(20)).expect("it is there");
-    assert_eq!(due(&connection, "a", at(20), 9).expect("read").iter().map(|due| due.tries).collect::<Vec<_>>(), [0, 0]);
+    redeliver(&connection, &first.due.id, at(20)).expect("it is there");
+    assert_eq!(found(&connection, "a", 20).iter().map(|found| found.due.tries).collect::<Vec<_>>(), [0, 0]);
     assert!(matches!(redeliver(&connection, "no", at(20)), Err(StoreError::Refused(Refused::NoDelivery))));
 }
 
@@ -167,16 +189,12 @@ fn a_waiting_task_is_told_once_and_not_to_who_has_not_heard_of_the_last_time() {
     let told = news::waiting_told(&connection, 1).expect("read");
     let told: Vec<_> = told.iter().map(|told| (told.target.as_str(), told.state, told.told_at)).collect();
     assert_eq!(told, [("a", DeliveryState::Waiting, at(5)), ("c", DeliveryState::Waiting, at(99))]);
-    let second = due(&connection, "c", at(100), 1).expect("read").remove(0);
-    assert_eq!(still_due(&connection, second.number).expect("looked"), Still::Due);
+    let second = found(&connection, "c", 100).remove(0);
     set_state(&connection, 1, "running", Some(9));
     news::tell_waiting(&connection, 1, &["c".to_owned()], at(100)).expect("looked");
     assert_eq!((of("a"), of("c")), (1, 2), "it waits no more");
-    assert_eq!(
-        still_due(&connection, second.number).expect("looked"),
-        Still::Untrue,
-        "and who was to hear of it need not"
-    );
+    let still = still_due(&connection, second.number).expect("looked");
+    assert!(matches!(still, Still::Untrue("the task does not wait any more")), "{still:?}");
 }
 
 #[test]
@@ -208,7 +226,11 @@ fn what_is_due_is_found_without_reading_what_waits() {
     };
     for sql in [TARGETS_DUE, DUE, NEXT_TARGET, NEXT_MOMENT] {
         let steps = explained(sql);
-        assert!(steps.iter().all(|step| step.starts_with("SEARCH ")), "{sql}: {steps:?}");
+        let is_covered = |step: &String| step.starts_with("SEARCH ") && step.contains("COVERING INDEX deliveries_due");
+        assert!(
+            steps.iter().any(is_covered) && steps.iter().all(|step| step.starts_with("SEARCH ")),
+            "{sql}: {steps:?}"
+        );
     }
 }
 
@@ -238,8 +260,8 @@ fn old_news_of_a_runner_that_is_back_are_not_told() {
     tell(news::RunnerNews::Contact { online: false, event: None }, 3);
     assert_eq!(due(&connection, "stop", at(9), 9).expect("read").len(), 1, "once, whatever is looked at again");
     tell(news::RunnerNews::Contact { online: true, event: Some(event("runner.online")) }, 4);
-    let due = due(&connection, "stop", at(9), 9).expect("read");
-    assert_eq!(due.iter().map(|due| due.event.as_str()).collect::<Vec<_>>(), ["runner.online"]);
+    let events = found(&connection, "stop", 9).into_iter().map(|found| found.due.event);
+    assert_eq!(events.collect::<Vec<_>>(), ["runner.online"]);
     let counts = counts(&connection).expect("counted");
     assert_eq!(counts["stop"][&DeliveryState::Skipped], 1, "and it is said why");
 }
@@ -253,15 +275,15 @@ fn what_is_redelivered_goes_in_its_turn_and_is_not_lost_to_a_try_that_was_under_
     put_out(&connection, 2);
     let mut ids = Vec::new();
     for _ in 0..2 {
-        ids.push(due(&connection, "a", at(9), 1).expect("read").remove(0).id);
+        ids.push(found(&connection, "a", 9).remove(0).due.id);
         end(&connection, "a", 9, DeliveryState::Dead);
     }
     for id in &ids {
         redeliver(&connection, id, at(10)).expect("it is there");
     }
-    let first = due(&connection, "a", at(10), 9).expect("read");
+    let first = found(&connection, "a", 10);
     assert_eq!(
-        first.iter().map(|due| due.event.as_str()).collect::<Vec<_>>(),
+        first.iter().map(|found| found.due.event.as_str()).collect::<Vec<_>>(),
         ["task.queued"],
         "the second waits for it"
     );
@@ -271,9 +293,110 @@ fn what_is_redelivered_goes_in_its_turn_and_is_not_lost_to_a_try_that_was_under_
     redeliver(&connection, &ids[0], at(12)).expect("it is there");
     let dead = Came::Ended { state: DeliveryState::Dead, message: None };
     tried(&connection, first[0].number, Some(1), &dead, "[]", at(13)).expect("looked");
-    assert_eq!(due(&connection, "a", at(13), 9).expect("read")[0].tries, 0, "it is sent once more");
-    assert_eq!(still_due(&connection, first[0].number).expect("looked"), Still::Due);
+    assert_eq!(found(&connection, "a", 13)[0].due.tries, 0, "it is sent once more");
     end(&connection, "a", 14, DeliveryState::Delivered);
     assert_eq!(due_at(&connection, "a", 14), [("task.started".to_owned(), "running".to_owned())]);
-    assert_eq!(still_due(&connection, first[0].number).expect("looked"), Still::Ended);
+    assert!(is_ended(&connection, first[0].number));
+}
+
+#[test]
+fn the_end_of_one_delivery_names_the_next_of_its_subject() {
+    let (_folder, connection) = database();
+    make_task(&connection, 1);
+    put_out(&connection, 1);
+    set_state(&connection, 1, "running", Some(9));
+    put_out(&connection, 2);
+    let first = found(&connection, "a", 9).remove(0);
+    let write =
+        |came: &Came| tried(&connection, first.number, Some(first.due.tries), came, "[]", at(3)).expect("written");
+    let postponed = Came::Postponed { message: "no room".to_owned(), at: at(4) };
+    assert_eq!(write(&postponed), Kept::Written { follower: None });
+    let shown = show(&connection, &first.due.id).expect("read").expect("there");
+    assert_eq!((shown.tries, shown.tried_at, shown.message.as_deref()), (0, None, Some("no room")), "that was no try");
+    let ended = Came::Ended { state: DeliveryState::Delivered, message: None };
+    let Kept::Written { follower: Some(follower) } = write(&ended) else { panic!("the second waited for it") };
+    assert_eq!(due(&connection, "a", at(9), 9).expect("read"), [follower]);
+    assert_eq!(write(&ended), Kept::Overtaken, "once");
+    let came = tried(&connection, follower, Some(0), &ended, "[]", at(5)).expect("written");
+    assert_eq!(came, Kept::Written { follower: None }, "nobody waits for the last");
+}
+
+#[test]
+fn what_is_redelivered_goes_before_what_came_after_it() {
+    let (_folder, connection) = database();
+    make_task(&connection, 1);
+    put_out(&connection, 1);
+    set_state(&connection, 1, "running", Some(9));
+    put_out(&connection, 2);
+    let first = found(&connection, "a", 9).remove(0);
+    end(&connection, "a", 9, DeliveryState::Dead);
+    let second = found(&connection, "a", 9).remove(0);
+    let again = Came::Again { message: "the answer was 500".to_owned(), at: at(20) };
+    tried(&connection, second.number, Some(0), &again, "[]", at(10)).expect("written");
+    redeliver(&connection, &first.due.id, at(11)).expect("it is there");
+    assert_eq!(due(&connection, "a", at(99), 9).expect("read"), [first.number], "the second waits for it again");
+    end(&connection, "a", 12, DeliveryState::Delivered);
+    assert_eq!(due(&connection, "a", at(12), 9).expect("read"), [second.number]);
+}
+
+#[test]
+fn a_machine_is_not_stopped_by_news_that_are_told_once_more() {
+    let (_folder, connection) = database();
+    connection
+        .execute_batch(
+            "INSERT INTO runners (name, token_sha256, public_key, registered_at, tags, token_max, own_max, one_off, draining, version,
+                 told_online) VALUES ('cloud-1', x'01', 'k', 1, '[]', 0, 0, 0, 1, '0.1.0', 0)",
+        )
+        .expect("a runner");
+    for event in ["runner.idle", "runner.offline"] {
+        let event = NewEvent {
+            event,
+            at: at(1),
+            body: serde_json::json!({ "runner": { "name": "cloud-1" } }),
+            runner: Some("cloud-1".to_owned()),
+            targets: Some(vec![event.to_owned()]),
+        };
+        events::record(&connection, &event).expect("recorded");
+    }
+    put_out(&connection, 1);
+    let number = |target: &str| due(&connection, target, at(9), 9).expect("read")[0];
+    let (idle, offline) = (number("runner.idle"), number("runner.offline"));
+    let is_untrue = |number| match still_due(&connection, number).expect("looked") {
+        Still::Due(_) => false,
+        Still::Untrue(why) => why == "the runner is back",
+        Still::Ended => panic!("nobody ended it"),
+    };
+    assert!(!is_untrue(idle) && !is_untrue(offline), "it is drained, and gone");
+    let set = |what: &str| connection.execute(&format!("UPDATE runners SET {what}"), []).expect("changed");
+    set("draining = 0");
+    assert!(is_untrue(idle), "it may take tasks");
+    set("draining = 1, registered_at = 5000");
+    assert!(is_untrue(idle), "it is another machine");
+    set("registered_at = 1");
+    make_task(&connection, 7);
+    let attempt =
+        "INSERT INTO attempts (task, attempt, runner, project, template, nonce, token_sha256, grace_ms, assigned_at)
+         VALUES (7, 1, 'cloud-1', 'shop', 'quick', x'02', x'03', 1, 2)";
+    connection.execute(attempt, []).expect("it works");
+    assert!(is_untrue(idle), "it holds an attempt");
+    assert!(!is_untrue(offline));
+    set("told_online = 1");
+    assert!(is_untrue(offline), "it is there");
+    connection.execute("DELETE FROM attempts", []).expect("gone");
+    connection.execute("DELETE FROM runners", []).expect("gone");
+    assert!(!is_untrue(idle) && !is_untrue(offline), "without a registration both are so");
+}
+
+#[test]
+fn what_is_told_is_put_in_front_of_what_it_is_about() {
+    let at = at(1);
+    let told = payload("u-1", "task.queued", at, r#"{"task":{"number":7,"by":"}{"}}"#);
+    let head = format!(r#"{{"id":"u-1","event":"task.queued","at":"{at}","task":"#);
+    assert!(told.starts_with(&head), "{told}");
+    let read: serde_json::Value = serde_json::from_str(&told).expect("it is JSON");
+    assert_eq!((read["task"]["number"].as_u64(), read["task"]["by"].as_str()), (Some(7), Some("}{")));
+    for empty in ["{}", ""] {
+        let read: serde_json::Value = serde_json::from_str(&payload("u", "e", at, empty)).expect("it is JSON");
+        assert_eq!(read.as_object().map(serde_json::Map::len), Some(3));
+    }
 }

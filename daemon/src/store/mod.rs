@@ -27,6 +27,7 @@ mod sessions;
 mod work;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ use crate::scheduler::task::Happening;
 
 pub(crate) use create::{Idempotency, Made, NewTask};
 use deliveries::Still;
-pub(crate) use deliveries::{Came, DeliveryListing, Due, payload};
+pub(crate) use deliveries::{Came, DeliveryListing, Due, DueOfTarget, Kept, payload};
 pub(crate) use events::NewEvent;
 pub(crate) use news::{RunnerNews, RunnerTold, WaitingGroup, WaitingTold};
 pub(crate) use outbox::{Teller, Tidings};
@@ -475,6 +476,19 @@ impl Store {
         self.writer.execute(move |connection, _marks| runners::store_contacts(connection, &contacts)).await
     }
 
+    /// Ends the turn of one-off runners that got no task; answers with their names.
+    pub(crate) async fn end_unused_runners(
+        &self,
+        silent_before: Timestamp,
+        wait_ms: impl Fn(&str) -> u64 + Send + 'static,
+        is_away: impl Fn(&str) -> bool + Send + 'static,
+        now: Timestamp,
+    ) -> Result<Vec<String>, StoreError> {
+        self.writer
+            .execute(move |connection, _marks| runners::end_unused(connection, silent_before, wait_ms, is_away, now))
+            .await
+    }
+
     /// Forgets runners that are gone for good.
     pub(crate) async fn expire_runners(
         &self,
@@ -513,17 +527,22 @@ impl Store {
             .await
     }
 
-    /// The oldest deliveries that are due for each target, at most `limit(target)` of each; and when the next is, that is not due yet.
+    /// The oldest deliveries that are due for each target but those that are `supplied`, at most `limit` of each; and when the next is, that
+    /// is not due yet.
     pub(crate) async fn due(
         &self,
         now: Timestamp,
-        limit: impl Fn(&str) -> u32 + Send + 'static,
-    ) -> Result<(Vec<Due>, Option<Timestamp>), StoreError> {
+        supplied: HashSet<String>,
+        limit: u32,
+    ) -> Result<(Vec<DueOfTarget>, Option<Timestamp>), StoreError> {
         self.readers
             .read(move |connection| {
                 let mut found = Vec::new();
                 for target in deliveries::targets_due(connection, now)? {
-                    found.extend(deliveries::due(connection, &target, now, limit(&target))?);
+                    if !supplied.contains(&target) {
+                        let numbers = deliveries::due(connection, &target, now, limit)?;
+                        found.push(DueOfTarget { target, numbers });
+                    }
                 }
                 Ok((found, deliveries::next_moment(connection, now)?))
             })
@@ -538,7 +557,7 @@ impl Store {
         came: Came,
         exchanges: String,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Kept, StoreError> {
         self.writer
             .execute(move |connection, _marks| deliveries::tried(connection, number, tries, &came, &exchanges, now))
             .await
@@ -585,16 +604,15 @@ impl Store {
         self.writer.execute(move |connection, _marks| news::tell_runner(connection, (key, &name), &news, now)).await
     }
 
-    /// Whether a delivery is still to be sent; one that says what is true no more is ended.
-    pub(crate) async fn still_due(&self, number: i64, now: Timestamp) -> Result<bool, StoreError> {
+    /// A delivery, if it is still to be sent; one that says what is true no more is ended.
+    pub(crate) async fn still_due(&self, number: i64, now: Timestamp) -> Result<Option<Due>, StoreError> {
         match self.readers.read(move |connection| deliveries::still_due(connection, number)).await? {
-            Still::Due => Ok(true),
-            Still::Ended => Ok(false),
-            Still::Untrue => {
-                let state = forge_api::DeliveryState::Skipped;
-                let message = Some("the task does not wait any more".to_owned());
-                self.tried(number, None, Came::Ended { state, message }, "[]".to_owned(), now).await?;
-                Ok(false)
+            Still::Due(due) => Ok(Some(due)),
+            Still::Ended => Ok(None),
+            Still::Untrue(why) => {
+                let came = Came::Ended { state: forge_api::DeliveryState::Skipped, message: Some(why.to_owned()) };
+                self.tried(number, None, came, "[]".to_owned(), now).await?;
+                Ok(None)
             }
         }
     }

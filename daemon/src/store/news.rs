@@ -5,7 +5,7 @@ use forge_api::{DeliveryState, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::events::{self, NewEvent};
-use super::{StoreError, plan, rows};
+use super::{StoreError, deliveries, plan, rows};
 use crate::scheduler::assign::{Concurrency, Need};
 
 /// The most tasks of one group that are looked at: whoever starts machines for so many has enough to do.
@@ -192,7 +192,7 @@ pub(super) fn tell_runner(
                 .prepare_cached("UPDATE runners SET told_online = ?2 WHERE key = ?1 AND told_online <> ?2")?;
             let changed = update.execute(params![key, online])?;
             if *online && changed > 0 {
-                take_back(connection, name, now)?;
+                deliveries::skip_of_runner(connection, name, now)?;
             }
             (changed, event.as_ref())
         }
@@ -213,28 +213,4 @@ pub(super) fn tell_runner(
         Some(event) if changed > 0 => events::record(connection, event),
         Some(_) | None => Ok(()),
     }
-}
-
-/// Ends what waits to tell that a runner is idle or gone: it is back, and whoever would stop its machine now would stop what it begins.
-pub(super) fn take_back(connection: &Connection, name: &str, now: Timestamp) -> Result<(), StoreError> {
-    let ended = connection
-        .prepare_cached(
-            "UPDATE deliveries INDEXED BY deliveries_subject SET state = 'skipped', next_at = NULL, ended_at = ?2,
-                 message = 'the runner came back before this could be told'
-             WHERE state = 'waiting' AND subject = ?1 AND EXISTS
-                 (SELECT 1 FROM events e WHERE e.id = deliveries.event AND e.event IN ('runner.idle', 'runner.offline'))",
-        )?
-        .execute(params![format!("runner {name}"), now.unix_micros()])?;
-    if ended > 0 {
-        // What stood behind them is the first now.
-        connection
-            .prepare_cached(
-                "UPDATE deliveries INDEXED BY deliveries_subject SET next_at = ?2
-                 WHERE state = 'waiting' AND subject = ?1 AND next_at IS NULL
-                     AND number = (SELECT min(d.number) FROM deliveries d INDEXED BY deliveries_order
-                         WHERE d.state = 'waiting' AND d.subject = ?1 AND d.target = deliveries.target)",
-            )?
-            .execute(params![format!("runner {name}"), now.unix_micros()])?;
-    }
-    Ok(())
 }

@@ -27,9 +27,9 @@ pub(crate) struct Tidings<'a> {
 
 /// Who knows whom events are told to.
 pub(crate) trait Teller {
-    /// Whether the tree that serves has any webhook target.
-    fn tells(&self) -> bool {
-        false
+    /// Whether the tree that serves has any webhook target; `None` while none serves: what happens then is told when one does.
+    fn tells(&self) -> Option<bool> {
+        Some(false)
     }
     /// The targets of an event; it must not block.
     fn targets(&self, _tidings: &Tidings<'_>) -> Vec<String> {

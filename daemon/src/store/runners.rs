@@ -3,7 +3,7 @@
 use forge_api::{AttemptId, Health, RefusedJob, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{Fate, Refused, StoreError, news, rows, work};
+use super::{Fate, Refused, StoreError, deliveries, rows, work};
 use crate::scheduler::task::Happening;
 
 /// A registered runner.
@@ -128,7 +128,7 @@ pub(super) fn promote(
         connection
             .prepare_cached(
                 "UPDATE runners SET registered_by = ?2, project = ?3, tags = ?4, token_max = ?5, own_max = ?6,
-                     draining = draining AND NOT one_off, one_off = ?7, version = ?8 WHERE key = ?1",
+                     draining = draining AND NOT one_off, one_off = ?7, version = ?8, begun_at = ?9 WHERE key = ?1",
             )?
             .execute(params![
                 key,
@@ -138,11 +138,12 @@ pub(super) fn promote(
                 grant.token_max,
                 grant.own_max,
                 grant.one_off,
-                grant.version
+                grant.version,
+                now.unix_micros()
             ])?;
         let name: String =
             connection.prepare_cached("SELECT name FROM runners WHERE key = ?1")?.query_row([key], |row| row.get(0))?;
-        news::take_back(connection, &name, now)?;
+        deliveries::skip_of_runner(connection, &name, now)?;
     }
     connection
         .prepare_cached(
@@ -214,7 +215,7 @@ pub(super) fn register(
 }
 
 fn insert(connection: &Connection, new: &NewRegistration, now: Timestamp) -> Result<(), StoreError> {
-    news::take_back(connection, &new.name, now)?;
+    deliveries::skip_of_runner(connection, &new.name, now)?;
     if let Some((token, uses)) = &new.uses {
         spend(connection, token, *uses)?;
     }
@@ -274,7 +275,7 @@ pub(super) fn set_draining(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     if !draining {
-        news::take_back(connection, name, now)?;
+        deliveries::skip_of_runner(connection, name, now)?;
     }
     let changed = connection
         .prepare_cached("UPDATE runners SET draining = ?2 WHERE name = ?1")?
@@ -350,6 +351,36 @@ pub(super) fn refuse(
         }
     }
     Ok(fates)
+}
+
+/// Ends the turn of one-off runners that got no task: those that are silent, as a machine is that died before its first one, and those that
+/// have waited as long as they may, as one does that was started for what another took. Like one that had its task, each is told to
+/// leave when it asks, and its name is free when it has gone. `wait_ms` says how long a name's runner waits; 0 is for ever.
+pub(super) fn end_unused(
+    connection: &Connection,
+    silent_before: Timestamp,
+    wait_ms: impl Fn(&str) -> u64,
+    is_away: impl Fn(&str) -> bool,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
+    let unused: Vec<(i64, String, Timestamp, Timestamp)> = connection
+        .prepare_cached(
+            "SELECT key, name, coalesce(begun_at, registered_at), max(coalesce(last_contact_at, 0), coalesce(begun_at, registered_at))
+             FROM runners r WHERE one_off AND NOT draining AND NOT EXISTS
+                 (SELECT 1 FROM attempts a INDEXED BY attempts_live WHERE a.closed_at IS NULL AND a.runner = r.name)",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, rows::time(row, 2)?, rows::time(row, 3)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut ended = Vec::new();
+    for (key, name, begun_at, heard_at) in unused {
+        let wait_ms = wait_ms(&name);
+        let has_waited = wait_ms > 0 && now.millis_since(begun_at) >= wait_ms;
+        if has_waited || (heard_at < silent_before && is_away(&name)) {
+            connection.prepare_cached("UPDATE runners SET draining = 1 WHERE key = ?1")?.execute([key])?;
+            ended.push(name);
+        }
+    }
+    Ok(ended)
 }
 
 /// Forgets runners that are gone for good: one-off ones that did their task, and those without a file that stay away.

@@ -41,8 +41,8 @@ pub(crate) trait Planner: Teller + Send + Sync + 'static {
 
 /// Whom a batch tells of what happens in it.
 struct Telling {
-    /// Whether there is anybody.
-    tells: bool,
+    /// Whether there is anybody; `None` while nobody knows.
+    tells: Option<bool>,
     /// The same as the store knows it.
     told: Option<bool>,
     /// Whether deliveries were made.
@@ -61,6 +61,8 @@ trait Operation: Send {
     fn succeeded(&self) -> bool;
     /// Why it failed.
     fn failure(&self) -> Option<&StoreError>;
+    /// It is taken back, for this.
+    fn refuse(&mut self, error: StoreError);
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
 }
 
@@ -89,6 +91,10 @@ where
 
     fn failure(&self) -> Option<&StoreError> {
         self.value.as_ref().and_then(|value| value.as_ref().err())
+    }
+
+    fn refuse(&mut self, error: StoreError) {
+        self.value = Some(Err(error));
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
@@ -249,7 +255,7 @@ fn write_all(
         watch.stats.batches.count(u64::try_from(batch.len()).unwrap_or(u64::MAX));
         let (committed, assigned) = match outcome {
             Ok(assigned) => {
-                told = Some(telling.tells);
+                told = telling.tells.or(told);
                 (Ok(()), assigned)
             }
             Err(error) => {
@@ -290,8 +296,10 @@ fn transact(
 ) -> Result<Vec<Assigned>, rusqlite::Error> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let done = (|| {
-        if telling.told != Some(telling.tells) {
-            outbox::set_tells(connection, telling.tells)?;
+        if let Some(tells) = telling.tells
+            && telling.told != Some(tells)
+        {
+            outbox::set_tells(connection, tells)?;
         }
         for operation in batch.iter_mut() {
             run_one(connection, operation, marks, telling, planner)?;
@@ -342,9 +350,21 @@ fn run_one(
             return Err(taken_back(operation.failure()));
         }
         connection.prepare_cached("ROLLBACK TO operation")?.execute([])?;
-    } else if telling.tells {
+    } else if telling.tells == Some(true) {
         // In the same savepoint, and right after it: an event shows its task as it was then.
-        telling.any |= outbox::put_out(connection, planner, planner.now())?;
+        let put_out = || outbox::put_out(connection, planner, planner.now());
+        let put_out = std::panic::catch_unwind(AssertUnwindSafe(put_out));
+        match put_out.map_or(Err(StoreError::Panicked), |put_out| put_out.map_err(StoreError::from)) {
+            Ok(any) => telling.any |= any,
+            Err(error) => {
+                tracing::error!(%error, "what happened could not be put out to webhook targets, and is taken back");
+                if connection.is_autocommit() {
+                    return Err(taken_back(Some(&error)));
+                }
+                connection.prepare_cached("ROLLBACK TO operation")?.execute([])?;
+                operation.refuse(error);
+            }
+        }
     }
     connection.prepare_cached("RELEASE operation")?.execute([])?;
     Ok(())
@@ -361,6 +381,7 @@ fn taken_back(cause: Option<&StoreError>) -> rusqlite::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::events::{self, NewEvent};
 
     /// Panics whenever it is asked.
     struct Panics;
@@ -383,13 +404,101 @@ mod tests {
         }
     }
 
+    fn start(folder: &std::path::Path, planner: Arc<dyn Planner>) -> (Writer, WriterThread) {
+        let lock = open::lock(folder).expect("ours");
+        let path = open::database_path(folder);
+        let connection = open::open_writer(&path).expect("a database");
+        Writer::start(connection, path, planner, lock).expect("starts")
+    }
+
+    async fn stop(writer: Writer, thread: WriterThread) {
+        drop(writer);
+        tokio::task::spawn_blocking(move || thread.join()).await.expect("it ends");
+    }
+
+    /// Tells one target of everything but of what it panics over, while it is told that it may.
+    #[derive(Default)]
+    struct Tells(AtomicBool);
+
+    impl Teller for Tells {
+        fn tells(&self) -> Option<bool> {
+            self.0.load(Ordering::SeqCst).then_some(true)
+        }
+        fn targets(&self, tidings: &outbox::Tidings<'_>) -> Vec<String> {
+            assert_ne!(tidings.event, "config.failed", "on purpose");
+            vec!["ops".to_owned()]
+        }
+    }
+
+    impl Planner for Tells {
+        fn free_slots(&self) -> u32 {
+            0
+        }
+        fn declares(&self, _project: &str) -> bool {
+            true
+        }
+        fn plan(&self, _facts: plan::QueueFacts) -> plan::Plan {
+            panic!("there is no slot")
+        }
+        fn committed(&self, _assigned: Vec<Assigned>) {}
+        fn now(&self) -> forge_api::Timestamp {
+            forge_api::Timestamp::from_unix_micros(7)
+        }
+    }
+
+    async fn happens(writer: &Writer, event: &'static str) -> Result<(), StoreError> {
+        let now = forge_api::Timestamp::from_unix_micros(1);
+        let event = NewEvent { event, at: now, body: serde_json::json!({}), runner: None, targets: None };
+        writer.execute(move |connection, _marks| events::record(connection, &event)).await
+    }
+
+    async fn told(writer: &Writer) -> Vec<String> {
+        let told = writer.execute(|connection, _marks| {
+            let sql = "SELECT e.event FROM deliveries d JOIN events e ON e.id = d.event ORDER BY d.number";
+            let mut statement = connection.prepare(sql)?;
+            let found = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok(found)
+        });
+        told.await.expect("read")
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_put_out_is_taken_back_and_nothing_of_its_neighbours() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let planner = Arc::new(Tells::default());
+        planner.0.store(true, Ordering::SeqCst);
+        let (writer, thread) = start(folder.path(), planner);
+        let (first, second, third) = tokio::join!(
+            happens(&writer, "config.applied"),
+            happens(&writer, "config.failed"),
+            happens(&writer, "runner.online")
+        );
+        assert!(first.is_ok() && third.is_ok());
+        assert!(matches!(second, Err(StoreError::Panicked)), "{second:?}");
+        assert_eq!(told(&writer).await, ["config.applied", "runner.online"]);
+        stop(writer, thread).await;
+    }
+
+    #[tokio::test]
+    async fn what_happens_while_no_tree_serves_is_told_when_one_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let planner = Arc::new(Tells::default());
+        planner.0.store(true, Ordering::SeqCst);
+        let (writer, thread) = start(folder.path(), Arc::clone(&planner) as Arc<dyn Planner>);
+        happens(&writer, "config.applied").await.expect("kept");
+        planner.0.store(false, Ordering::SeqCst);
+        happens(&writer, "runner.online").await.expect("kept");
+        assert_eq!(told(&writer).await, ["config.applied"], "nobody knows to whom");
+        planner.0.store(true, Ordering::SeqCst);
+        happens(&writer, "runner.idle").await.expect("kept");
+        assert_eq!(told(&writer).await, ["config.applied", "runner.online", "runner.idle"]);
+        stop(writer, thread).await;
+    }
+
     #[tokio::test]
     async fn what_panics_in_the_writer_changes_nothing_and_ends_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
-        let lock = open::lock(folder.path()).expect("ours");
-        let path = open::database_path(folder.path());
-        let connection = open::open_writer(&path).expect("a database");
-        let (writer, thread) = Writer::start(connection, path, Arc::new(Panics), lock).expect("starts");
+        let (writer, thread) = start(folder.path(), Arc::new(Panics));
         let insert = "INSERT INTO registration_uses VALUES (?1, 1)";
         let panicked = writer
             .execute(move |connection, _marks| -> Result<(), StoreError> {
@@ -407,7 +516,6 @@ mod tests {
             Ok(connection.query_row("SELECT count(*) FROM registration_uses", [], |row| row.get::<_, u32>(0))?)
         });
         assert_eq!(count.await.expect("counts"), 1);
-        drop(writer);
-        tokio::task::spawn_blocking(move || thread.join()).await.expect("it ends");
+        stop(writer, thread).await;
     }
 }

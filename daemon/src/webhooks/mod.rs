@@ -8,7 +8,8 @@
 //! | `policy`, `address` | where a request may go, and what its head may say: pure |
 //! | `secrets` | placeholders into secrets, and secrets out of answers |
 //! | `sign`, `sigv4` | signatures: pure |
-//! | `send` | one look-up, one connection, one answer, all bounded |
+//! | `send` | one look-up, one exchange, one answer, all bounded |
+//! | `pool` | connections, made and kept for a moment |
 //! | `limits` | every number |
 //!
 //! A guest never sees a secret, and no request leaves for a host that `[allow].hosts` of the plugin does not name; what a name leads to
@@ -18,6 +19,7 @@ mod address;
 mod deliver;
 mod limits;
 mod policy;
+mod pool;
 mod prepare;
 mod secrets;
 mod send;
@@ -26,8 +28,8 @@ mod sigv4;
 #[cfg(test)]
 mod tests;
 
-pub use deliver::{Exchange, Guest, PluginGuest, Report, Verdict, deliver};
-pub(crate) use limits::PLUGIN_CALLS_MAX;
+pub use deliver::{Calls, Exchange, Guest, PluginGuest, Report, Verdict, deliver};
+pub(crate) use limits::{PLUGIN_CALLS_MAX, PLUGIN_CALLS_OF_TARGET_MAX};
 pub use policy::Refusal;
 pub use prepare::Context;
 pub use secrets::TargetSecrets;

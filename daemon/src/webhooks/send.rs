@@ -1,28 +1,38 @@
 //! Sends one planned request: granted, looked up, checked, and only then connected, to the addresses that were checked and no others.
 //!
-//! There is one look-up. The HTTP client gets its result and cannot ask again, so a name that changes its answer in between gains
-//! nothing. No redirect is followed, no proxy is asked, no connection is kept; an answer is read up to its bound and no further.
+//! There is one look-up, and the connection gets its result and cannot ask again, so a name that changes its answer in between gains
+//! nothing. A connection is used again only when it leads to an address that this request's own look-up gave and that was checked.
+//! No redirect is followed, no proxy is asked; an answer is read up to its bound and no further.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use bytes::Bytes;
 use forge_plugin_host::{HttpRequest, HttpResponse};
 use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use jiff::Timestamp;
-use reqwest::dns::{Name, Resolve, Resolving};
+use reqwest::Url;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use tokio::sync::Semaphore;
 
 use super::limits::{
-    ADDRESSES_MAX, ANSWER_BODY_BYTES_MAX, ANSWER_HEADER_BYTES_MAX, CONNECT_TIME_MAX, REQUEST_TIME_MAX,
+    ADDRESSES_MAX, ANSWER_BODY_BYTES_MAX, ANSWER_HEADER_BYTES_MAX, CONNECT_TIME_MAX, LOOK_UPS_MAX, REQUEST_TIME_MAX,
 };
-use super::policy::{Host, Refusal};
+use super::policy::{Destination, Host, Refusal};
+use super::pool::{ConnectError, Connection, Pool};
 use super::prepare::{Context, Prepared, prepare};
+
+/// What stands in `User-Agent`.
+const USER_AGENT: &str = concat!("forge/", env!("CARGO_PKG_VERSION"));
 
 /// Looks names up.
 pub trait Resolver: Send + Sync {
@@ -30,15 +40,31 @@ pub trait Resolver: Send + Sync {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
 }
 
-/// The system's own way.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemResolver;
+/// The system's own way. So many names at a time, each on a thread that may block: a name server that is silent must not take the threads
+/// that read the store.
+#[derive(Clone, Debug)]
+pub struct SystemResolver {
+    places: Arc<Semaphore>,
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self { places: Arc::new(Semaphore::new(LOOK_UPS_MAX)) }
+    }
+}
 
 impl Resolver for SystemResolver {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name, 0)).await?;
-            Ok(found.map(|address| address.ip()).collect())
+            let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+            let name = name.to_owned();
+            let looked_up = tokio::task::spawn_blocking(move || {
+                // It is given back by the thread, which goes on when nobody waits for it any more.
+                let _place = place;
+                let found = (name.as_str(), 0).to_socket_addrs()?;
+                Ok(found.map(|address| address.ip()).collect())
+            });
+            looked_up.await.map_err(io::Error::other)?
         })
     }
 }
@@ -77,7 +103,7 @@ pub struct SenderOptions {
 
 impl Default for SenderOptions {
     fn default() -> Self {
-        Self { ca_file: None, resolver: Arc::new(SystemResolver), limits: SendLimits::default() }
+        Self { ca_file: None, resolver: Arc::new(SystemResolver::default()), limits: SendLimits::default() }
     }
 }
 
@@ -131,7 +157,8 @@ pub enum SendError {
 
 /// Sends requests.
 pub struct Sender {
-    tls: rustls::ClientConfig,
+    tls: Arc<rustls::ClientConfig>,
+    pool: Pool,
     resolver: Arc<dyn Resolver>,
     limits: SendLimits,
 }
@@ -166,7 +193,7 @@ impl Sender {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls, resolver, limits })
+        Ok(Self { tls: Arc::new(tls), pool: Pool::default(), resolver, limits })
     }
 
     /// Sends a request and hands back the answer, whatever its status.
@@ -183,10 +210,15 @@ impl Sender {
         let host = if prepared.is_hidden { HIDDEN_HOST.to_owned() } else { prepared.destination.granted_as.clone() };
         let asked = request.timeout_ms.map(|timeout_ms| Duration::from_millis(timeout_ms.into()));
         let time = asked.map_or(self.limits.request_time, |asked| asked.min(self.limits.request_time));
-        match tokio::time::timeout(time, self.exchange(request, prepared, context, &host)).await {
+        match tokio::time::timeout(time, self.exchange(request, prepared, context, &host, now)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(SendError::TimedOut { host, time }),
         }
+    }
+
+    /// Closes connections that have rested for long; answers whether any is left.
+    pub(crate) fn sweep(&self) -> bool {
+        self.pool.sweep()
     }
 
     async fn exchange(
@@ -195,70 +227,155 @@ impl Sender {
         prepared: Prepared,
         context: &Context,
         host: &str,
+        now: Timestamp,
     ) -> Result<HttpResponse, SendError> {
         let Prepared { destination, is_hidden, headers, body } = prepared;
-        let hide = |refusal: Refusal| if is_hidden { refusal.hidden() } else { refusal };
-        let fixed = match &destination.host {
-            // The client takes an address from the URL itself and looks nothing up.
-            Host::Address(_) => Fixed { name: String::new(), addresses: Vec::new() },
-            Host::Name(name, _) => {
-                let unresolved = |why: String| SendError::Unresolved { host: host.to_owned(), why };
-                let mut addresses = self.resolver.resolve(name).await.map_err(|error| unresolved(error.to_string()))?;
-                if addresses.is_empty() {
-                    return Err(unresolved("its name has none".to_owned()));
-                }
-                destination.check(&addresses).map_err(hide)?;
-                addresses.truncate(ADDRESSES_MAX);
-                Fixed { name: name.clone(), addresses }
-            }
-        };
-        let broken =
-            |error: reqwest::Error| SendError::Broken { host: host.to_owned(), why: explain(&error, is_hidden) };
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.tls.clone())
-            .dns_resolver(fixed)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only()
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(0)
-            .connect_timeout(self.limits.connect_time)
-            .user_agent(concat!("forge/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(broken)?;
-        let method = match request.method {
-            forge_plugin_host::Method::Get => reqwest::Method::GET,
-            forge_plugin_host::Method::Post => reqwest::Method::POST,
-            forge_plugin_host::Method::Put => reqwest::Method::PUT,
-            forge_plugin_host::Method::Patch => reqwest::Method::PATCH,
-            forge_plugin_host::Method::Delete => reqwest::Method::DELETE,
-        };
-        let mut answer =
-            client.request(method, destination.url).headers(headers).body(body).send().await.map_err(broken)?;
-        let headers = answer_headers(answer.headers(), context);
-        let status = answer.status().as_u16();
+        let addresses = self.addresses(&destination, is_hidden, host).await?;
+        let broken = |why: String| SendError::Broken { host: host.to_owned(), why };
+        let asked = Asked::new(request, &destination.url, headers, body).map_err(broken)?;
+        let (mut connection, answer) = self.ask(&asked, &addresses, is_hidden).await.map_err(broken)?;
+        let (head, mut incoming) = answer.into_parts();
+        let headers = answer_headers(&head.headers, context, now);
         let bytes_max = self.limits.answer_body_bytes;
         let enough = bytes_max.saturating_add(context.secrets.longest_bytes());
-        let mut body = Vec::new();
-        while body.len() < enough
-            && let Some(chunk) = answer.chunk().await.map_err(broken)?
-        {
-            body.extend_from_slice(chunk.get(..enough - body.len()).unwrap_or(&chunk));
+        let read = connection.drive(body_of(&mut incoming, enough)).await;
+        let (body, is_whole) = read.map_err(|error| broken(explain_http(&error, is_hidden)))?;
+        drop(incoming);
+        if is_whole {
+            self.pool.put(connection);
         }
-        Ok(HttpResponse { status, headers, body: context.secrets.mask(&body, bytes_max) })
+        Ok(HttpResponse { status: head.status.as_u16(), headers, body: context.secrets.mask(&body, bytes_max) })
+    }
+
+    /// Where the request may go: looked up now, and checked.
+    async fn addresses(
+        &self,
+        destination: &Destination,
+        is_hidden: bool,
+        host: &str,
+    ) -> Result<Vec<SocketAddr>, SendError> {
+        // What was granted has one.
+        let port = destination.url.port_or_known_default().unwrap_or_default();
+        let addresses = match &destination.host {
+            Host::Address(address) => vec![*address],
+            Host::Name(name, _) => {
+                let unresolved = |why: String| SendError::Unresolved { host: host.to_owned(), why };
+                let mut found = self.resolver.resolve(name).await.map_err(|error| unresolved(error.to_string()))?;
+                if found.is_empty() {
+                    return Err(unresolved("its name has none".to_owned()));
+                }
+                destination.check(&found).map_err(|refusal| if is_hidden { refusal.hidden() } else { refusal })?;
+                found.truncate(ADDRESSES_MAX);
+                found
+            }
+        };
+        Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+
+    /// Sends it over a connection that rests, or over a new one; an error is in words.
+    async fn ask(
+        &self,
+        asked: &Asked,
+        addresses: &[SocketAddr],
+        is_hidden: bool,
+    ) -> Result<(Connection, http::Response<Incoming>), String> {
+        if let Some(mut connection) = self.pool.take(asked.is_tls, &asked.host, addresses) {
+            match connection.ask(asked.request()).await {
+                Ok(answer) => return Ok((connection, answer)),
+                // It was hung up on while it rested: a new one shows whether more is wrong.
+                Err(error) => tracing::debug!(%error, "a connection that rested was gone"),
+            }
+        }
+        let tls = asked.is_tls.then_some(&self.tls);
+        let opened = Connection::open(&asked.host, addresses, tls, self.limits.connect_time).await;
+        let mut connection = opened.map_err(|error| explain_connect(&error, is_hidden))?;
+        let answer = connection.ask(asked.request()).await.map_err(|error| explain_http(&error, is_hidden))?;
+        Ok((connection, answer))
     }
 }
 
-fn answer_headers(headers: &http::HeaderMap, context: &Context) -> Vec<(String, String)> {
+/// A request that can be sent more than once.
+struct Asked {
+    is_tls: bool,
+    host: String,
+    method: http::Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Asked {
+    fn new(request: &HttpRequest, url: &Url, mut headers: HeaderMap, body: Vec<u8>) -> Result<Self, String> {
+        let method = match request.method {
+            forge_plugin_host::Method::Get => http::Method::GET,
+            forge_plugin_host::Method::Post => http::Method::POST,
+            forge_plugin_host::Method::Put => http::Method::PUT,
+            forge_plugin_host::Method::Patch => http::Method::PATCH,
+            forge_plugin_host::Method::Delete => http::Method::DELETE,
+        };
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.clone(),
+        };
+        // None of it is repeated: a secret may stand in it.
+        let wrong = || "its URL cannot be written into a request".to_owned();
+        let mut path = url.path().to_owned();
+        if let Some(query) = url.query() {
+            path.push('?');
+            path.push_str(query);
+        }
+        let uri = Uri::try_from(path).map_err(|_| wrong())?;
+        headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|_| wrong())?);
+        for (name, value) in [(header::USER_AGENT, USER_AGENT), (header::ACCEPT, "*/*")] {
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
+        }
+        Ok(Self { is_tls: url.scheme() == "https", host, method, uri, headers, body: body.into() })
+    }
+
+    fn request(&self) -> http::Request<Full<Bytes>> {
+        let mut request = http::Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().clone_from(&self.headers);
+        request
+    }
+}
+
+/// The body up to so many bytes, and whether that was all of it.
+async fn body_of(incoming: &mut Incoming, enough: usize) -> Result<(Vec<u8>, bool), hyper::Error> {
+    let mut body = Vec::new();
+    while body.len() < enough {
+        let Some(frame) = incoming.frame().await else { return Ok((body, true)) };
+        // What stands behind a body is of no use here.
+        let Ok(part) = frame?.into_data() else { continue };
+        body.extend_from_slice(part.get(..enough - body.len()).unwrap_or(&part));
+    }
+    Ok((body, false))
+}
+
+fn answer_headers(headers: &HeaderMap, context: &Context, now: Timestamp) -> Vec<(String, String)> {
     let mut bytes_left = ANSWER_HEADER_BYTES_MAX;
     let mut kept = Vec::new();
     for (name, value) in headers {
         let Some(left) = bytes_left.checked_sub(name.as_str().len() + value.len()) else { continue };
         bytes_left = left;
         let masked = context.secrets.mask(value.as_bytes(), usize::MAX);
-        kept.push((name.as_str().to_owned(), String::from_utf8_lossy(&masked).into_owned()));
+        let mut value = String::from_utf8_lossy(&masked).into_owned();
+        if *name == header::RETRY_AFTER
+            && let Some(seconds) = seconds_until(&value, now)
+        {
+            value = seconds.to_string();
+        }
+        kept.push((name.as_str().to_owned(), value));
     }
     kept
+}
+
+/// How long a date is away: a guest has no clock that would tell it.
+fn seconds_until(date: &str, now: Timestamp) -> Option<i64> {
+    let moment = httpdate::parse_http_date(date).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(i64::try_from(moment.as_secs()).ok()?.saturating_sub(now.as_second()).max(0))
 }
 
 fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
@@ -271,13 +388,18 @@ fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), String>
     if added == 0 { Err("it holds no certificate".to_owned()) } else { Ok(()) }
 }
 
-/// The innermost cause, which names no URL; of a hidden host not even that, since a certificate's error names it.
-fn explain(error: &reqwest::Error, is_hidden: bool) -> String {
-    if is_hidden {
-        let what = if error.is_connect() { "no connection stands" } else { "the exchange broke off" };
-        return what.to_owned();
-    }
-    let mut innermost: &(dyn std::error::Error + 'static) = error;
+/// Why no connection stands; of a hidden host not even that, since a certificate's error names it.
+fn explain_connect(error: &ConnectError, is_hidden: bool) -> String {
+    if is_hidden { "no connection stands".to_owned() } else { innermost(error) }
+}
+
+fn explain_http(error: &hyper::Error, is_hidden: bool) -> String {
+    if is_hidden { "the exchange broke off".to_owned() } else { innermost(error) }
+}
+
+/// The innermost cause.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
     loop {
         // An io::Error made from another error shows it only through get_ref, not as its source.
         let inside = innermost.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -290,30 +412,5 @@ fn explain(error: &reqwest::Error, is_hidden: bool) -> String {
             None => break,
         }
     }
-    if innermost.is::<reqwest::Error>() {
-        // It would print the URL, secrets and all.
-        return if error.is_timeout() { "it took too long".to_owned() } else { "the exchange broke off".to_owned() };
-    }
     innermost.to_string()
-}
-
-/// Answers with what was checked, and knows nothing else.
-struct Fixed {
-    name: String,
-    addresses: Vec<IpAddr>,
-}
-
-impl Resolve for Fixed {
-    fn resolve(&self, name: Name) -> Resolving {
-        let known = name.as_str().eq_ignore_ascii_case(&self.name);
-        // Port 0 stands for the URL's own.
-        let addresses: Vec<_> = self.addresses.iter().map(|&address| SocketAddr::new(address, 0)).collect();
-        Box::pin(async move {
-            if known {
-                Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
-            } else {
-                Err(io::Error::other("only the name that was checked is looked up").into())
-            }
-        })
-    }
 }

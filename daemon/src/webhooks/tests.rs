@@ -12,16 +12,17 @@ use std::time::Duration;
 use forge_api::Secret;
 use forge_plugin_host::{
     Disposition, Host, HostOptions, HttpRequest, HttpResponse, Limits, Method, Sent, Signing, TargetCall, TargetError,
-    WebhookEvent,
+    Trap, TrapCause, WebhookEvent,
 };
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::limits::{THEN_ROUNDS_MAX, TRY_REQUESTS_MAX};
 use super::policy::Refusal;
 use super::{
-    Context, Guest, PluginGuest, Report, Resolver, SendError, SendLimits, Sender, SenderOptions, TargetSecrets,
+    Calls, Context, Guest, PluginGuest, Report, Resolver, SendError, SendLimits, Sender, SenderOptions, TargetSecrets,
     Verdict, deliver,
 };
 
@@ -95,27 +96,37 @@ fn read_request(stream: &mut dyn Stream) -> io::Result<String> {
 /// One name and its addresses; it counts how often it is asked, and says something else from the second time on.
 struct Table {
     name: &'static str,
-    addresses: Vec<IpAddr>,
+    says: [Vec<IpAddr>; 2],
     asked: AtomicUsize,
+}
+
+impl Table {
+    fn new(name: &'static str) -> Self {
+        Self { name, says: [Vec::new(), addresses(&["192.0.2.1"])], asked: AtomicUsize::new(0) }
+    }
 }
 
 impl Resolver for Table {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
-        let first = self.asked.fetch_add(1, Ordering::SeqCst) == 0;
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
         let known = name == self.name;
         Box::pin(async move {
-            match (known, first) {
-                (true, true) => Ok(self.addresses.clone()),
-                (true, false) => Ok(vec!["192.0.2.1".parse().expect("it is an address")]),
-                (false, _) => Err(io::Error::other("no such name")),
+            match known {
+                true => Ok(self.says[asked.min(1)].clone()),
+                false => Err(io::Error::other("no such name")),
             }
         })
     }
 }
 
-fn table(name: &'static str, addresses: &[&str]) -> Arc<Table> {
-    let addresses = addresses.iter().map(|text| text.parse().expect("it is an address")).collect();
-    Arc::new(Table { name, addresses, asked: AtomicUsize::new(0) })
+fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().expect("it is an address")).collect()
+}
+
+fn table(name: &'static str, first: &[&str]) -> Arc<Table> {
+    let table = Table::new(name);
+    let [_, later] = table.says;
+    Arc::new(Table { says: [addresses(first), later], ..Table::new(name) })
 }
 
 fn context(grants: &[String]) -> Context {
@@ -228,6 +239,77 @@ async fn the_connection_goes_where_the_one_look_up_led() {
         matches!(again, Err(SendError::Refused(Refusal::NotPublic { .. }))),
         "each request is looked up: {again:?}"
     );
+}
+
+/// A server that answers each request of a connection, until `last` says that it hangs up without a word; the number of connections.
+fn keeping(last: impl Fn(usize) -> bool + Send + 'static) -> (Server, Arc<AtomicUsize>) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let server = Server::start_with(move |stream, seen| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        for number in 1.. {
+            // Not under the lock, which the test takes while this waits.
+            let request = read_request(stream)?;
+            seen.lock().expect("nobody panics with it").push(request);
+            stream.write_all(OK)?;
+            if last(number) {
+                break;
+            }
+        }
+        Ok(())
+    });
+    (server, connections)
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_where_the_look_up_still_leads() {
+    let (server, connections) = keeping(|_| false);
+    let sender = sender(SenderOptions::default());
+    let context = context(&[server.url("")]);
+    for _ in 0..3 {
+        assert_eq!(sender.send(&post(&server.url("/")), &context, now()).await.expect("it arrives").status, 200);
+    }
+    assert_eq!((server.seen().len(), connections.load(Ordering::SeqCst)), (3, 1));
+
+    let (server, connections) = keeping(|_| false);
+    let url = server.named("chat.example.com");
+    let resolver = Arc::new(Table {
+        says: ["127.0.0.1", "127.0.0.2"].map(|said| addresses(&[said])),
+        ..Table::new("chat.example.com")
+    });
+    let sender = self::sender(SenderOptions { resolver, ..SenderOptions::default() });
+    let context = self::context(&[format!("{url} in 127.0.0.0/8")]);
+    let first = sender.send(&post(&url), &context, now()).await.expect("it is granted");
+    assert_eq!(first.status, 200);
+    let moved = sender.send(&post(&url), &context, now()).await;
+    assert!(matches!(moved, Err(SendError::Broken { .. })), "nobody listens where the name leads now: {moved:?}");
+    assert_eq!((server.seen().len(), connections.load(Ordering::SeqCst)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_hung_up_on_costs_no_answer() {
+    let (server, connections) = keeping(|number| number == 2);
+    let sender = sender(SenderOptions::default());
+    let context = context(&[server.url("")]);
+    for _ in 0..5 {
+        assert_eq!(sender.send(&post(&server.url("/")), &context, now()).await.expect("it arrives").status, 200);
+    }
+    assert_eq!((server.seen().len(), connections.load(Ordering::SeqCst)), (5, 3));
+}
+
+#[tokio::test]
+async fn a_date_to_wait_for_is_told_in_seconds() {
+    for (said, told) in
+        [("Tue, 14 Nov 2023 22:13:23 GMT", "3"), ("Tue, 14 Nov 2023 22:13:19 GMT", "0"), ("7", "7"), ("soon", "soon")]
+    {
+        let server = Server::start(move |stream| {
+            write!(stream, "HTTP/1.1 503 Busy\r\nRetry-After: {said}\r\nContent-Length: 0\r\n\r\n")
+        });
+        let context = context(&[server.url("")]);
+        let answer = sender(SenderOptions::default()).send(&post(&server.url("/")), &context, now()).await;
+        let headers = answer.expect("it is an answer").headers;
+        assert!(headers.contains(&("retry-after".to_owned(), told.to_owned())), "{said}: {headers:?}");
+    }
 }
 
 #[tokio::test]
@@ -345,19 +427,29 @@ struct Scripted {
 }
 
 impl Guest for Scripted {
-    fn plan(&self, _event: &WebhookEvent) -> Result<Vec<HttpRequest>, TargetError> {
+    fn plan(&self, _event: &WebhookEvent, _over: &CancellationToken) -> Result<Vec<HttpRequest>, TargetError> {
         self.plan.clone()
     }
 
-    fn judge(&self, _event: &WebhookEvent, sent: &Sent, response: &HttpResponse) -> Result<Disposition, TargetError> {
+    fn judge(
+        &self,
+        _event: &WebhookEvent,
+        sent: &Sent,
+        response: &HttpResponse,
+        _over: &CancellationToken,
+    ) -> Result<Disposition, TargetError> {
         Ok((self.judge)(sent, response))
     }
+}
+
+fn calls() -> Calls {
+    Calls { of_target: Arc::new(Semaphore::new(1)), of_all: Arc::new(Semaphore::new(1)) }
 }
 
 async fn tried(context: &Context, plan: Result<Vec<HttpRequest>, TargetError>, judge: Judge) -> Report {
     let sender = sender(SenderOptions::default());
     let guest = Arc::new(Scripted { plan, judge });
-    deliver(guest, WebhookEvent::default(), context, &sender, &Semaphore::new(1), now).await
+    deliver(guest, WebhookEvent::default(), context, &sender, &calls(), now).await
 }
 
 #[tokio::test]
@@ -435,9 +527,7 @@ async fn asked_for(url: &str, grants: &[String]) -> Verdict {
     let call = TargetCall { plugin_name: "chat".to_owned(), limits: Limits::default() };
     let event = WebhookEvent { kind: url.to_owned(), ..WebhookEvent::default() };
     let sender = sender(SenderOptions::default());
-    deliver(Arc::new(PluginGuest { plugin, call }), event, &context(grants), &sender, &Semaphore::new(1), now)
-        .await
-        .verdict
+    deliver(Arc::new(PluginGuest { plugin, call }), event, &context(grants), &sender, &calls(), now).await.verdict
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -463,4 +553,63 @@ async fn a_hostile_component_reaches_granted_places_and_nothing_else() {
     // A redirect is an answer, which this guest finds good: nobody follows it.
     assert_eq!(asked_for(&granted.url("/hook"), &grants).await, Verdict::Delivered);
     assert_eq!((granted.seen().len(), inner.seen().len()), (1, 0));
+}
+
+/// A guest whose first call computes until nobody waits for it, and tells that it has begun and that it ended.
+struct Computes {
+    begun: tokio::sync::mpsc::UnboundedSender<&'static str>,
+}
+
+impl Guest for Computes {
+    fn plan(&self, _event: &WebhookEvent, over: &CancellationToken) -> Result<Vec<HttpRequest>, TargetError> {
+        self.begun.send("begun").expect("the test listens");
+        while !over.is_cancelled() {
+            std::thread::yield_now();
+        }
+        self.begun.send("over").expect("the test listens");
+        Err(TargetError::Canceled)
+    }
+
+    fn judge(
+        &self,
+        _event: &WebhookEvent,
+        _sent: &Sent,
+        _response: &HttpResponse,
+        _over: &CancellationToken,
+    ) -> Result<Disposition, TargetError> {
+        Ok(Disposition::Done)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_whose_plugin_computes_holds_its_own_places_and_leaves_them_when_nobody_waits() {
+    let server = Server::start(|stream| stream.write_all(OK));
+    let context = Arc::new(context(&[server.url("")]));
+    let sender = Arc::new(sender(SenderOptions::default()));
+    let of_all = Arc::new(Semaphore::new(2));
+    let slow = Calls { of_target: Arc::new(Semaphore::new(1)), of_all: Arc::clone(&of_all) };
+    let (begun, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let guest: Arc<dyn Guest> = Arc::new(Computes { begun });
+    let mut computing = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let (guest, context, sender, slow) =
+            (Arc::clone(&guest), Arc::clone(&context), Arc::clone(&sender), slow.clone());
+        computing.spawn(async move { deliver(guest, WebhookEvent::default(), &context, &sender, &slow, now).await });
+    }
+    assert_eq!(told.recv().await, Some("begun"));
+    let quick = Calls { of_target: Arc::new(Semaphore::new(1)), of_all };
+    let plan = Ok(vec![post(&server.url("/"))]);
+    let guest = Arc::new(Scripted { plan, judge: |_, _| Disposition::Done });
+    let report = deliver(guest, WebhookEvent::default(), &context, &sender, &quick, now).await;
+    assert_eq!(report.verdict, Verdict::Delivered, "another target has a place");
+    assert!(told.try_recv().is_err(), "and the two that wait hold none");
+    computing.shutdown().await;
+    assert_eq!(told.recv().await, Some("over"), "it computes for nobody");
+}
+
+#[tokio::test]
+async fn without_room_for_its_plugin_a_delivery_was_not_tried() {
+    let busy = TargetError::Trapped(Trap { cause: TrapCause::Busy, frames: Vec::new() });
+    let report = tried(&context(&[]), Err(busy), |_, _| Disposition::Done).await;
+    assert!(matches!(report.verdict, Verdict::Postponed(_)), "{:?}", report.verdict);
 }

@@ -215,7 +215,8 @@ async fn names_and_bodies_are_not_tried_for_ever() {
     let (place, _token) = place();
     let daemon = place.start().await;
     let ask = async || {
-        let large = "x".repeat(6 * 1024 * 1024);
+        // Just too large: a connection that ends under what is still being sent has no answer.
+        let large = "x".repeat(5 * 1024 * 1024 + 1);
         let request = daemon.post("/hooks/shop/github").header("X-Hub-Signature-256", "sha256=00").body(large);
         request.send().await.expect("an answer").status()
     };

@@ -8,6 +8,7 @@ use forge_api::{Page, WebhookTarget};
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::super::scratch;
@@ -29,7 +30,10 @@ const DELIVERIES_PER_SECOND_MIN: f64 = 2_000.0;
 /// The most bytes of a request that the receiver takes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+/// What the requests are signed with.
+const SECRET: &str = "a secret of the receiver";
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Measured, CliError> {
     let tasks = bench.tasks.unwrap_or(TASKS);
@@ -70,11 +74,13 @@ fn declare(world: &World, address: &str) -> Result<(), CliError> {
         "plugins/http.toml".to_owned(),
         format!("source = \"builtin:http\"\n[allow]\nhosts = [\"http://{address}\"]\n"),
     )?;
+    let secret = world.secret_file();
+    scratch::write(&secret, SECRET)?;
     let mut names = Vec::new();
     for number in 0..TARGETS {
         let name = format!("t{number}");
         let text = format!(
-            "plugin = \"http\"\nevents = [\"task.queued\"]\n[config]\nurl = \"http://{address}/{name}\"\nsign = \"none\"\n"
+            "plugin = \"http\"\nevents = [\"task.queued\"]\nsecret = {{ file = {secret:?} }}\n[config]\nurl = \"http://{address}/{name}\"\n"
         );
         write(format!("webhooks/{name}.toml"), text)?;
         names.push(name);
@@ -83,49 +89,53 @@ fn declare(world: &World, address: &str) -> Result<(), CliError> {
     write(format!("projects/{PROJECT}/project.toml"), project)
 }
 
-/// Takes requests, one a connection, until it is told to stop.
+/// Takes requests, one after the other on each connection, until it is told to stop.
 async fn receive(listener: TcpListener, received: Arc<AtomicU64>, stop: CancellationToken) {
+    let mut taking = JoinSet::new();
     while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
-        let received = Arc::clone(&received);
-        tokio::spawn(async move {
-            if take(stream).await.is_ok() {
-                received.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+        taking.spawn(take(stream, Arc::clone(&received)));
+        while taking.try_join_next().is_some() {}
     }
 }
 
-async fn take(mut stream: TcpStream) -> std::io::Result<()> {
+/// Answers what comes over a connection, until the other side has enough.
+async fn take(mut stream: TcpStream, received: Arc<AtomicU64>) {
     let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
-    while !is_whole(&bytes) {
-        let length = stream.read(&mut part).await?;
-        if length == 0 || bytes.len() > REQUEST_BYTES_MAX {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
+    loop {
+        let Ok(length @ 1..) = stream.read(&mut part).await else { return };
         bytes.extend_from_slice(&part[..length]);
+        if let Some(request) = request_bytes(&bytes) {
+            bytes.drain(..request);
+            received.fetch_add(1, Ordering::Relaxed);
+            if stream.write_all(ANSWER).await.is_err() {
+                return;
+            }
+        } else if bytes.len() > REQUEST_BYTES_MAX {
+            return;
+        }
     }
-    stream.write_all(ANSWER).await?;
-    stream.shutdown().await
 }
 
-/// Whether a request is there to its end.
-fn is_whole(bytes: &[u8]) -> bool {
-    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+/// How long the first request is, when it is there to its end and signed.
+fn request_bytes(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
-    bytes.len() >= head + 4 + length.unwrap_or(0_usize)
+    let whole = head + 4 + length.unwrap_or(0_usize);
+    (bytes.len() >= whole && text.contains("\r\nforge-signature: ")).then_some(whole)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_whole;
+    use super::request_bytes;
 
     #[test]
-    fn a_request_is_whole_with_its_body() {
-        let request = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
-        assert!(is_whole(request));
-        assert!(!is_whole(&request[..request.len() - 1]));
-        assert!(!is_whole(&request[..30]));
-        assert!(is_whole(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    fn a_request_is_whole_with_its_body_and_counts_when_it_is_signed() {
+        let request = b"POST / HTTP/1.1\r\nForge-Signature: t=1,v1=0\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(request_bytes(request), Some(request.len()));
+        assert_eq!(request_bytes(&[&request[..], b"POST"].concat()), Some(request.len()));
+        assert_eq!(request_bytes(&request[..request.len() - 1]), None);
+        assert_eq!(request_bytes(&request[..30]), None);
+        assert_eq!(request_bytes(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n"), None);
     }
 }

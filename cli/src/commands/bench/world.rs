@@ -65,6 +65,9 @@ const TREE: [(&str, &str); 4] = [
 /// What the daemon can do is measured, and not what one token may ask of it.
 const UNLIMITED: &str = "\n[limits]\nrequests_per_second = 0\n";
 
+/// Where a secret of webhook targets may lie.
+const SECRET_FILE: &str = "webhook-secret";
+
 /// A daemon that serves, and what was made for it. What is dropped first ends first: the folder goes last.
 pub(super) struct World {
     daemon: Process,
@@ -81,7 +84,9 @@ impl World {
     /// Makes the folder and starts the daemon.
     pub(super) async fn start() -> Result<Self, CliError> {
         let folder = scratch::folder("forge-bench-")?;
-        let tokens = scratch::prepare(folder.path(), None, UNLIMITED)?;
+        let secret = folder.path().join(SECRET_FILE);
+        let more = format!("{UNLIMITED}\n[secrets.allow.webhooks]\nfiles = [{secret:?}]\n");
+        let tokens = scratch::prepare(folder.path(), None, &more)?;
         for (path, text) in TREE {
             scratch::write(&folder.path().join(scratch::TREE).join(path), text)?;
         }
@@ -132,6 +137,11 @@ impl World {
     /// The daemon's process.
     pub(super) fn daemon_pid(&self) -> u32 {
         self.daemon.pid()
+    }
+
+    /// The file that secrets of webhook targets may come from.
+    pub(super) fn secret_file(&self) -> PathBuf {
+        self.folder.path().join(SECRET_FILE)
     }
 
     /// The folder that the daemon watches.
