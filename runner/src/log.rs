@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
+use serde_json::Value;
 
 use crate::files;
 use crate::mask::{MaskError, Masker};
@@ -236,6 +237,24 @@ impl Log {
         String::from_utf8_lossy(&out).into_owned()
     }
 
+    /// A plugin's report as the log would show it: every text in it, and every key.
+    pub(crate) fn masked_json(&self, value: Value) -> Value {
+        match value {
+            Value::Null | Value::Bool(_) => value,
+            Value::String(text) => Value::String(self.masked(&text)),
+            // A PIN, or a password of digits alone.
+            Value::Number(number) => {
+                let text = number.to_string();
+                let masked = self.masked(&text);
+                if masked == text { Value::Number(number) } else { Value::String(masked) }
+            }
+            Value::Array(values) => values.into_iter().map(|value| self.masked_json(value)).collect(),
+            Value::Object(fields) => {
+                fields.into_iter().map(|(key, value)| (self.masked(&key), self.masked_json(value))).collect()
+            }
+        }
+    }
+
     /// Masks another stream as this log is masked.
     pub(crate) fn new_masker(&self) -> Masker {
         lock(&self.inner).own_masker.another()
@@ -386,5 +405,22 @@ mod tests {
         let total = log.finish().expect("finished");
         assert_eq!(std::fs::read(&path).expect("read"), b"one\ntw\n[forge] why\n");
         assert_eq!((total.length, total.sha256), files::measure(&path).expect("measured"));
+    }
+
+    #[test]
+    fn no_text_key_or_number_of_a_report_shows_a_secret() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bell = Arc::new(crate::bell::Bell::new().expect("a bell"));
+        let shared = Arc::new(Shared::new(Contact { started_ms: 0, heard_ms: 0, leased_ms: 0 }, bell));
+        let log = Log::create(&folder.path().join("log"), &["correct-horse", "20251128"], shared).expect("a log");
+        let report = serde_json::json!({
+            "text": "it said correct-horse",
+            "hosts": [{ "correct-horse": 20_251_128, "changed": 3, "fine": true, "none": null }],
+        });
+        let expected = serde_json::json!({
+            "text": "it said [masked]",
+            "hosts": [{ "[masked]": "[masked]", "changed": 3, "fine": true, "none": null }],
+        });
+        assert_eq!(log.masked_json(report), expected);
     }
 }

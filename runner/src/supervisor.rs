@@ -156,7 +156,9 @@ fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
     }
     kept::keep_and_say(brief, verdict.outcome, &ground.log);
     let reason = verdict.reason.map(|reason| fit::reason(ground.log.masked(&reason)));
-    let (summary, left_out) = verdict.summary.map_or((None, None), fit::summary);
+    // A plugin sees what its processes wrote into the workspace, unmasked, and may put it here.
+    let summary = verdict.summary.map(|summary| ground.log.masked_json(summary));
+    let (summary, left_out) = summary.map_or((None, None), fit::summary);
     if let Some(words) = left_out {
         ground.log.forge(&words);
     }

@@ -8,10 +8,10 @@ use crate::packed::component;
 /// A secret that no log, answer or plugin may show.
 const SECRET: &str = "correct-horse-battery";
 
-/// A world whose template `spy` runs the guest `spawn` with a secret in its environment and one among its variables.
-fn world() -> World {
+/// A world whose template `spy` runs this guest with a secret in its environment and one among its variables.
+fn world(guest: &str) -> World {
     let world = World::new();
-    let wasm = component(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), "spawn");
+    let wasm = component(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), guest);
     let sha256 = ring::digest::digest(&ring::digest::SHA256, &wasm);
     let sha256: String = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     std::fs::write(world.path("tree/plugins/spy.wasm"), wasm).expect("the plugin");
@@ -46,7 +46,7 @@ fn spy(world: &World, daemon: &Daemon, script: &str) -> (Option<String>, Option<
 
 #[test]
 fn a_plugin_reads_no_secret_back_and_nothing_of_the_runners_environment() {
-    let world = world();
+    let world = world("spawn");
     let daemon = world.daemon();
     let settings = world.runner_settings(&daemon, "ny-1", "");
     world.register(&settings).expect_code(0);
@@ -72,8 +72,22 @@ fn a_plugin_reads_no_secret_back_and_nothing_of_the_runners_environment() {
 }
 
 #[test]
+fn a_file_that_a_process_wrote_brings_no_secret_into_the_summary() {
+    let world = world("read-back");
+    let daemon = world.daemon();
+    let _runner = world.runner(&daemon, "ny-1", "");
+    let (told, reason) = spy(&world, &daemon, "printenv PASSWORD > x; printf %s \"$PASSWORD\" | base64 >> x");
+    assert_eq!((told.as_deref(), reason), (Some("[masked]\n[masked]\n"), None));
+    // Nor is it kept where no answer shows it.
+    let stored = std::fs::read(world.path("data/forge.db")).expect("the store");
+    let wal = std::fs::read(world.path("data/forge.db-wal")).unwrap_or_default();
+    let holds = |bytes: &[u8]| bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+    assert!(!holds(&stored) && !holds(&wal));
+}
+
+#[test]
 fn a_gigabyte_of_output_costs_the_plugin_its_own_memory_and_nobody_else_anything() {
-    let world = world();
+    let world = world("spawn");
     let daemon = world.daemon();
     let _runner = world.runner(&daemon, "ny-1", "");
     let (_, reason) = spy(&world, &daemon, "head -c 1073741824 /dev/zero");
