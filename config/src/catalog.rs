@@ -37,6 +37,8 @@ pub trait PluginCatalog {
     fn builtin_names(&self) -> Vec<String>;
     /// What a built-in plugin says of itself; `None` when there is none of that name.
     fn builtin(&self, name: &str) -> Option<Result<PluginFacts, String>>;
+    /// The SHA-256 of `bytes`. It runs nothing: what nobody has reviewed is not even compiled.
+    fn digest(&self, bytes: &[u8]) -> Digest;
     /// What the component in `bytes` says of itself, or why it cannot be used, in words.
     fn inspect(&self, bytes: &[u8]) -> Result<PluginFacts, String>;
 }

@@ -3,20 +3,31 @@
 //! It runs no plugin's work. Built-ins get no privilege: they are described by the same call as a file of the tree.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forge_api::{PluginAccess, PluginRole, PluginSummary};
 use forge_config::meant::{Plugin, PluginKind, PluginSource, Tree};
 use forge_config::{Digest, PluginCatalog, PluginFacts, Wants};
-use forge_plugin_host::{Capability, Host, Kind};
-
-use crate::hex;
+use forge_plugin_host::{CallError, Capability, Host, HostOptions, Kind, Memory, Trap, TrapCause};
 
 /// How many components' facts are remembered; a tree of today has a handful.
 const FACTS_MAX: usize = 1_024;
 
 /// How many names of each kind a plugin may ask for; more are not looked at.
 const WANTS_MAX: usize = 64;
+
+/// How a check makes its host: as the daemon does, whose calls have what a pool's slot has and no more. What passes here passes there.
+pub(crate) fn as_the_daemon() -> HostOptions {
+    HostOptions { memory: Memory::Pool { calls: 1 }, ..HostOptions::default() }
+}
+
+/// Why a component has no facts, in words.
+enum DescribeError {
+    /// The host had no room just then: it says nothing of the component, so it is not remembered.
+    Busy(String),
+    /// The component.
+    Plugin(String),
+}
 
 /// The plugin host as the configuration's check asks it.
 pub(crate) struct Catalog {
@@ -38,11 +49,21 @@ impl Catalog {
         Self { host, facts: Mutex::new(HashMap::new()) }
     }
 
-    fn describe(&self, bytes: &[u8], hash: [u8; 32]) -> Result<Described, String> {
-        let plugin = self.host.load(bytes).map_err(|error| error.to_string())?;
-        let info = plugin.describe().map_err(|error| format!("it does not describe itself: {error}"))?;
+    fn facts(&self) -> MutexGuard<'_, HashMap<String, Result<Described, String>>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn describe(&self, bytes: &[u8], sha256: Digest) -> Result<Described, DescribeError> {
+        let plugin = self.host.load(bytes).map_err(|error| DescribeError::Plugin(error.to_string()))?;
+        let info = plugin.describe().map_err(|error| {
+            let why = format!("it does not describe itself: {error}");
+            match error {
+                CallError::Trapped(Trap { cause: TrapCause::Busy, .. }) => DescribeError::Busy(why),
+                CallError::Trapped(_) | CallError::BadAnswer(_) => DescribeError::Plugin(why),
+            }
+        })?;
         let facts = PluginFacts {
-            sha256: Digest(hash),
+            sha256,
             kind: match plugin.kind() {
                 Kind::Executor => PluginKind::Executor,
                 Kind::WebhookTarget => PluginKind::WebhookTarget,
@@ -56,7 +77,7 @@ impl Catalog {
 
     /// What a component says of itself that was looked at before.
     fn known(&self, sha256: &str) -> Option<Described> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner).get(sha256)?.as_ref().ok().cloned()
+        self.facts().get(sha256)?.as_ref().ok().cloned()
     }
 }
 
@@ -128,21 +149,93 @@ impl PluginCatalog for Catalog {
         forge_plugin_builtins::get(name).map(|builtin| self.inspect(builtin.wasm))
     }
 
-    fn inspect(&self, bytes: &[u8]) -> Result<PluginFacts, String> {
+    fn digest(&self, bytes: &[u8]) -> Digest {
         let mut hash = [0; 32];
         hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-        let key = hex::encode(&hash);
-        let known = self.facts.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let described = known.unwrap_or_else(|| {
-            // Not under the lock: compiling takes its time, and two that compile the same agree.
-            let facts = self.describe(bytes, hash);
-            let mut known = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= FACTS_MAX {
-                known.clear();
-            }
-            known.insert(key, facts.clone());
-            facts
-        });
+        Digest(hash)
+    }
+
+    fn inspect(&self, bytes: &[u8]) -> Result<PluginFacts, String> {
+        let digest = self.digest(bytes);
+        let key = digest.hex();
+        if let Some(known) = self.facts().get(&key) {
+            return known.clone().map(|described| described.facts);
+        }
+        // Not under the lock: compiling takes its time, and two that compile the same agree.
+        let described = match self.describe(bytes, digest) {
+            Ok(described) => Ok(described),
+            Err(DescribeError::Busy(why)) => return Err(why),
+            Err(DescribeError::Plugin(why)) => Err(why),
+        };
+        let mut known = self.facts();
+        if known.len() >= FACTS_MAX {
+            known.clear();
+        }
+        known.insert(key, described.clone());
         described.map(|described| described.facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use forge_plugin_host::{
+        CapabilityError, ChildProcess, Command, ExecuteRequest, Finished, Grants, Job, Level, Limits, Services,
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    /// Stands in the middle of a command until it is told to go on.
+    struct Standing {
+        inside: Sender<()>,
+        go_on: Receiver<()>,
+    }
+
+    impl Services for Standing {
+        fn log(&mut self, _level: Level, _message: &str, _fields: &[(String, String)]) {}
+
+        fn progress(&mut self, _current: u64, _total: Option<u64>, _message: Option<&str>) {}
+
+        fn canceled(&self) -> bool {
+            false
+        }
+
+        fn run(&mut self, _command: Command) -> Result<Finished, CapabilityError> {
+            self.inside.send(()).expect("the test waits");
+            self.go_on.recv().expect("the test goes on");
+            Err(CapabilityError::Canceled)
+        }
+
+        fn spawn(&mut self, _command: Command) -> Result<Box<dyn ChildProcess>, CapabilityError> {
+            Err(CapabilityError::Canceled)
+        }
+    }
+
+    #[test]
+    fn that_there_was_no_room_is_not_remembered_of_a_plugin() {
+        let host = Host::new(as_the_daemon()).expect("the engine starts");
+        let catalog = Catalog::new(host.clone());
+        let shell = forge_plugin_builtins::get("shell").expect("it is built in").wasm;
+        let plugin = host.load(shell).expect("it loads");
+        let workspace = tempfile::tempdir().expect("a folder");
+        let request = ExecuteRequest {
+            job: Job { params: json!({"script": "true"}), ..Job::default() },
+            workspace: workspace.path().to_owned(),
+            grants: Grants { plugin_name: "shell".to_owned(), programs: vec!["bash".to_owned()] },
+            limits: Limits::default(),
+            file_user: None,
+        };
+        let (inside, stands) = channel();
+        let (go_on, told) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| plugin.execute(request, Box::new(Standing { inside, go_on: told })));
+            stands.recv().expect("it runs its program");
+            let why = catalog.inspect(shell).expect_err("the one place is taken");
+            assert!(why.contains("as many plugins run as there is room for"), "{why}");
+            go_on.send(()).expect("it stands there");
+        });
+        catalog.inspect(shell).expect("there is room again");
     }
 }

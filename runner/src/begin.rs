@@ -39,6 +39,9 @@ const PASSED_ALWAYS: [&str; 3] = ["PATH", "LANG", "TZ"];
 const PASSED_TO_GIT: [&str; 6] =
     ["GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
 
+/// What Forge's own variables begin with. The runner's tokens are among them, so no job sees one, whatever is granted.
+const FORGE_PREFIX: &str = "FORGE_";
+
 /// Where programs are looked for on a machine that sets no PATH.
 pub(crate) const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -353,8 +356,7 @@ fn brief_of(context: &Context, job: &Job, folder: &Path, record: &Record) -> Bri
     let settings = &context.settings;
     let names = PASSED_ALWAYS.iter().map(|name| (*name).to_owned());
     let names = names.chain(settings.pass_env.iter().cloned()).chain(job.plugin.grants.env.iter().cloned());
-    let mut environment: BTreeMap<String, String> =
-        names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value))).collect();
+    let mut environment = passed(names, |name| std::env::var(name).ok());
     environment.entry("PATH".to_owned()).or_insert_with(|| PATH_DEFAULT.to_owned());
     let mut git_environment = environment.clone();
     git_environment.extend(
@@ -375,5 +377,25 @@ fn brief_of(context: &Context, job: &Job, folder: &Path, record: &Record) -> Bri
         stop_grace_ms: settings.stop_grace_ms,
         environment,
         git_environment,
+    }
+}
+
+/// What of the runner's own environment a job sees, of all that is named for it.
+fn passed(names: impl Iterator<Item = String>, value_of: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    names
+        .filter(|name| !name.starts_with(FORGE_PREFIX))
+        .filter_map(|name| value_of(&name).map(|value| (name, value)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_never_sees_what_is_the_runners_own() {
+        let names = ["LANG", "FORGE_RUNNER_TOKEN", "FORGE_RUNNER_REGISTRATION_TOKEN", "UNSET"].map(str::to_owned);
+        let seen = passed(names.into_iter(), |name| (name != "UNSET").then(|| format!("value of {name}")));
+        assert_eq!(seen, BTreeMap::from([("LANG".to_owned(), "value of LANG".to_owned())]));
     }
 }

@@ -72,6 +72,10 @@ impl PluginCatalog for Catalog {
         Some(Ok(PluginFacts { sha256, kind: PluginKind::Executor, params_schema: None, config_schema: None, wants }))
     }
 
+    fn digest(&self, _bytes: &[u8]) -> Digest {
+        Digest([1; 32])
+    }
+
     fn inspect(&self, _bytes: &[u8]) -> Result<PluginFacts, String> {
         Err("there is none".to_owned())
     }

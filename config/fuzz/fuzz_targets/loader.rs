@@ -49,6 +49,10 @@ impl PluginCatalog for Catalog {
         Some(Ok(facts))
     }
 
+    fn digest(&self, _bytes: &[u8]) -> Digest {
+        Digest([1; 32])
+    }
+
     fn inspect(&self, _bytes: &[u8]) -> Result<PluginFacts, String> {
         Err("it is no component".to_owned())
     }

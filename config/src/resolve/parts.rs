@@ -23,8 +23,8 @@ use crate::written::sheet::{At, Sheet, Span};
 /// The fewest characters of a value that could be a secret.
 const SECRET_CHARS_MIN: usize = 6;
 
-/// What only Forge sets in a job's environment.
-const RESERVED_PREFIX: &str = "FORGE_";
+/// What only Forge sets in a job's environment, and what of a runner's own no job sees.
+pub(super) const RESERVED_PREFIX: &str = "FORGE_";
 
 /// How long the name of a workspace may be.
 const WORKSPACE_BYTES_MAX: usize = 255;

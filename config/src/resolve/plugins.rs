@@ -7,6 +7,7 @@ use crate::diagnostic::Code;
 use crate::host_grant::HostGrant;
 use crate::meant;
 use crate::name::{Digest, Name};
+use crate::resolve::parts::RESERVED_PREFIX;
 use crate::resolve::reference_path;
 use crate::schema::{self, Compiled};
 use crate::suggest::{did_you_mean, list_of, nearest};
@@ -53,24 +54,23 @@ pub(super) fn plugins(
 }
 
 fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog: &dyn PluginCatalog) -> ResolvedPlugin {
-    let component = written.source.as_ref().and_then(|source| component(source, sheet, files, catalog));
-    let digest = component.as_ref().and_then(|(source, facts)| digest(source, facts, written, sheet));
+    let component = written.source.as_ref().and_then(|source| component(source, written, sheet, files, catalog));
     let allow = written.allow.clone().unwrap_or_default().value;
     let grants = grants(&allow, sheet);
-    if let Some((_, facts)) = &component {
+    if let Some(Component { facts, .. }) = &component {
         let span = written.allow.as_ref().map(|allow| allow.span).or(written.source.as_ref().map(|source| source.span));
         ungranted(name, &facts.wants, &allow, span.unwrap_or(Span::FILE), sheet);
     }
     let limits = limits(&written.limits.clone().unwrap_or_default().value, sheet);
     let compiled = |schema: fn(&PluginFacts) -> Option<&serde_json::Value>| {
-        component.as_ref().and_then(|(_, facts)| schema(facts)).map(Compiled::new)
+        component.as_ref().and_then(|component| schema(&component.facts)).map(Compiled::new)
     };
     let params_schema = compiled(|facts| facts.params_schema.as_ref());
     let config_schema = compiled(|facts| facts.config_schema.as_ref());
     let config = config(name, written, component.is_some(), config_schema.as_ref(), sheet);
-    let facts = component.as_ref().map(|(_, facts)| facts.clone());
+    let facts = component.as_ref().map(|component| component.facts.clone());
     let meant = (|| {
-        let (source, facts) = component?;
+        let Component { source, facts, digest } = component?;
         let (memory_bytes, time_ms) = limits?;
         let (programs, hosts, env) = grants?;
         Some(meant::Plugin {
@@ -121,13 +121,22 @@ fn config(
     schema::check(schema, subject, sheet).filter(|_| without_secrets)
 }
 
-/// The component and what it says of itself.
+/// A component that may be asked what it is.
+struct Component {
+    source: meant::PluginSource,
+    facts: PluginFacts,
+    /// Its digest, when it is the one that is written.
+    digest: Option<Digest>,
+}
+
+/// The component and what it says of itself. A file is compiled and asked only when it is the one that was reviewed.
 fn component(
     written: &At<String>,
+    plugin: &Plugin,
     sheet: &Sheet,
     files: &Files,
     catalog: &dyn PluginCatalog,
-) -> Option<(meant::PluginSource, PluginFacts)> {
+) -> Option<Component> {
     let unusable = |why: String, hint: Option<String>| {
         sheet.error(written.span, Code::PluginUnusable, why, hint);
         None
@@ -136,7 +145,11 @@ fn component(
     let names = || builtins.iter().map(String::as_str);
     if let Some(builtin) = written.value.strip_prefix(BUILTIN) {
         return match catalog.builtin(builtin) {
-            Some(Ok(facts)) => Some((meant::PluginSource::Builtin(builtin.to_owned()), facts)),
+            Some(Ok(facts)) => {
+                let source = meant::PluginSource::Builtin(builtin.to_owned());
+                let digest = digest(&source, facts.sha256, plugin, sheet);
+                Some(Component { source, facts, digest })
+            }
             Some(Err(why)) => unusable(format!("the built-in plugin `{builtin}` cannot be used: {why}"), None),
             None => {
                 let hint = did_you_mean(builtin, names())
@@ -159,36 +172,46 @@ fn component(
         });
         return unusable(format!("the tree has no file `{path}`"), Some(hint));
     };
+    let source = meant::PluginSource::File(path.clone());
+    let digest = digest(&source, catalog.digest(bytes), plugin, sheet)?;
     match catalog.inspect(bytes) {
-        Ok(facts) => Some((meant::PluginSource::File(path), facts)),
-        Err(why) => unusable(format!("`{path}` is no plugin that Forge can run: {why}"), None),
+        Ok(facts) => Some(Component { source, facts, digest: Some(digest) }),
+        Err(why) => {
+            sheet.error(
+                written.span,
+                Code::PluginUnusable,
+                format!("`{path}` is no plugin that Forge can run: {why}"),
+                None,
+            );
+            None
+        }
     }
 }
 
 /// The component's digest, when it is the one that is written.
-fn digest(source: &meant::PluginSource, facts: &PluginFacts, written: &Plugin, sheet: &Sheet) -> Option<Digest> {
+fn digest(source: &meant::PluginSource, own: Digest, written: &Plugin, sheet: &Sheet) -> Option<Digest> {
     let Some(at) = &written.sha256 else {
         return match source {
-            meant::PluginSource::Builtin(_) => Some(facts.sha256),
+            meant::PluginSource::Builtin(_) => Some(own),
             meant::PluginSource::File(path) => {
                 let span = written.source.as_ref().map_or(Span::FILE, |source| source.span);
-                let hint = format!("when you have reviewed it, write `sha256 = \"{}\"`", facts.sha256.hex());
+                let hint = format!("when you have reviewed it, write `sha256 = \"{}\"`", own.hex());
                 sheet.error(span, Code::PluginDigest, format!("`sha256` of `{path}` is missing"), Some(hint));
                 None
             }
         };
     };
     match at.value.parse::<Digest>() {
-        Ok(digest) if digest == facts.sha256 => Some(digest),
+        Ok(digest) if digest == own => Some(digest),
         Ok(_) => {
-            let message = format!("`sha256` is not that of the component: its own is {}", facts.sha256.hex());
+            let message = format!("`sha256` is not that of the component: its own is {}", own.hex());
             let hint =
                 "when you have reviewed the new component, write that one; else put the old component back".to_owned();
             sheet.error(at.span, Code::PluginDigest, message, Some(hint));
             None
         }
         Err(error) => {
-            let hint = format!("the component's own is \"{}\"", facts.sha256.hex());
+            let hint = format!("the component's own is \"{}\"", own.hex());
             sheet.error(at.span, Code::PluginDigest, format!("`sha256` is refused: {error}"), Some(hint));
             None
         }
@@ -243,8 +266,15 @@ fn grants(allow: &Allow, sheet: &Sheet) -> Option<Grants> {
     let env = taken(
         "env",
         &allow.env,
-        |name| if is_variable_name(name) { Ok(()) } else { Err(String::new()) },
-        "write the variable's name, such as \"LANG\"",
+        |name| {
+            if !is_variable_name(name) {
+                return Err(String::new());
+            }
+            // The runner's own token is one of them.
+            let reserved = name.starts_with(RESERVED_PREFIX);
+            if reserved { Err(format!(": what begins with {RESERVED_PREFIX} is Forge's own")) } else { Ok(()) }
+        },
+        "write the name of a variable of the runner's environment, such as \"LANG\"",
     );
     valid.then_some((programs, hosts, env))
 }

@@ -75,6 +75,10 @@ impl PluginCatalog for FakeCatalog {
         }
     }
 
+    fn digest(&self, bytes: &[u8]) -> Digest {
+        Digest([if bytes == COMPONENT { 7 } else { 9 }; 32])
+    }
+
     fn inspect(&self, bytes: &[u8]) -> Result<PluginFacts, String> {
         match bytes {
             COMPONENT => Ok(facts(7, PluginKind::Executor, None, None)),

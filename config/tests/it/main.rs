@@ -3,6 +3,7 @@
 mod answers;
 mod catalog;
 mod objects;
+mod plugins;
 mod reference;
 mod samples;
 mod settings;

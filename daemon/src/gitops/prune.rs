@@ -91,7 +91,7 @@ fn objects(tree: &Tree) -> Vec<(&'static str, BTreeSet<String>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forge_config::{CheckOptions, Files, PluginCatalog, PluginFacts, check_tree};
+    use forge_config::{CheckOptions, Digest, Files, PluginCatalog, PluginFacts, check_tree};
 
     /// Knows no plugin: these trees name none.
     struct NoPlugins;
@@ -102,6 +102,9 @@ mod tests {
         }
         fn builtin(&self, _name: &str) -> Option<Result<PluginFacts, String>> {
             None
+        }
+        fn digest(&self, _bytes: &[u8]) -> Digest {
+            Digest([1; 32])
         }
         fn inspect(&self, _bytes: &[u8]) -> Result<PluginFacts, String> {
             Err("there are no plugins here".to_owned())
