@@ -240,6 +240,8 @@ async fn bury(context: &Context, folder: &Path, record: &Record, order: Order) -
             log_length: 0,
             log_sha256: files::sha256_hex(b""),
             carry: None,
+            no_retry: false,
+            retry_after_ms: None,
         }
     })
 }

@@ -50,6 +50,10 @@ pub(crate) struct Verdict {
     pub(crate) summary: Option<Value>,
     /// What an attempt that awaits approval leaves for the next one.
     pub(crate) carry: Option<Carry>,
+    /// Whether the plugin refuses what it is asked for, and always will.
+    pub(crate) no_retry: bool,
+    /// How long the plugin asks to be left alone.
+    pub(crate) retry_after_ms: Option<u64>,
 }
 
 impl Verdict {
@@ -61,6 +65,8 @@ impl Verdict {
             exit_code: None,
             summary: None,
             carry: None,
+            no_retry: false,
+            retry_after_ms: None,
         }
     }
 }
@@ -169,12 +175,11 @@ fn lacking_env(plugin_name: &str, wants: &[Capability], granted: &[String]) -> O
 
 /// Adds to the reason of a failure what its process could not say itself.
 fn name_cause(verdict: Verdict, memory_ran_out: bool) -> Verdict {
-    let Verdict { outcome, reason, exit_code, summary, carry } = verdict;
-    let reason = match reason {
+    let reason = match verdict.reason {
         Some(reason) if memory_ran_out => Some(format!("{reason}; {MEMORY_RAN_OUT}")),
         reason => reason,
     };
-    Verdict { outcome, reason, exit_code, summary, carry }
+    Verdict { reason, ..verdict }
 }
 
 /// A host whose engine the attendant makes look up.
@@ -190,6 +195,8 @@ fn judge(brief: &Brief, ended: Result<Done, ExecuteError>) -> Verdict {
             exit_code,
             summary: Some(summary_of(&summary, output)),
             carry: None,
+            no_retry: false,
+            retry_after_ms: None,
         },
         Ok(Done::Pending { outcome: Outcome { summary, output, exit_code }, carry }) => {
             match brief.carrier().pack(brief.job.attempt, &carry) {
@@ -199,6 +206,8 @@ fn judge(brief: &Brief, ended: Result<Done, ExecuteError>) -> Verdict {
                     exit_code,
                     summary: Some(summary_of(&summary, output)),
                     carry: Some(carry),
+                    no_retry: false,
+                    retry_after_ms: None,
                 },
                 Err(error) => Verdict::failed(error.to_string()),
             }
@@ -209,12 +218,14 @@ fn judge(brief: &Brief, ended: Result<Done, ExecuteError>) -> Verdict {
             reason: Some(message),
             exit_code,
             carry: None,
+            no_retry: false,
+            retry_after_ms: None,
         },
-        Err(ExecuteError::Retry { message, after_ms: _ }) => {
-            Verdict { outcome: AttemptOutcome::Retry, ..Verdict::failed(message) }
+        Err(ExecuteError::Retry { message, after_ms }) => {
+            Verdict { outcome: AttemptOutcome::Retry, retry_after_ms: after_ms, ..Verdict::failed(message) }
         }
         Err(ExecuteError::Canceled) => Verdict { outcome: AttemptOutcome::Canceled, ..Verdict::failed("canceled") },
-        Err(ExecuteError::Invalid(message)) => Verdict::failed(message),
+        Err(ExecuteError::Invalid(message)) => Verdict { no_retry: true, ..Verdict::failed(message) },
         Err(error @ (ExecuteError::Trapped(_) | ExecuteError::BadAnswer(_) | ExecuteError::Workspace { .. })) => {
             Verdict::failed(error.to_string())
         }
@@ -507,6 +518,8 @@ mod tests {
             exit_code: Some(0),
             summary: None,
             carry: None,
+            no_retry: false,
+            retry_after_ms: None,
         };
         assert_eq!(name_cause(succeeded(), true).reason, None, "a plugin that got over it has nothing to explain");
     }

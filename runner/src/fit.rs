@@ -80,6 +80,8 @@ mod tests {
             log_length: 7,
             log_sha256: "00".to_owned(),
             carry: None,
+            no_retry: false,
+            retry_after_ms: None,
         }
     }
 

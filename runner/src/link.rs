@@ -401,6 +401,7 @@ impl Runner {
             sent_at: None,
             signing_key: pin::shown(&self.opener.signing_key),
             refused: ask.refused.clone(),
+            resumes: true,
         };
         Box::pin(async move {
             tokio::time::sleep(wait).await;

@@ -181,6 +181,8 @@ pub(crate) fn result_without_supervisor(
         log_length,
         log_sha256,
         carry: None,
+        no_retry: false,
+        retry_after_ms: None,
     };
     write_result(folder, attempt, &result)?;
     Ok(result)

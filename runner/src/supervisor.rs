@@ -141,7 +141,9 @@ fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
     let (verdict, commit) = carry_out(brief, ready, cache.as_ref(), ground);
     // From here on the warden has nothing to do but what is done here anyway.
     let verdict = match ground.shared.now().ending {
-        Some(Order { outcome, reason }) => Verdict { outcome, reason: Some(reason), ..verdict },
+        Some(Order { outcome, reason }) => {
+            Verdict { outcome, reason: Some(reason), no_retry: false, retry_after_ms: None, ..verdict }
+        }
         None => verdict,
     };
     let survivors = ground.end_all();
@@ -179,6 +181,8 @@ fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
         log_length,
         log_sha256,
         carry: verdict.carry.filter(|_| verdict.outcome == AttemptOutcome::AwaitsApproval),
+        no_retry: verdict.no_retry,
+        retry_after_ms: verdict.retry_after_ms,
     };
     let written = spool::write_result(&brief.spool, brief.job.attempt, &result).or_else(|_| {
         // The disk is full: what this attempt holds of it is given free first.

@@ -30,12 +30,12 @@ pub(crate) fn world(more: &str) -> World {
     world
 }
 
-fn start(world: &World, daemon: &Daemon) -> u64 {
+pub(crate) fn start(world: &World, daemon: &Daemon) -> u64 {
     let arguments = ["run", "shop/greet", "--arg=bash", "--arg=-c", "--arg", SCRIPT, "--detach", "--output", "json"];
     world.ask(daemon, &arguments).expect_code(0).json()["number"].as_u64().expect("a number")
 }
 
-fn decide(world: &World, daemon: &Daemon, word: &str, number: u64, more: &[&str]) -> Finished {
+pub(crate) fn decide(world: &World, daemon: &Daemon, word: &str, number: u64, more: &[&str]) -> Finished {
     let number = number.to_string();
     world.ask(daemon, &[&["task", word, &number], more].concat())
 }

@@ -27,7 +27,7 @@ fn world(guest: &str) -> World {
     );
     world.write(
         "projects/shop/templates/spy.toml",
-        "executor = \"spy\"\nenvironment = \"live\"\nallow_arguments = true\n",
+        "executor = \"spy\"\nenvironment = \"live\"\nallow_arguments = true\nretry = { attempts = 1, delay = \"0s\" }\n",
     );
     world.daemon_settings(&format!("[secrets.allow.shop]\nfiles = [{secret:?}]\n"));
     world
@@ -83,6 +83,31 @@ fn a_file_that_a_process_wrote_brings_no_secret_into_the_summary() {
     let wal = std::fs::read(world.path("data/forge.db-wal")).unwrap_or_default();
     let holds = |bytes: &[u8]| bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
     assert!(!holds(&stored) && !holds(&wal));
+}
+
+#[test]
+fn what_a_plugin_says_of_another_try_is_kept() {
+    // `invalid` is never tried again, whatever the template says.
+    let world_of_spawn = world("spawn");
+    let daemon = world_of_spawn.daemon();
+    let _runner = world_of_spawn.runner(&daemon, "ny-1", "");
+    let refused = ["run", "shop/spy", "--arg=python3", "--output", "json"];
+    let task = world_of_spawn.ask(&daemon, &refused).expect_code(1).json();
+    assert_eq!((&task["state"], &task["attempt"]), (&"failed".into(), &1.into()), "{task}");
+    let reason = task["reason"].as_str().expect("a reason");
+    assert!(reason.contains("python3 is not in [allow].programs of plugins/spy.toml"), "{reason}");
+
+    // A plugin that asks to be left alone for an hour is.
+    let world = world("later");
+    let daemon = world.daemon();
+    let _runner = world.runner(&daemon, "ny-1", "");
+    let number = world.start_task(&daemon, "spy");
+    let why = wait_for("it is queued again", || {
+        let why = world.ask(&daemon, &["task", "why", &number.to_string(), "--output", "json"]).json();
+        why["unmet"].as_array()?.iter().find(|unmet| unmet["code"] == "retry_delay").cloned()
+    });
+    let said = why["message"].as_str().expect("words");
+    assert!(said.contains("its next attempt is due in 59m") || said.contains("due in 1h"), "{said}");
 }
 
 #[test]

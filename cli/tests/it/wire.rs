@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use forge_runner::trust::{Trust, http_client};
 use serde_json::{Value, json};
 
+use crate::approval;
 use crate::harness::{Daemon, World};
 
 fn folder() -> PathBuf {
@@ -154,6 +155,38 @@ fn a_runner_of_every_version_registers_works_and_hands_in() {
             std::fs::write(folder().join(version).join("sealed-job.json"), text).expect("written");
         }
     }
+}
+
+#[test]
+fn a_runner_that_would_plan_anew_gets_no_plan_that_was_approved() {
+    let world = approval::world("concurrency = \"parallel\"");
+    let daemon = world.daemon();
+    let planning = world.runner(&daemon, "ny-1", "");
+    let number = approval::start(&world, &daemon);
+    world.wait_state(&daemon, number, "awaiting_approval");
+    assert_eq!(planning.stop().code(), Some(0));
+    approval::decide(&world, &daemon, "approve", number, &[]).expect_code(0);
+
+    let today = env!("CARGO_PKG_VERSION");
+    let mut runner = ByHand::new(&daemon);
+    runner.register(&world, with(sample("0.1.0-alpha", "register-request"), json!({"name": "of-alpha"})));
+    let claim = |version: &str, held: &Value, wait_ms: u64| -> Vec<Value> {
+        let fields = json!({"held": held, "refused": [], "wait_ms": wait_ms});
+        let claim = with(sample(version, "claim-request"), fields);
+        let answer = runner.done("POST", "/runner/claim", &runner.token, &claim);
+        answer["jobs"].as_array().expect("jobs").iter().map(|job| job["attempt"].clone()).collect()
+    };
+    assert_eq!(claim("0.1.0-alpha", &json!([]), 1_000), [Value::Null; 0], "it would plan anew");
+    assert_eq!(world.task(&daemon, number)["state"], "queued");
+    // Another task of the template has no plan yet, and is given to it.
+    let other = json!(format!("{}-1", approval::start(&world, &daemon)));
+    assert_eq!(claim("0.1.0-alpha", &json!([]), 20_000), [other.clone()]);
+
+    // The same machine, upgraded; then put back while the job was on its way.
+    let (attempt, held) = (json!(format!("{number}-2")), json!([other]));
+    assert_eq!(claim(today, &held, 20_000), [attempt.clone()]);
+    assert_eq!(claim("0.1.0-alpha", &held, 1_000), [Value::Null; 0], "it is not delivered again to an older one");
+    assert_eq!(claim(today, &held, 20_000), [attempt]);
 }
 
 #[test]

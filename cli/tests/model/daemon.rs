@@ -278,6 +278,7 @@ impl DaemonSide {
                     max_parallel_tasks: 0,
                     held: ask.held,
                     version: "1".to_owned(),
+                    resumes: true,
                     ..ClaimRequest::default()
                 };
                 let answer = tokio::spawn(async move { core.claim(&runner, request).await });

@@ -628,5 +628,7 @@ fn result_of(order: &Order, log: &[u8]) -> AttemptResult {
         log_length: log.len() as u64,
         log_sha256: sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
         carry: None,
+        no_retry: false,
+        retry_after_ms: None,
     }
 }

@@ -79,6 +79,12 @@ pub struct AttemptResult {
     /// What an attempt that awaits approval leaves for the next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carry: Option<Carry>,
+    /// Whether a failure is one that another try does not mend, such as params that make no sense.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_retry: bool,
+    /// Not before this long is another try of use, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// The answer to a result.

@@ -149,6 +149,9 @@ pub struct ClaimRequest {
     /// Jobs that were delivered and that it does not begin: their attempts end. At most [`crate::REFUSED_JOBS_MAX`] at a time.
     #[serde(default)]
     pub refused: Vec<RefusedJob>,
+    /// Whether it does the plan of a job that says so ([`crate::Job::resume`]): only such a runner is given one.
+    #[serde(default)]
+    pub resumes: bool,
 }
 
 /// A job that its runner does not begin, such as one that the daemon's pinned key did not sign.

@@ -204,6 +204,8 @@ fn unserved(
             // It was there before this daemon was, and has not had the time to say so again.
             Err(assign::Unmet::Offline) if !may_be_gone && !candidate.draining => return None,
             Err(assign::Unmet::Offline | assign::Unmet::NeverConnected | assign::Unmet::Draining) => {}
+            // It is there, and of no use to a plan that was approved.
+            Err(assign::Unmet::CannotResume) => {}
             // It takes one task and leaves, and has that one.
             _ if candidate.one_off && candidate.facts.running > 0 => {}
             // It is there, and takes the task now or when it has room.

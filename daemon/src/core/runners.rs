@@ -9,6 +9,7 @@ use forge_api::{
 };
 
 use super::{Core, CoreError, RunnerIdentity, refused, stored, versions};
+use crate::scheduler::assign::RunnerFacts;
 use crate::scheduler::claims::{Answer, Considered, Place, Wake};
 use crate::scheduler::facts::{self, Permission};
 use crate::scheduler::task::Happening;
@@ -161,8 +162,10 @@ impl Core {
                 contact.map(|(said, _)| said.own_max).or(registration.map(|known| known.own_max)).unwrap_or_default();
             let running = running_on.get(name).copied().unwrap_or_default();
             let asking = self.inner.scheduler.asking(name);
+            let (slots, resumes) = asking.unwrap_or((0, true));
+            let facts = permission.facts(name, status, own_max, running, slots);
             Candidate {
-                facts: permission.facts(name, status, own_max, running, asking.unwrap_or_default()),
+                facts: RunnerFacts { resumes, ..facts },
                 last_contact_at,
                 in_contact: in_contact.unwrap_or_default(),
                 declared: applied.tree.runners.contains_key(name),

@@ -26,6 +26,8 @@ pub(crate) struct RunnerFacts {
     pub(crate) running: u32,
     /// How many tasks it asks for right now.
     pub(crate) asking: u32,
+    /// Whether it does a plan that was approved. An older one would plan anew; one that is not asking counts as able.
+    pub(crate) resumes: bool,
 }
 
 /// What a project allows.
@@ -36,7 +38,7 @@ pub(crate) struct ProjectFacts {
     pub(crate) max_parallel_tasks: u32,
 }
 
-/// Tasks that need the same: one project, template and tag.
+/// Tasks that need the same: one project, template and tag, and whether a plan of theirs was approved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) need: Need,
@@ -50,6 +52,8 @@ pub(crate) struct Group {
 pub(crate) struct Need {
     pub(crate) project: String,
     pub(crate) required_tag: Option<String>,
+    /// Whether what it is to do was planned and approved.
+    pub(crate) resume: bool,
 }
 
 /// A task that waits.
@@ -110,6 +114,8 @@ pub(crate) enum Unmet {
     Draining,
     NeverConnected,
     Offline,
+    /// It knows nothing of plans that were approved.
+    CannotResume,
     Full,
     /// Eligible, and between two questions: it will ask in a moment.
     NotAsking,
@@ -129,6 +135,9 @@ pub(crate) fn verdict(runner: &RunnerFacts, need: &Need, project: ProjectFacts) 
         RunnerStatus::Offline => return Err(Unmet::Offline),
         RunnerStatus::Draining => return Err(Unmet::Draining),
         RunnerStatus::Online => {}
+    }
+    if need.resume && !runner.resumes {
+        return Err(Unmet::CannotResume);
     }
     if runner.max_parallel_tasks != 0 && runner.running >= runner.max_parallel_tasks {
         return Err(Unmet::Full);
@@ -321,12 +330,13 @@ type Queue = BinaryHeap<Reverse<(u32, usize)>>;
 
 /// A queue for each need, and which one is each group's.
 fn queues(groups: &[Group], runners: &[RunnerFacts], tallies: &Tallies) -> (Vec<Queue>, Vec<usize>) {
-    let mut queue_of: BTreeMap<(&str, Option<&str>), usize> = BTreeMap::new();
+    let mut queue_of: BTreeMap<(&str, Option<&str>, bool), usize> = BTreeMap::new();
     let mut queues = Vec::new();
     let mut queue_of_group = Vec::with_capacity(groups.len());
     for (group, place) in groups.iter().zip(&tallies.places) {
         let need = &group.need;
-        let queue = *queue_of.entry((&need.project, need.required_tag.as_deref())).or_insert_with(|| {
+        let key = (need.project.as_str(), need.required_tag.as_deref(), need.resume);
+        let queue = *queue_of.entry(key).or_insert_with(|| {
             let facts = tallies.projects.get(place.project).map_or(removed_project(true), |project| project.facts);
             let fitting = runners.iter().enumerate().filter(|(_, runner)| verdict(runner, need, facts).is_ok());
             queues.push(fitting.map(|(index, runner)| Reverse((runner.running, index))).collect::<Queue>());

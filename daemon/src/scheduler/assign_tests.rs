@@ -16,12 +16,13 @@ fn runner(name: &str, tags: &[&str]) -> RunnerFacts {
         max_parallel_tasks: 0,
         running: 0,
         asking: 10,
+        resumes: true,
     }
 }
 
 fn group(project: &str, template: &str, tag: Option<&str>, tasks: &[u64]) -> Group {
     Group {
-        need: Need { project: project.to_owned(), required_tag: tag.map(str::to_owned) },
+        need: Need { project: project.to_owned(), required_tag: tag.map(str::to_owned), resume: false },
         template: template.to_owned(),
         waiting: tasks
             .iter()
@@ -36,7 +37,7 @@ fn made(situation: Situation) -> Vec<(u64, String)> {
 
 #[test]
 fn the_first_reason_that_counts_is_given() {
-    let need = Need { project: "shop".to_owned(), required_tag: Some("ny".to_owned()) };
+    let need = Need { project: "shop".to_owned(), required_tag: Some("ny".to_owned()), resume: false };
     let open = ProjectFacts { global_runners: true, max_parallel_tasks: 0 };
     let closed = ProjectFacts { global_runners: false, max_parallel_tasks: 0 };
     let fits = runner("ny-1", &["ny"]);
@@ -57,9 +58,25 @@ fn the_first_reason_that_counts_is_given() {
     ] {
         assert_eq!(verdict(&RunnerFacts { status, ..fits.clone() }, &need, open), Err(unmet));
     }
+    let older = RunnerFacts { resumes: false, ..fits.clone() };
+    assert_eq!(verdict(&older, &need, open), Ok(()));
+    assert_eq!(verdict(&older, &Need { resume: true, ..need.clone() }, open), Err(Unmet::CannotResume));
     let full = RunnerFacts { max_parallel_tasks: 2, running: 2, ..fits.clone() };
     assert_eq!(verdict(&full, &need, open), Err(Unmet::Full));
     assert_eq!(verdict(&RunnerFacts { asking: 0, ..fits }, &need, open), Err(Unmet::NotAsking));
+}
+
+#[test]
+fn what_was_approved_goes_past_a_runner_that_would_plan_anew() {
+    let older = RunnerFacts { resumes: false, ..runner("a", &[]) };
+    let newer = RunnerFacts { running: 5, ..runner("b", &[]) };
+    let mut approved = group("p", "t", None, &[1]);
+    approved.need.resume = true;
+    let groups = vec![approved, group("p", "t", None, &[2])];
+    let situation = Situation { runners: vec![older.clone(), newer], groups: groups.clone(), ..Situation::default() };
+    assert_eq!(made(situation), [(1, "b".to_owned()), (2, "a".to_owned())]);
+    let situation = Situation { runners: vec![older], groups, ..Situation::default() };
+    assert_eq!(made(situation), [(2, "a".to_owned())]);
 }
 
 #[test]
@@ -124,6 +141,7 @@ prop_compose! {
             max_parallel_tasks: max,
             running: 0,
             asking,
+            resumes: true,
         }
     }
 }

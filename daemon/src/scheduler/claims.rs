@@ -20,6 +20,8 @@ pub(super) struct Parked {
     session: String,
     pub(super) slots: u32,
     pub(super) own_max: u32,
+    /// Whether it does a plan that was approved.
+    pub(super) resumes: bool,
     sender: oneshot::Sender<Wake>,
     /// What the assignment reads of it, and the revision that it follows from.
     facts: Option<(Arc<Applied>, RunnerFacts)>,
@@ -40,6 +42,7 @@ impl Parked {
             (true, false) => RunnerStatus::Online,
         };
         let facts = permission.facts(name, status, self.own_max, 0, self.slots);
+        let facts = RunnerFacts { resumes: self.resumes, ..facts };
         self.facts = Some((Arc::clone(applied), facts.clone()));
         facts
     }
@@ -176,7 +179,8 @@ impl Scheduler {
         let told = told.unwrap_or_default();
         for attempt in held {
             if !request.held.contains(&attempt.attempt) {
-                if !attempt.started {
+                // To an older program, put back meanwhile, it would be a job that plans anew: it is taken back in time.
+                if !attempt.started && (request.resumes || !attempt.resumes) {
                     answer.undelivered.push(attempt.attempt);
                 }
             } else if attempt.cancel && !told.contains(&attempt.attempt) {
@@ -200,8 +204,8 @@ impl Scheduler {
         let runner = registration.name.clone();
         let slots = request.slots;
         let own_max = request.max_parallel_tasks;
-        let session = request.session.clone();
-        let parked = Parked { ticket, registration, session, slots, own_max, sender, facts: None };
+        let (session, resumes) = (request.session.clone(), request.resumes);
+        let parked = Parked { ticket, registration, session, slots, own_max, resumes, sender, facts: None };
         if let Some(older) = live.parked.insert(runner.clone(), parked) {
             older.wake(Wake::Replaced);
         }

@@ -68,7 +68,7 @@ impl Permission {
         }
     }
 
-    /// The facts that the assignment reads.
+    /// The facts that the assignment reads, of a runner of today.
     pub(crate) fn facts(
         self,
         name: &str,
@@ -87,6 +87,7 @@ impl Permission {
             max_parallel_tasks,
             running,
             asking,
+            resumes: true,
         }
     }
 }

@@ -414,9 +414,9 @@ impl Scheduler {
         !self.contact(name).is_some_and(|(_, in_contact)| in_contact)
     }
 
-    /// How many tasks a runner asks for right now; `None` between two claims.
-    pub(crate) fn asking(&self, name: &str) -> Option<u32> {
-        self.lock().parked.get(name).map(|parked| parked.slots)
+    /// How many tasks a runner asks for right now, and whether it does approved plans; `None` between two claims.
+    pub(crate) fn asking(&self, name: &str) -> Option<(u32, bool)> {
+        self.lock().parked.get(name).map(|parked| (parked.slots, parked.resumes))
     }
 }
 

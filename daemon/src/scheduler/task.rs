@@ -8,6 +8,9 @@ use forge_api::{AttemptOutcome, OnRunnerLost, TaskState};
 /// The most attempts that lost runners alone may cost a task: beyond it something is wrong that another try does not mend.
 pub(crate) const ATTEMPTS_MAX: u32 = 100;
 
+/// How long a plugin may have its task wait before the next attempt. Beyond it the task is tried again.
+pub(crate) const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
 /// Where a task stands, as far as the next step depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -32,7 +35,7 @@ pub(crate) enum Happening {
     /// Its runner says that the process may run.
     Start,
     /// Its runner says how the attempt ended.
-    Report { outcome: AttemptOutcome, reason: Option<String> },
+    Report(Report),
     /// Someone asks for its end.
     Cancel { by: String },
     /// It was assigned and never started.
@@ -55,6 +58,17 @@ pub(crate) enum Happening {
     Reject { by: String, reason: Option<String> },
     /// Nobody decided within `approval_timeout`.
     Undecided { approval_timeout_ms: u64 },
+}
+
+/// How an attempt ended, by its runner's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) outcome: AttemptOutcome,
+    pub(crate) reason: Option<String>,
+    /// Whether the plugin found that another try ends the same way.
+    pub(crate) no_retry: bool,
+    /// How long the plugin asked to be left alone.
+    pub(crate) retry_after_ms: Option<u64>,
 }
 
 /// What follows.
@@ -126,7 +140,7 @@ pub(crate) fn step(standing: &Standing, happening: &Happening) -> Result<Next, R
             }
             Happening::Assign
             | Happening::Start
-            | Happening::Report { .. }
+            | Happening::Report(_)
             | Happening::Cancel { .. }
             | Happening::TakeBack
             | Happening::RunnerLost { .. }
@@ -160,7 +174,7 @@ fn queued(happening: &Happening) -> Result<Next, Refusal> {
         Happening::Fail { reason } => Ok(end(TaskState::Failed, reason.clone())),
         Happening::Retry { .. } => Err(Refusal::StillOpen),
         Happening::Start
-        | Happening::Report { .. }
+        | Happening::Report(_)
         | Happening::TakeBack
         | Happening::RunnerLost { .. }
         | Happening::Overdue { .. }
@@ -174,7 +188,7 @@ fn queued(happening: &Happening) -> Result<Next, Refusal> {
 fn assigned(standing: &Standing, happening: &Happening) -> Result<Next, Refusal> {
     match happening {
         Happening::Start => Ok(Next::Advance(TaskState::Running)),
-        Happening::Report { outcome, reason } => Ok(reported(standing, *outcome, reason.as_deref())),
+        Happening::Report(report) => Ok(reported(standing, report)),
         Happening::Cancel { by } => Ok(intent(standing, by)),
         // The process runs only after the daemon has answered the start, so another attempt cannot run beside it.
         Happening::TakeBack | Happening::RunnerLost { .. } => Ok(match &standing.cancel_by {
@@ -196,7 +210,7 @@ fn assigned(standing: &Standing, happening: &Happening) -> Result<Next, Refusal>
 fn running(standing: &Standing, happening: &Happening) -> Result<Next, Refusal> {
     match happening {
         Happening::Start => Ok(Next::Stay),
-        Happening::Report { outcome, reason } => Ok(reported(standing, *outcome, reason.as_deref())),
+        Happening::Report(report) => Ok(reported(standing, report)),
         Happening::Cancel { by } => Ok(intent(standing, by)),
         Happening::RunnerLost { reason, runs_on_ms } => Ok(lost(standing, reason, *runs_on_ms)),
         Happening::Overdue { timeout_ms } => Ok(match &standing.cancel_by {
@@ -235,7 +249,7 @@ fn awaiting_approval(happening: &Happening) -> Result<Next, Refusal> {
         Happening::Retry { .. } => Err(Refusal::StillOpen),
         Happening::Assign
         | Happening::Start
-        | Happening::Report { .. }
+        | Happening::Report(_)
         | Happening::TakeBack
         | Happening::RunnerLost { .. }
         | Happening::Overdue { .. }
@@ -265,19 +279,22 @@ fn failed_by_daemon(standing: &Standing, reason: &str) -> Next {
 }
 
 /// What an attempt's own report makes of its task.
-fn reported(standing: &Standing, outcome: AttemptOutcome, reason: Option<&str>) -> Next {
+fn reported(standing: &Standing, report: &Report) -> Next {
     if let Some(by) = &standing.cancel_by {
         return canceled_by(by);
     }
+    let Report { outcome, reason, no_retry, retry_after_ms } = report;
+    let reason = reason.as_deref();
     match outcome {
         AttemptOutcome::Succeeded => Next::End { state: TaskState::Succeeded, reason: None },
         // Nobody knows how much of the plan was done: a person looks at it before anything is planned anew. `Retry` says that nothing was.
-        AttemptOutcome::Failed if standing.resumes => {
+        AttemptOutcome::Failed if standing.resumes || *no_retry => {
             end(TaskState::Failed, reason.unwrap_or("the attempt failed and its runner did not say why"))
         }
         AttemptOutcome::Failed | AttemptOutcome::Retry => {
             if standing.retries_left > 0 {
-                let delay_ms = standing.retry_delay_ms;
+                let asked_ms = retry_after_ms.unwrap_or_default().min(RETRY_AFTER_MS_MAX);
+                let delay_ms = standing.retry_delay_ms.max(asked_ms);
                 Next::Requeue { delay_ms, queue: QueueClock::Restarts, retry: Retry::Spent }
             } else {
                 end(TaskState::Failed, reason.unwrap_or("the attempt failed and its runner did not say why"))
@@ -320,8 +337,12 @@ mod tests {
         }
     }
 
+    fn reports(outcome: AttemptOutcome, reason: &str) -> Happening {
+        Happening::Report(Report { outcome, reason: Some(reason.to_owned()), no_retry: false, retry_after_ms: None })
+    }
+
     fn happenings() -> Vec<Happening> {
-        let report = |outcome| Happening::Report { outcome, reason: Some("why".to_owned()) };
+        let report = |outcome| reports(outcome, "why");
         vec![
             Happening::Assign,
             Happening::Start,
@@ -448,18 +469,45 @@ mod tests {
     #[test]
     fn retries_are_spent_and_end() {
         let mut standing = Standing { retries_left: 1, ..standing(TaskState::Running) };
-        let failed = Happening::Report { outcome: AttemptOutcome::Failed, reason: Some("exit code 2".to_owned()) };
+        let failed = reports(AttemptOutcome::Failed, "exit code 2");
         assert_eq!(
             step(&standing, &failed),
             Ok(Next::Requeue { delay_ms: 30_000, queue: QueueClock::Restarts, retry: Retry::Spent })
         );
         standing.resumes = true;
         assert_eq!(word(&step(&standing, &failed)), "failed", "half of a plan may be done");
-        let nothing_done = Happening::Report { outcome: AttemptOutcome::Retry, reason: Some("locked".to_owned()) };
+        let nothing_done = reports(AttemptOutcome::Retry, "locked");
         assert_eq!(word(&step(&standing, &nothing_done)), "queued");
         standing.resumes = false;
         standing.retries_left = 0;
         assert_eq!(word(&step(&standing, &failed)), "failed");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_never_tried_again() {
+        let standing = Standing { retries_left: 3, ..standing(TaskState::Running) };
+        let invalid = Happening::Report(Report {
+            outcome: AttemptOutcome::Failed,
+            reason: Some("no such workspace".to_owned()),
+            no_retry: true,
+            retry_after_ms: None,
+        });
+        assert_eq!(step(&standing, &invalid), Ok(end(TaskState::Failed, "no such workspace")));
+    }
+
+    #[test]
+    fn a_plugin_has_its_task_wait_longer_than_the_template_and_not_for_ever() {
+        let standing = Standing { retries_left: 1, ..standing(TaskState::Running) };
+        let waits = |retry_after_ms| {
+            let outcome = AttemptOutcome::Retry;
+            let report = Happening::Report(Report { outcome, reason: None, no_retry: false, retry_after_ms });
+            match step(&standing, &report) {
+                Ok(Next::Requeue { delay_ms, .. }) => delay_ms,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([None, Some(1), Some(60_000)].map(waits), [30_000, 30_000, 60_000]);
+        assert_eq!(waits(Some(u64::MAX)), RETRY_AFTER_MS_MAX);
     }
 
     /// Complaint 4 (a runner dies in the middle of a task): it is tried again where the template says so.

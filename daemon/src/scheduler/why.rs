@@ -126,7 +126,11 @@ fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
         unmet.push(reason("storage_full", None, "the daemon's disk is full but for disk_reserve", remedy));
     }
     let task = &circumstances.task;
-    let need = Need { project: task.project.clone(), required_tag: task.required_tag.clone() };
+    let need = Need {
+        project: task.project.clone(),
+        required_tag: task.required_tag.clone(),
+        resume: circumstances.standing.resumes,
+    };
     let wanted = match &need.required_tag {
         Some(tag) => format!("needs tag {tag}"),
         None => "needs a runner that takes tasks without a tag".to_owned(),
@@ -281,6 +285,11 @@ fn obstacle_reasons(candidate: &Candidate, obstacle: Unmet, need: &Need, now: Ti
         Unmet::Disabled | Unmet::Draining | Unmet::NeverConnected | Unmet::Offline => {
             return standing_reasons(candidate, now);
         }
+        Unmet::CannotResume => (
+            "runner_too_old",
+            format!("{name} runs an older Forge, which would plan anew instead of doing what was approved"),
+            format!("upgrade {name}, or start another runner of this version"),
+        ),
         Unmet::Full => (
             "runner_full",
             format!("{name} is full ({} of {})", facts.running, facts.max_parallel_tasks),

@@ -71,6 +71,7 @@ fn candidate() -> Candidate {
             max_parallel_tasks: 2,
             running: 0,
             asking: 1,
+            resumes: true,
         },
         last_contact_at: Some(NOW),
         in_contact: true,
@@ -127,6 +128,7 @@ fn with(obstacle: Unmet) -> Candidate {
             one.facts.status = RunnerStatus::Offline;
             (one.in_contact, one.last_contact_at) = (false, Some(at(9_280)));
         }
+        Unmet::CannotResume => one.facts.resumes = false,
         Unmet::Full => one.facts.running = 2,
         Unmet::NotAsking => one.facts.asking = 0,
     }
@@ -144,6 +146,7 @@ fn every_obstacle_is_told_of_with_what_would_change_it() {
         (Unmet::Draining, "runner_draining", "is draining", "`forge runners resume ny-1`"),
         (Unmet::NeverConnected, "runner_offline", "declared and never connected", "`forge runner register`"),
         (Unmet::Offline, "runner_offline", "offline for 12m", "start ny-1"),
+        (Unmet::CannotResume, "runner_too_old", "ny-1 runs an older Forge", "upgrade ny-1"),
         (Unmet::Full, "runner_full", "is full (2 of 2)", "max_parallel_tasks"),
         (Unmet::NotAsking, "runner_not_asking", "asks for nothing new", "start ny-1 again"),
     ] {
@@ -160,9 +163,11 @@ fn every_obstacle_is_told_of_with_what_would_change_it() {
             | Unmet::Offline
             | Unmet::Full
             | Unmet::NotAsking => {}
+            Unmet::CannotResume => circumstances.standing.resumes = true,
         }
         let candidates = [with(obstacle)];
-        let need = Need { project: "shop".to_owned(), required_tag: circumstances.task.required_tag.clone() };
+        let Task { required_tag, .. } = circumstances.task.clone();
+        let need = Need { project: "shop".to_owned(), required_tag, resume: circumstances.standing.resumes };
         assert_eq!(verdict(&candidates[0].facts, &need, project), Err(obstacle), "the example shows what it should");
         let situation =
             Situation { candidates: &candidates, project, lease: None, storage_full: false, has_rules: true, now: NOW };

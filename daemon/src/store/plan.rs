@@ -108,9 +108,9 @@ pub(super) const NEXT_GROUP: &str = "SELECT project, template, required_tag FROM
      WHERE state = 'queued' AND (project, template, required_tag) > (?1, ?2, ?3)
      ORDER BY project, template, required_tag LIMIT 1";
 
-pub(super) const HEADS: &str =
-    "SELECT number, priority, concurrency, resume_attempt IS NOT NULL FROM tasks INDEXED BY tasks_queue
+pub(super) const HEADS: &str = "SELECT number, priority, concurrency FROM tasks INDEXED BY tasks_queue
      WHERE state = 'queued' AND project = ?1 AND template = ?2 AND required_tag = ?3 AND ready_at <= ?4
+         AND resume_attempt IS NULL
      ORDER BY priority DESC, number LIMIT ?5";
 
 /// What waits and may go now: each group by a step along the queue's own index, never by reading all of it.
@@ -129,11 +129,13 @@ pub(super) fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) ->
                 Ok(Waiting { task: row.get(0)?, priority: row.get(1)?, concurrency: rows::named(row, 2)? })
             })?
             .collect::<Result<Vec<_>, _>>()?;
-        let waiting = in_turn(connection, &last, waiting)?;
-        if !waiting.is_empty() {
-            let required_tag = Some(last.2.clone()).filter(|tag| !tag.is_empty());
-            let need = Need { project: last.0.clone(), required_tag };
-            groups.push(Group { need, template: last.1.clone(), waiting });
+        let (approved, others) = in_turn(connection, &last, waiting)?;
+        for (waiting, resume) in [(approved, true), (others, false)] {
+            if !waiting.is_empty() {
+                let required_tag = Some(last.2.clone()).filter(|tag| !tag.is_empty());
+                let need = Need { project: last.0.clone(), required_tag, resume };
+                groups.push(Group { need, template: last.1.clone(), waiting });
+            }
         }
     }
     Ok(groups)
@@ -155,24 +157,24 @@ pub(super) fn asking(connection: &Connection, project: &str, template: &str) -> 
     connection.prepare_cached(ASKING)?.query_row(params![project, template], |row| row.get(0))
 }
 
-/// What of a group may go now: what was approved first, and nothing else of the template meanwhile. A plan holds its template's one
-/// place, so that nothing changes what it has planned for; only a template that runs in parallel has no such place.
+/// What of a group may go now: what was approved, and nothing else of the template meanwhile. A plan holds its template's one
+/// place, so that nothing changes what it has planned for; only a template that runs in parallel has no such place. The two need
+/// different runners, so they stand apart.
 fn in_turn(
     connection: &Connection,
     (project, template, required_tag): &(String, String, String),
     mut others: Vec<Waiting>,
-) -> Result<Vec<Waiting>, rusqlite::Error> {
+) -> Result<(Vec<Waiting>, Vec<Waiting>), rusqlite::Error> {
     let is_held = asking(connection, project, template)?.is_some();
     if !is_held {
-        return Ok(others);
+        return Ok((Vec::new(), others));
     }
     others.retain(|waiting| waiting.concurrency == Concurrency::Parallel);
-    let mut waiting = connection
+    let approved = connection
         .prepare_cached(APPROVED)?
         .query_map(params![project, template, required_tag], |row| {
             Ok(Waiting { task: row.get(0)?, priority: row.get(1)?, concurrency: rows::named(row, 2)? })
         })?
-        .collect::<Result<Vec<_>, _>>()?;
-    waiting.append(&mut others);
-    Ok(waiting)
+        .collect::<Result<_, _>>()?;
+    Ok((approved, others))
 }

@@ -110,3 +110,22 @@ fn the_counts_follow_every_change() {
     let counts = counts(&connection).expect("counts");
     assert_eq!((counts[&TaskState::Succeeded], counts[&TaskState::Failed], counts[&TaskState::Lost]), (1_980, 10, 0));
 }
+
+/// In a template that runs in parallel others go beside it, and it is not among them.
+#[test]
+fn what_was_approved_stands_apart_and_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = with_history(folder.path());
+    connection
+        .execute_batch(
+            "UPDATE tasks SET state = 'queued', deadline_at = 9 WHERE number IN (11, 12);
+             UPDATE tasks SET resume_attempt = 1 WHERE number = 12;",
+        )
+        .expect("changed");
+    let groups = plan::groups(&connection, 10, Timestamp::from_unix_micros(5_000)).expect("groups");
+    let found: Vec<(bool, Vec<u64>)> = groups
+        .iter()
+        .map(|group| (group.need.resume, group.waiting.iter().map(|waiting| waiting.task).collect()))
+        .collect();
+    assert_eq!(found, [(true, vec![12]), (false, vec![11])]);
+}

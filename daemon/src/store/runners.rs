@@ -319,6 +319,8 @@ pub(crate) struct Held {
     pub(crate) attempt: AttemptId,
     pub(crate) started: bool,
     pub(crate) cancel: bool,
+    /// Whether it does what was planned and approved.
+    pub(crate) resumes: bool,
     /// How long its supervisor lives on without its runner.
     pub(crate) grace_ms: u64,
 }
@@ -326,12 +328,13 @@ pub(crate) struct Held {
 /// What a runner holds by the store.
 pub(super) fn held(connection: &Connection, runner: &str) -> Result<Vec<Held>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT a.task, a.attempt, a.started_at IS NOT NULL, t.cancel_by IS NOT NULL, a.grace_ms
+        "SELECT a.task, a.attempt, a.started_at IS NOT NULL, t.cancel_by IS NOT NULL, a.grace_ms,
+             t.resume_attempt IS NOT NULL
          FROM attempts a JOIN tasks t ON t.number = a.task WHERE a.runner = ?1 AND a.closed_at IS NULL ORDER BY 1, 2",
     )?;
     let rows = statement.query_map([runner], |row| {
         let attempt = AttemptId { task: row.get(0)?, attempt: row.get(1)? };
-        Ok(Held { attempt, started: row.get(2)?, cancel: row.get(3)?, grace_ms: row.get(4)? })
+        Ok(Held { attempt, started: row.get(2)?, cancel: row.get(3)?, grace_ms: row.get(4)?, resumes: row.get(5)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Fate, Refused, StoreError, rows};
 use crate::scheduler::deadline::{self, Open};
-use crate::scheduler::task::{self, Happening, Next, QueueClock, Refusal, Retry, Standing};
+use crate::scheduler::task::{self, Happening, Next, QueueClock, Refusal, Report, Retry, Standing};
 
 /// The most tasks that one reconciling transaction acts on.
 const RECONCILED_TASKS_MAX: u32 = 512;
@@ -389,7 +389,12 @@ pub(super) fn finish(
         keep(false)?;
         return Ok(Finished { fate: unchanged, counted: false, is_first: true, one_off });
     }
-    let happening = Happening::Report { outcome: result.outcome, reason: result.reason.clone() };
+    let happening = Happening::Report(Report {
+        outcome: result.outcome,
+        reason: result.reason.clone(),
+        no_retry: result.no_retry,
+        retry_after_ms: result.retry_after_ms,
+    });
     let fate = happen(connection, id.task, &happening, now)?;
     keep(true)?;
     pin(connection, id.task, result.commit.as_deref())?;

@@ -39,6 +39,8 @@ pub(crate) fn result(outcome: AttemptOutcome, log: &[u8]) -> AttemptResult {
         log_length: log.len() as u64,
         log_sha256: sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
         carry: None,
+        no_retry: false,
+        retry_after_ms: None,
     }
 }
 
@@ -379,6 +381,7 @@ impl TestRunner {
             max_parallel_tasks: 0,
             held: held.to_vec(),
             version: "1".to_owned(),
+            resumes: true,
             ..ClaimRequest::default()
         };
         core.claim(&self.identity, request).await
@@ -396,6 +399,7 @@ impl TestRunner {
             held: held.to_vec(),
             version: "1".to_owned(),
             refused,
+            resumes: true,
             ..ClaimRequest::default()
         };
         core.claim(&self.identity, request).await

@@ -64,6 +64,7 @@ impl Simulated {
             max_parallel_tasks: 0,
             held: self.held.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            resumes: true,
             ..ClaimRequest::default()
         };
         let body = Body::json(&request)?;
@@ -117,6 +118,8 @@ impl Simulated {
             log_length,
             log_sha256: log_sha256.to_owned(),
             carry: None,
+            no_retry: false,
+            retry_after_ms: None,
         };
         let path = format!("/attempts/{}/result", held.attempt);
         let accepted: ResultAccepted =
