@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use forge_config::meant::Tree;
 use forge_config::{CheckOptions, DaemonSecrets, DaemonSettings, Diagnostic, Severity};
-use forge_plugin_host::{Host, HostError, HostOptions};
+use forge_plugin_host::{Host, HostError};
 
 use crate::gitops::check::{check, for_api};
 use crate::gitops::read::read_once;
-use crate::plugins::Catalog;
+use crate::plugins::{Catalog, as_the_daemon};
 use crate::secrets::Identity;
 
 /// What was found in a folder.
@@ -67,7 +67,7 @@ impl CheckReport {
 /// # Errors
 /// The plugin host does not start.
 pub fn check_folder(folder: &Path, settings: Option<&DaemonSettings>) -> Result<CheckReport, HostError> {
-    let catalog = Catalog::new(Host::new(HostOptions::default())?);
+    let catalog = Catalog::new(Host::new(as_the_daemon())?);
     let options = settings.map(|settings| check_options(&settings.secrets)).unwrap_or_default();
     let begun = Instant::now();
     let read = read_once(folder);

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use forge_config::meant::PluginKind;
 use forge_config::{Digest, PluginCatalog, schema_mistake};
-use forge_plugin_host::{Capability, Host, HostError, HostOptions, PluginInfo};
+use forge_plugin_host::{Capability, Host, HostError, PluginInfo};
 use serde_json::Value;
 
-use crate::plugins::Catalog;
+use crate::plugins::{Catalog, as_the_daemon};
 
 /// Looks at components through the same host that runs them.
 pub struct PluginExaminer {
@@ -65,7 +65,7 @@ impl PluginExaminer {
     /// # Errors
     /// The plugin host does not start.
     pub fn new() -> Result<Self, HostError> {
-        let host = Host::new(HostOptions::default())?;
+        let host = Host::new(as_the_daemon())?;
         Ok(Self { catalog: Catalog::new(host.clone()), host })
     }
 

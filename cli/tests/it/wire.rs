@@ -180,11 +180,11 @@ fn a_runner_that_would_plan_anew_gets_no_plan_that_was_approved() {
     assert_eq!(world.task(&daemon, number)["state"], "queued");
     // Another task of the template has no plan yet, and is given to it.
     let other = json!(format!("{}-1", approval::start(&world, &daemon)));
-    assert_eq!(claim("0.1.0-alpha", &json!([]), 20_000), [other.clone()]);
+    assert_eq!(claim("0.1.0-alpha", &json!([]), 20_000), std::slice::from_ref(&other));
 
     // The same machine, upgraded; then put back while the job was on its way.
     let (attempt, held) = (json!(format!("{number}-2")), json!([other]));
-    assert_eq!(claim(today, &held, 20_000), [attempt.clone()]);
+    assert_eq!(claim(today, &held, 20_000), std::slice::from_ref(&attempt));
     assert_eq!(claim("0.1.0-alpha", &held, 1_000), [Value::Null; 0], "it is not delivered again to an older one");
     assert_eq!(claim(today, &held, 20_000), [attempt]);
 }

@@ -173,7 +173,9 @@ impl Cache {
         let mut kept = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let (name, metadata) = (entry.file_name(), entry.metadata().map_err(failed)?);
+            // Another process renames what it has written, without a lock: that is another entry, which is young.
+            let Some(metadata) = still_there(entry.metadata()).map_err(failed)? else { continue };
+            let name = entry.file_name();
             let name = name.to_string_lossy();
             // One that lies in the future was just used, on a clock that was set back since.
             let unused = metadata.modified().ok().and_then(|used| now.duration_since(used).ok()).unwrap_or_default();
@@ -185,7 +187,7 @@ impl Cache {
                 (false, false, false) => continue,
             };
             if unused > age_max {
-                fs::remove_file(entry.path()).map_err(failed)?;
+                still_there(fs::remove_file(entry.path())).map_err(failed)?;
             } else {
                 kept.push((unused, metadata.len(), entry.path()));
             }
@@ -197,10 +199,18 @@ impl Cache {
             && total > BYTES_MAX
             && unused > KEPT_AT_LEAST
         {
-            fs::remove_file(path).map_err(failed)?;
+            still_there(fs::remove_file(path)).map_err(failed)?;
             total -= bytes;
         }
         Ok(())
+    }
+}
+
+/// What is gone meanwhile is nobody's mistake.
+fn still_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 
@@ -256,4 +266,18 @@ fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // found the digest that `put` wrote and an owner and mode that keep others out, in a folder that `open` found to be
     // this user's alone; `put` replaces a file by renaming and never writes into one.
     unsafe { Component::deserialize_file(engine, path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_process_took_away_meanwhile_ends_no_clearing_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let gone = folder.path().join(".0.1.0");
+        assert_eq!(still_there(fs::symlink_metadata(&gone).map(drop)).expect("no error"), None);
+        assert_eq!(still_there(fs::remove_file(&gone)).expect("no error"), None);
+        assert!(still_there(fs::remove_file(folder.path())).is_err(), "what is there and stays is told of");
+    }
 }

@@ -12,14 +12,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::ExecutorPlugin;
 use crate::bindings::webhook::WebhookPlugin;
 use crate::cache::{Cache, CacheError};
 use crate::limits::{
-    POOL_INSTANCES_PER_CALL, POOL_KEPT_BYTES, POOL_MEMORIES_PER_CALL, POOL_MEMORY_BYTES_MAX, STACK_BYTES_MAX,
-    TABLE_ELEMENTS_MAX, TICK_MS,
+    POOL_INSTANCES_PER_CALL, POOL_KEPT_BYTES, POOL_KEPT_TABLE_BYTES, POOL_MEMORIES_PER_CALL, POOL_MEMORY_BYTES_MAX,
+    STACK_BYTES_MAX, TABLE_ELEMENTS_MAX, TICK_MS,
 };
 use crate::load::Loaded;
 use crate::state::State;
@@ -38,10 +38,10 @@ pub struct HostOptions {
 /// Where calls take their memory from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Memory {
-    /// From the system, each time.
+    /// From the system, each time, for as much as the limits allow.
     #[default]
     OnDemand,
-    /// From slots that are reserved once, as address space and not as memory, and used again.
+    /// From slots that are reserved once, as address space and not as memory, and used again. What does not fit into a slot is refused.
     Pool {
         /// How many calls may run at a time; one more is refused.
         calls: u32,
@@ -62,7 +62,10 @@ impl Memory {
             .max_memories_per_component(POOL_MEMORIES_PER_CALL)
             .table_elements(TABLE_ELEMENTS_MAX)
             .max_memory_size(POOL_MEMORY_BYTES_MAX)
-            .linear_memory_keep_resident(POOL_KEPT_BYTES);
+            .linear_memory_keep_resident(POOL_KEPT_BYTES)
+            .table_keep_resident(POOL_KEPT_TABLE_BYTES)
+            // Where the kernel says which pages were touched, only those are emptied.
+            .pagemap_scan(Enabled::Auto);
         InstanceAllocationStrategy::Pooling(pool)
     }
 }
@@ -105,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) loaded: Mutex<HashMap<String, Weak<Loaded>>>,
     /// `None` where the embedder ticks.
     pub(crate) ticker: Option<Ticker>,
+    pub(crate) memory: Memory,
 }
 
 impl std::fmt::Debug for Host {
@@ -135,7 +139,7 @@ impl Host {
             Ticks::Embedder => None,
         };
         let loaded = Mutex::new(HashMap::new());
-        Ok(Self { shared: Arc::new(Shared { engine, linker, target_linker, cache, loaded, ticker }) })
+        Ok(Self { shared: Arc::new(Shared { engine, linker, target_linker, cache, loaded, ticker, memory }) })
     }
 
     /// Makes the engine look up once: see [`Ticks::Embedder`].
@@ -161,6 +165,8 @@ struct Beat {
 struct Wanted {
     calls: usize,
     stop: bool,
+    /// Whether the ticker waits for a call. While it waits for the next tick nobody needs to wake it.
+    is_asleep: bool,
 }
 
 /// Keeps the ticker awake while it lives.
@@ -181,25 +187,33 @@ impl Ticker {
                 *thread = Some(ticker.spawn(move || beat.run(&engine))?);
             }
         }
-        self.beat.lock().calls += 1;
-        self.beat.changed.notify_all();
+        let mut wanted = self.beat.lock();
+        wanted.calls += 1;
+        let is_asleep = wanted.is_asleep;
+        drop(wanted);
+        if is_asleep {
+            self.beat.changed.notify_all();
+        }
         Ok(Ticking(&self.beat))
     }
 }
 
 impl Beat {
     fn lock(&self) -> MutexGuard<'_, Wanted> {
-        // The two fields are plain counters: a panic between two writes cannot leave them half changed.
+        // The fields are plain values: a panic between two writes cannot leave them half changed.
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, engine: &EngineWeak) {
         let mut wanted = self.lock();
         loop {
+            // Only this thread changes it, so a call that comes and goes before this one wakes leaves it asleep.
+            wanted.is_asleep = true;
             wanted = self
                 .changed
                 .wait_while(wanted, |wanted| wanted.calls == 0 && !wanted.stop)
                 .unwrap_or_else(PoisonError::into_inner);
+            wanted.is_asleep = false;
             wanted = self
                 .changed
                 .wait_timeout_while(wanted, Duration::from_millis(TICK_MS), |wanted| !wanted.stop)

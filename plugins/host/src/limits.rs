@@ -47,6 +47,9 @@ pub(crate) const POOL_MEMORY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// What a pool's slot keeps of its memory for the next call, emptied: giving it back to the system costs more than a call.
 pub(crate) const POOL_KEPT_BYTES: usize = 256 * 1024;
 
+/// The same, of a slot's tables.
+pub(crate) const POOL_KEPT_TABLE_BYTES: usize = 64 * 1024;
+
 /// Bytes that one host call may bring in, in strings and lists.
 pub(crate) const HOST_CALL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -63,6 +66,10 @@ pub(crate) const LOG_FIELDS_MAX: usize = 64;
 pub(crate) const READ_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// Entries of a folder that is listed.
 pub(crate) const LIST_ENTRIES_MAX: usize = 10_000;
+/// Bytes that one call writes into the workspace itself, all writes together.
+pub(crate) const WRITTEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Files and folders that one call makes in the workspace itself.
+pub(crate) const WRITTEN_ENTRIES_MAX: u32 = 10_000;
 /// Bytes of a path inside the workspace.
 pub(crate) const PATH_BYTES_MAX: usize = 4_096;
 

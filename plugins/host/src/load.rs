@@ -134,8 +134,14 @@ impl Host {
 
     fn compile(&self, sha256_hex: &str, bytes: &[u8]) -> Result<Component, LoadError> {
         check_header(bytes)?;
-        let component = Component::from_binary(&self.shared.engine, bytes)
-            .map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+        let component = Component::from_binary(&self.shared.engine, bytes).map_err(|error| {
+            let why = format!("{error:#}");
+            // A pool refuses what does not fit into its slots only once all is compiled.
+            match self.shared.engine.precompile_component(bytes) {
+                Ok(_) => LoadError::TooMuch(why),
+                Err(_) => LoadError::Invalid(why),
+            }
+        })?;
         // Checked before it is kept: the cache holds only what this host runs.
         self.link(&component)?;
         if let Some(cache) = &self.shared.cache

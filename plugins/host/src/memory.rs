@@ -3,7 +3,8 @@
 
 use wasmtime::ResourceLimiter;
 
-use crate::limits::{INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use crate::Memory;
+use crate::limits::{INSTANCES_MAX, MEMORIES_MAX, POOL_MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use crate::trap::Stop;
 
 /// Counts what one store holds.
@@ -12,11 +13,21 @@ pub(crate) struct MemoryLimiter {
     limit_bytes: u64,
     held_bytes: u64,
     table_elements: usize,
+    /// The most that one memory may have: a pool's slots have an end.
+    memory_bytes_max: usize,
 }
 
 impl MemoryLimiter {
     pub(crate) fn new(limit_bytes: u64) -> Self {
-        Self { limit_bytes, held_bytes: 0, table_elements: 0 }
+        Self { limit_bytes, held_bytes: 0, table_elements: 0, memory_bytes_max: usize::MAX }
+    }
+
+    /// Counts for a call whose memory comes from there.
+    pub(crate) fn takes_from(&mut self, memory: Memory) {
+        self.memory_bytes_max = match memory {
+            Memory::OnDemand => usize::MAX,
+            Memory::Pool { .. } => POOL_MEMORY_BYTES_MAX,
+        };
     }
 }
 
@@ -26,6 +37,10 @@ impl ResourceLimiter for MemoryLimiter {
         let held = self.held_bytes.saturating_add(more);
         if held > self.limit_bytes {
             return Err(wasmtime::Error::new(Stop::Memory));
+        }
+        // Otherwise the pool would refuse it, and the guest would only see that its memory does not grow.
+        if desired > self.memory_bytes_max {
+            return Err(wasmtime::Error::new(Stop::PoolMemory));
         }
         self.held_bytes = held;
         Ok(true)

@@ -45,6 +45,9 @@ pub enum LoadError {
         "this is a core WASM module and not a component: `forge plugin build` packs one, and so does `wasm-tools component new`"
     )]
     CoreModule,
+    /// It is a component, and needs more at a time than this host has for one call.
+    #[error("the plugin needs more than this host has for one call, which no key changes: {0}")]
+    TooMuch(String),
     /// The engine refuses it.
     #[error("the WASM component is not valid, most likely it was cut or changed after it was built: {0}")]
     Invalid(String),

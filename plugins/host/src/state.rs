@@ -12,7 +12,7 @@ use crate::log::LogBudget;
 use crate::memory::MemoryLimiter;
 use crate::meter::{Meter, Verdict, thread_time};
 use crate::trap::Stop;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, Written};
 use crate::{Grants, Limits, Services};
 
 /// What one call holds.
@@ -24,6 +24,7 @@ pub(crate) struct State {
     pub(crate) workspace_path: PathBuf,
     pub(crate) children: ResourceTable,
     pub(crate) log: LogBudget,
+    pub(crate) written: Written,
     pub(crate) started_at: Instant,
     meter: Meter,
     memory: MemoryLimiter,
@@ -46,6 +47,7 @@ impl State {
             workspace_path: workspace_path.unwrap_or_default(),
             children,
             log: LogBudget::default(),
+            written: Written::default(),
             started_at: Instant::now(),
             meter: Meter::new(thread_time(), Duration::from_millis(limits.time_ms)),
             memory: MemoryLimiter::new(limits.memory_bytes),
@@ -72,6 +74,7 @@ impl State {
     /// A store that is bounded in every way before a guest sees it.
     pub(crate) fn into_store(self, host: &Host) -> Store<Self> {
         let mut store = Store::new(&host.shared.engine, self);
+        store.data_mut().memory.takes_from(host.shared.memory);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
         store.set_epoch_deadline(1);

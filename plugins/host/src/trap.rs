@@ -6,7 +6,8 @@ use wasmtime::PoolConcurrencyLimitError;
 
 use crate::Limits;
 use crate::limits::{
-    FRAMES_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, MEMORY_BYTES_WRITTEN_MAX, TABLE_ELEMENTS_MAX, TIME_MS_WRITTEN_MAX,
+    FRAMES_MAX, LOG_BYTES_MAX, LOG_LINES_MAX, MEMORY_BYTES_WRITTEN_MAX, POOL_MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX,
+    TIME_MS_WRITTEN_MAX,
 };
 
 /// What the host's own checks end a call with, on its way through the engine.
@@ -14,6 +15,8 @@ use crate::limits::{
 pub(crate) enum Stop {
     #[error("out of memory")]
     Memory,
+    #[error("out of a pool's memory")]
+    PoolMemory,
     #[error("out of table elements")]
     TableElements,
     #[error("out of time")]
@@ -50,6 +53,8 @@ pub enum TrapCause {
         /// The limit.
         limit_ms: u64,
     },
+    /// One of its memories grew beyond what a pool's slot holds ([`crate::Memory::Pool`]), whatever `[limits].memory` says.
+    PoolMemory,
     /// It logged more than a call may.
     Log,
     /// Its tables grew beyond what a call may hold.
@@ -75,6 +80,11 @@ impl fmt::Display for TrapCause {
                 let default = Limits::default().time_ms;
                 used_up(formatter, plugin_name, "time", [*limit_ms, default, TIME_MS_WRITTEN_MAX], duration_text)
             }
+            Self::PoolMemory => write!(
+                formatter,
+                "one memory of the plugin grew beyond {}, which is the most that this host gives one, whatever [limits].memory says",
+                bytes_text(POOL_MEMORY_BYTES_MAX as u64)
+            ),
             Self::Log => write!(
                 formatter,
                 "the plugin logged more than {LOG_LINES_MAX} lines or {} itself, which no key changes: let it log less, or a process \
@@ -163,6 +173,7 @@ pub(crate) fn read(error: &wasmtime::Error, plugin_name: &str, limits: Limits, p
             TrapCause::Memory { plugin_name: plugin_name.to_owned(), limit_bytes: limits.memory_bytes }
         }
         Some(Stop::Time) => TrapCause::Time { plugin_name: plugin_name.to_owned(), limit_ms: limits.time_ms },
+        Some(Stop::PoolMemory) => TrapCause::PoolMemory,
         Some(Stop::Log) => TrapCause::Log,
         Some(Stop::TableElements) => TrapCause::TableElements,
         None if error.is::<PoolConcurrencyLimitError>() => TrapCause::Busy,

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::acting::Acting;
 use crate::bindings::forge::plugin::{types, workspace};
-use crate::limits::{LIST_ENTRIES_MAX, PATH_BYTES_MAX, READ_BYTES_MAX};
+use crate::limits::{LIST_ENTRIES_MAX, PATH_BYTES_MAX, READ_BYTES_MAX, WRITTEN_BYTES_MAX, WRITTEN_ENTRIES_MAX};
 use crate::state::State;
 use crate::{CapabilityError, FileUser, convert};
 
@@ -42,6 +42,39 @@ pub struct WholeFile {
     pub bytes: Vec<u8>,
     /// Who may read, write and run it.
     pub mode: u32,
+}
+
+/// What one call has written into the workspace itself. What it removes again counts on: it was written.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    bytes: u64,
+    entries: u32,
+}
+
+impl Written {
+    fn add_bytes(&mut self, more: usize) -> Result<(), CapabilityError> {
+        self.bytes = self.bytes.saturating_add(more as u64);
+        if self.bytes <= WRITTEN_BYTES_MAX { Ok(()) } else { Err(Self::refusal()) }
+    }
+
+    fn add_entry(&mut self) -> Result<(), CapabilityError> {
+        self.entries = self.entries.saturating_add(1);
+        if self.entries <= WRITTEN_ENTRIES_MAX { Ok(()) } else { Err(Self::refusal()) }
+    }
+
+    fn refusal() -> CapabilityError {
+        CapabilityError::Denied(format!(
+            "in one call a plugin writes at most {} MiB and makes at most {WRITTEN_ENTRIES_MAX} files and folders itself: have a process write what is more",
+            WRITTEN_BYTES_MAX >> 20
+        ))
+    }
+}
+
+/// What becomes of what a file holds already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Append,
+    Replace,
 }
 
 /// One entry of a folder.
@@ -82,7 +115,8 @@ impl Workspace {
     /// It lies outside, or the system refuses.
     pub fn write_whole(&self, path: &str, file: &WholeFile) -> Result<(), CapabilityError> {
         let WholeFile { bytes, mode } = file;
-        self.write(path, bytes, false)?;
+        // The embedder's own bytes are bounded by whoever hands them over.
+        self.write(path, bytes, How::Replace, &mut Written::default())?;
         let _acting = self.act()?;
         let file = self.open_file(path, OFlags::WRONLY)?;
         let changed = rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & KEPT_MODE));
@@ -129,25 +163,42 @@ impl Workspace {
         Ok(bytes)
     }
 
-    pub(crate) fn write(&self, path: &str, data: &[u8], append: bool) -> Result<(), CapabilityError> {
+    pub(crate) fn write(
+        &self,
+        path: &str,
+        data: &[u8],
+        how: How,
+        written: &mut Written,
+    ) -> Result<(), CapabilityError> {
         let _acting = self.act()?;
         let path = plain(path)?;
-        self.make_parents(path)?;
-        let how = if append { OFlags::APPEND } else { OFlags::empty() };
-        let mut file = self.open_file(path, OFlags::WRONLY | OFlags::CREATE | how)?;
+        written.add_bytes(data.len())?;
+        self.make_parents(path, written)?;
+        let flags = match how {
+            How::Append => OFlags::WRONLY | OFlags::APPEND,
+            How::Replace => OFlags::WRONLY,
+        };
+        let mut file = match self.open_file(path, flags) {
+            Err(CapabilityError::NotFound(_)) => {
+                written.add_entry()?;
+                self.open_file(path, flags | OFlags::CREATE)?
+            }
+            other => other?,
+        };
         // Only what has been found to be a regular file is emptied; ext4 writes out at once what is written after that.
         let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-        let emptied = if append || is_empty { Ok(()) } else { file.set_len(0) };
+        let emptied = if how == How::Append || is_empty { Ok(()) } else { file.set_len(0) };
         emptied.and_then(|()| file.write_all(data)).map_err(|error| CapabilityError::Io(format!("{path}: {error}")))
     }
 
-    fn make_parents(&self, path: &str) -> Result<(), CapabilityError> {
+    fn make_parents(&self, path: &str, written: &mut Written) -> Result<(), CapabilityError> {
         for (end, _) in path.match_indices('/') {
             let Some(folder) = path.get(..end) else { continue };
             let (parent, name) = split(folder);
             let parent = self.open_inside(parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
             match rustix::fs::mkdirat(&parent, name, FOLDER_MODE) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                Ok(()) => written.add_entry()?,
+                Err(Errno::EXIST) => {}
                 Err(error) => return Err(explain(folder, error)),
             }
         }
@@ -243,10 +294,12 @@ fn explain(path: &str, error: Errno) -> CapabilityError {
 
 impl State {
     pub(crate) fn workspace(&self) -> Result<&Workspace, CapabilityError> {
-        self.workspace
-            .as_ref()
-            .ok_or_else(|| CapabilityError::Denied("a plugin that describes itself has no workspace".to_owned()))
+        given(self.workspace.as_ref())
     }
+}
+
+fn given(workspace: Option<&Workspace>) -> Result<&Workspace, CapabilityError> {
+    workspace.ok_or_else(|| CapabilityError::Denied("a plugin that describes itself has no workspace".to_owned()))
 }
 
 impl workspace::Host for State {
@@ -256,7 +309,9 @@ impl workspace::Host for State {
     }
 
     fn write(&mut self, path: String, data: Vec<u8>, append: bool) -> wasmtime::Result<Result<(), types::HostError>> {
-        let written = self.workspace().and_then(|workspace| workspace.write(&path, &data, append));
+        let how = if append { How::Append } else { How::Replace };
+        let Self { workspace, written: so_far, .. } = self;
+        let written = given(workspace.as_ref()).and_then(|workspace| workspace.write(&path, &data, how, so_far));
         Ok(written.map_err(convert::host_error))
     }
 

@@ -1,9 +1,10 @@
 //! Each guest ends its own call with a clear error, and nothing else.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use forge_plugin_host::{CallError, ExecuteError, Level, Limits, Trap, TrapCause};
+use forge_plugin_host::{CallError, ExecuteError, Host, HostOptions, Level, Limits, Memory, Trap, TrapCause};
 
 use crate::guests::{Seen, bytes, execute, host, load};
 
@@ -159,9 +160,16 @@ fn bad_ends_alone() {
     const CALLS: usize = 10;
     let limits = Limits { time_ms: 50, ..LIMITS };
     let workspace = tempfile::tempdir().expect("a folder");
-    for name in ["memory-bomb", "table-bomb", "recursion", "panic", "endless-loop", "outside-of-memory"] {
+    let names = ["memory-bomb", "table-bomb", "recursion", "panic", "endless-loop", "outside-of-memory", "log-flood"];
+    for name in names {
         let guest = load(name);
-        let end = || drop(execute(&guest, &Seen::default(), workspace.path(), limits, &[]).expect_err("it ends badly"));
+        // What floods the log comes to its own end.
+        let limits = if name == "log-flood" { Limits { time_ms: 60_000, ..limits } } else { limits };
+        // What the embedder keeps is not the host's.
+        let end = || {
+            let seen = Seen { forgets: true, ..Seen::default() };
+            drop(execute(&guest, &seen, workspace.path(), limits, &[]).expect_err("it ends badly"));
+        };
         end();
         let before = resident_bytes();
         (0..CALLS).for_each(|_| end());
@@ -170,32 +178,90 @@ fn bad_ends_alone() {
     }
 }
 
-#[test]
-fn what_a_bad_end_took_is_given_back() {
+/// Runs an ignored test of this file in a process of its own.
+fn run_alone(test: &str) {
     let this = std::env::current_exe().expect("it runs");
-    let alone = ["--exact", "hostile::bad_ends_alone", "--ignored", "--nocapture"];
+    let test = format!("hostile::{test}");
+    let alone = ["--exact", &test, "--ignored", "--nocapture"];
     let output = std::process::Command::new(this).args(alone).output().expect("it starts");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
+fn what_a_bad_end_took_is_given_back() {
+    run_alone("bad_ends_alone");
+}
+
+/// Run by the test below in a process of its own.
+#[test]
+#[ignore = "it is run by `a_thousand_calls_at_a_time_take_little_each`"]
+fn a_thousand_calls_alone() {
+    const CALLS: u32 = 1_000;
+    const BYTES_EACH_MAX: usize = 100 * 1024;
+    const STACK_BYTES: usize = 2 * 1024 * 1024;
+    for memory in [Memory::OnDemand, Memory::Pool { calls: CALLS }] {
+        let host = Host::new(HostOptions { memory, ..HostOptions::default() }).expect("the engine starts");
+        let guest = host.load(&bytes("run")).expect("it loads");
+        let workspace = tempfile::tempdir().expect("a folder");
+        let run = |seen: &Seen| execute(&guest, seen, workspace.path(), LIMITS, &["true"]).expect("it ends well");
+        run(&Seen::default());
+        let all = CALLS as usize + 1;
+        let (inside, over) = (Arc::new(Barrier::new(all)), Arc::new(Barrier::new(all)));
+        let before = resident_bytes();
+        std::thread::scope(|scope| {
+            for _ in 0..CALLS {
+                let waits = Seen { waits: Some((Arc::clone(&inside), Arc::clone(&over))), ..Seen::default() };
+                let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+                thread.spawn_scoped(scope, move || run(&waits)).expect("a thread");
+            }
+            inside.wait();
+            let each = resident_bytes().saturating_sub(before) / CALLS as usize;
+            over.wait();
+            assert!(each < BYTES_EACH_MAX, "{each} bytes each, memory {memory:?}");
+        });
+    }
+}
+
+#[test]
+fn a_thousand_calls_at_a_time_take_little_each() {
+    run_alone("a_thousand_calls_alone");
+}
+
+#[test]
 fn one_that_ends_badly_leaves_the_others_alone() {
     let host = host();
-    let (bomb, good) = (host.load(&bytes("memory-bomb")), host.load(&bytes("run")));
-    let (bomb, good) = (bomb.expect("it loads"), good.expect("it loads"));
+    let good = host.load(&bytes("run")).expect("it loads");
     let workspace = tempfile::tempdir().expect("a folder");
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                let ended = execute(&bomb, &Seen::default(), workspace.path(), LIMITS, &[]);
-                assert!(matches!(ended, Err(ExecuteError::Trapped(_))), "{ended:?}");
-            });
-            scope.spawn(|| {
-                execute(&good, &Seen::default(), workspace.path(), LIMITS, &["true"]).expect("it ends well");
-            });
-        }
-    });
+    let limits = Limits { time_ms: 200, ..LIMITS };
+    for name in ["memory-bomb", "endless-loop", "panic"] {
+        let bad = host.load(&bytes(name)).expect("it loads");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let ended = execute(&bad, &Seen::default(), workspace.path(), limits, &[]);
+                    assert!(matches!(ended, Err(ExecuteError::Trapped(_))), "{name}: {ended:?}");
+                });
+                scope.spawn(|| {
+                    execute(&good, &Seen::default(), workspace.path(), LIMITS, &["true"]).expect("it ends well");
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn what_it_writes_itself_is_bounded() {
+    let workspace = tempfile::tempdir().expect("a folder");
+    let limits = Limits { time_ms: 60_000, ..LIMITS };
+    let flood = load("workspace-flood");
+    for arguments in [&[][..], &["files"]] {
+        let ended = execute(&flood, &Seen::default(), workspace.path(), limits, arguments);
+        let Err(ExecuteError::Invalid(said)) = ended else { panic!("{ended:?}") };
+        assert!(said.contains("at most 256 MiB and makes at most 10000 files and folders itself"), "{said}");
+    }
+    let made = std::fs::read_dir(workspace.path()).expect("the workspace").count();
+    assert_eq!(made, 10_001, "what the first call has made is not made again by the second");
 }
 
 #[test]

@@ -49,3 +49,20 @@ fn one_call_more_than_there_is_room_for_is_told_so() {
     });
     run(&Seen::default()).expect("there is room again");
 }
+
+#[test]
+fn what_no_slot_holds_is_refused_with_its_number() {
+    let host = host(1);
+    let bomb = host.load(&bytes("memory-bomb")).expect("it loads");
+    let workspace = tempfile::tempdir().expect("a folder");
+    let limits = Limits { memory_bytes: 2 << 30, time_ms: 60_000 };
+    match execute(&bomb, &Seen::default(), workspace.path(), limits, &[]) {
+        Err(ExecuteError::Trapped(trap)) => {
+            assert_eq!(trap.cause, TrapCause::PoolMemory);
+            assert!(trap.to_string().contains("grew beyond 1GiB"), "{trap}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let refused = host.load(&bytes("many-memories")).expect_err("a slot has four memories").to_string();
+    assert!(refused.contains("more than this host has for one call") && refused.contains("memories"), "{refused}");
+}
