@@ -241,3 +241,27 @@ fn a_build_says_what_it_lacks() {
     let lacking = with(&without);
     assert!(lacking.contains("hint: run `rustup target add wasm32-unknown-unknown`"), "{lacking}");
 }
+
+/// What stands behind `const NAME:` in a file of this repository.
+fn constant(file: &str, name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let (_, rest) = text.split_once(&format!("const {name}:")).unwrap_or_else(|| panic!("{file} has no {name}"));
+    rest.split_once(";\n").expect("a constant has an end").0.to_owned()
+}
+
+#[test]
+fn the_fake_host_of_the_sdk_refuses_what_the_host_refuses() {
+    let of_the_sdk = "plugins/sdk/src/checks.rs";
+    for (file, names) in [
+        ("plugins/host/src/grants.rs", &["REFUSED_NAMES", "REFUSED_PREFIXES"][..]),
+        (
+            "plugins/host/src/limits.rs",
+            &["ARGUMENT_BYTES_MAX", "COMMAND_BYTES_MAX", "COMMAND_ITEMS_MAX", "STDIN_BYTES_MAX"],
+        ),
+    ] {
+        for name in names {
+            assert_eq!(constant(of_the_sdk, name), constant(file, name), "{name} of {of_the_sdk} and of {file}");
+        }
+    }
+}

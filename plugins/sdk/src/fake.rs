@@ -1,9 +1,10 @@
 //! A host for a plugin's own tests: it records what the plugin asks for, answers what the test says, and holds the
-//! workspace in memory. It refuses what the real one refuses of paths and programs' names; it grants every program
-//! unless a test says otherwise, and it never starts one.
+//! workspace in memory. It refuses what the real one refuses of paths, programs' names, variables and sizes; it grants every
+//! program unless a test says otherwise, and it never starts one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::checks;
 use crate::{Child, Command, Entry, Event, Exit, Finished, Host, HostError, Level};
 
 /// The fake. Its fields are what a test sets before, and looks at after.
@@ -88,10 +89,8 @@ impl FakeHost {
         if self.canceled {
             return Err(HostError::Canceled);
         }
+        checks::check(&command)?;
         let program = &command.program;
-        if program.is_empty() || program.contains(['/', '\0']) {
-            return Err(HostError::Invalid(format!("{program:?} is not a program's bare name")));
-        }
         if self.denied.contains(program) {
             return Err(HostError::Denied(format!("{program} is not in [allow].programs of plugins/fake.toml")));
         }

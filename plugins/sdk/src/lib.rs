@@ -35,6 +35,8 @@
 #[doc(hidden)]
 pub mod bindings;
 #[cfg(not(target_arch = "wasm32"))]
+mod checks;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod fake;
 mod guest;
 mod host;
