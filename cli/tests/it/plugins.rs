@@ -20,6 +20,13 @@ fn componentize_py() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end()).join("componentize-py")
 }
 
+/// The arguments by which a README's own line builds its component.
+fn written_arguments(readme: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(readme).expect("the README");
+    let line = text.lines().find_map(|line| line.strip_prefix("build/venv/bin/componentize-py "));
+    line.expect("it says how to build it").split(' ').map(str::to_owned).collect()
+}
+
 /// Puts a component into the tree, with the digest that `config check` tells.
 fn commit(world: &World, name: &str, component: &Path, more: &str) {
     let file = world.path(&format!("tree/plugins/{name}.wasm"));
@@ -40,12 +47,14 @@ fn a_plugin_in_python_is_built_committed_and_run() {
     let world = World::new();
     let example = repository().join("examples/plugin-python");
     let built = world.path("disk-space.wasm");
+    // As its README says, but for where the component goes: the example's own folder stays as it is.
+    let mut arguments = written_arguments(&example.join("README.md"));
+    let place = arguments.last_mut().expect("its last word is where the component goes");
+    assert_eq!(std::mem::replace(place, utf8(&built).to_owned()), "plugins/disk-space.wasm");
     let output = Command::new(componentize_py())
         .current_dir(&example)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .arg("-d")
-        .arg(repository().join("plugins/wit"))
-        .args(["-w", "executor-plugin", "componentize", "--stub-wasi", "app", "-o", utf8(&built)])
+        .args(arguments)
         .output()
         .expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
