@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::approval;
 use crate::harness::{Daemon, World};
+use crate::packed::pack;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/wire")
@@ -221,4 +222,43 @@ fn a_runner_that_is_too_old_is_told_what_to_install_and_keeps_what_it_holds() {
     let fields = json!({"name": "ny-2", "public_key": public_key, "version": "0.0.9"});
     let request = with(sample(today, "register-request"), fields);
     problem_of(stranger.call("POST", "/runners", world.registration_token(), &request));
+}
+
+#[test]
+fn a_plugin_is_read_as_it_is_sent_and_never_held_whole() {
+    const PLUGIN_BYTES: usize = 32 << 20;
+    const READERS: usize = 8;
+    let world = World::new();
+    let root = folder().join("../..");
+    let guest = std::fs::read_to_string(root.join("testdata/guests/run.wat")).expect("the guest");
+    let wasm = pack(&root, "large", &format!("{guest}\n(data \"{}\")", "x".repeat(PLUGIN_BYTES)));
+    let digest = ring::digest::digest(&ring::digest::SHA256, &wasm);
+    let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(world.path("tree/plugins/large.wasm"), &wasm).expect("the plugin");
+    world.write("plugins/large.toml", &format!("source = \"plugins/large.wasm\"\nsha256 = \"{sha256}\"\n"));
+    let daemon = world.daemon();
+    let mut runner = ByHand::new(&daemon);
+    runner.register(&world, sample(env!("CARGO_PKG_VERSION"), "register-request"));
+
+    let ask = || runner.client.get(format!("{}/plugins/{sha256}", runner.api)).bearer_auth(&runner.token).send();
+    let resident = || resident_bytes(daemon.process.pid());
+    let before = resident();
+    // Whoever asks and reads on in a moment.
+    let answers: Vec<reqwest::Response> = runner
+        .runtime
+        .block_on(async { futures_util::future::try_join_all((0..READERS).map(|_| ask())).await.expect("answers") });
+    let more = resident().saturating_sub(before);
+    assert!(more < 2 * PLUGIN_BYTES, "{READERS} of {PLUGIN_BYTES} bytes are sent, and {more} bytes more are held");
+    for answer in answers {
+        let sent = runner.runtime.block_on(answer.bytes()).expect("a body");
+        assert!(sent == wasm, "{} bytes", sent.len());
+    }
+}
+
+/// What a process holds, in bytes.
+fn resident_bytes(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("this is Linux");
+    let kib: usize = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
+    kib * 1024
 }

@@ -177,8 +177,8 @@ impl Core {
         }
     }
 
-    /// The component of a digest that the tree or an open task names.
-    pub async fn plugin_bytes(&self, sha256: &str) -> Result<Bytes, CoreError> {
+    /// The component of a digest that the tree or an open task names, and its length.
+    pub async fn plugin_file(&self, sha256: &str) -> Result<(tokio::fs::File, u64), CoreError> {
         let unknown = || CoreError::NotFound { what: "plugin", name: sha256.to_owned(), nearest: None };
         let is_digest = sha256.len() == 64 && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if !is_digest {
@@ -189,16 +189,13 @@ impl Core {
         if !in_tree && !self.inner.store.open_task_uses_plugin(sha256.to_owned()).await.map_err(stored)? {
             return Err(unknown());
         }
-        let path = components::path_of(&self.inner.plugin_dir, sha256);
-        let bytes = tokio::task::spawn_blocking(move || {
-            let length = std::fs::metadata(&path)?.len();
-            if length > u64::try_from(PLUGIN_BYTES_MAX).unwrap_or(u64::MAX) {
-                return Err(std::io::Error::other(format!("{} is longer than a plugin may be", path.display())));
-            }
-            std::fs::read(&path)
-        });
-        let bytes = bytes.await.map_err(internal)?.map_err(|error| internal(format!("plugin {sha256}: {error}")))?;
-        Ok(Bytes::from(bytes))
+        let failed = |error: std::io::Error| internal(format!("plugin {sha256}: {error}"));
+        let file = tokio::fs::File::open(components::path_of(&self.inner.plugin_dir, sha256)).await.map_err(failed)?;
+        let length = file.metadata().await.map_err(failed)?.len();
+        if length > u64::try_from(PLUGIN_BYTES_MAX).unwrap_or(u64::MAX) {
+            return Err(internal(format!("plugin {sha256}: its file is longer than a plugin may be")));
+        }
+        Ok((file, length))
     }
 }
 

@@ -132,3 +132,6 @@ pub(crate) fn bounded(name: &str, asked: Option<u32>, default: u32, max: u32) ->
     let detail = format!("`{name}` is {number} and not 1 to {max}");
     Err(Refusal::invalid(detail).hint("ask for less, and go on where the answer ends"))
 }
+
+/// How much of a file is read at a time while it is sent, in bytes.
+pub(super) const FILE_PIECE_BYTES: usize = 64 * 1024;

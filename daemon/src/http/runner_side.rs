@@ -4,17 +4,18 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use bytes::Bytes;
 use forge_api::{
     AttemptResult, ClaimRequest, ClaimResponse, ContentRange, HeartbeatRequest, HeartbeatResponse, LOG_LENGTH_HEADER,
     RegisterRequest, ResultAccepted, StartRequest, StartResponse,
 };
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, StatusCode};
+use tokio_util::io::ReaderStream;
 
 use super::answer::Peer;
 use super::auth::{AttemptBearer, RegistrationBearer, RunnerBearer, count_registration};
 use super::body::{JsonBody, LogBytes};
+use super::limits::FILE_PIECE_BYTES;
 use super::path::PathOf;
 use super::problem::Refusal;
 use super::routes::Api;
@@ -71,14 +72,15 @@ pub(super) async fn plugin(
     if !is_digest {
         return Err(Refusal::not_found("plugin", &sha256).hint("a plugin is named by its SHA-256 in lower-case hex"));
     }
-    let bytes: Bytes = api.core.plugin_bytes(&sha256).await?;
+    let (file, length) = api.core.plugin_file(&sha256).await?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/wasm")),
-        (CONTENT_LENGTH, HeaderValue::from(bytes.len())),
+        (CONTENT_LENGTH, HeaderValue::from(length)),
         // What a digest names never changes.
         (CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable")),
     ];
-    Ok((headers, Body::from(bytes)).into_response())
+    // Many runners may ask at once, each as slowly as its network is: none of it is held whole.
+    Ok((headers, Body::from_stream(ReaderStream::with_capacity(file, FILE_PIECE_BYTES))).into_response())
 }
 
 /// `POST /attempts/{id}/start`
