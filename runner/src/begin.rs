@@ -200,7 +200,7 @@ async fn ensure_plugin(context: &Context, job: &Job) -> Result<(), BeginError> {
         return Ok(());
     }
     // Attempts that begin together want the same plugin: the first one fetches and compiles it, the others find it.
-    let _alone = context.preparing.lock().await;
+    let _alone = context.preparing.alone(&sha256).await;
     if is_known(context, &sha256) {
         return Ok(());
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use forge_api::{
     API_PREFIX, AttemptId, AttemptResult, CARRY_BYTES_MAX, CARRY_OVERHEAD_BYTES_MAX, ClaimRequest, ClaimResponse,
-    ContentRange, HeartbeatRequest, HeartbeatResponse, JSON_BODY_BYTES_MAX, LogAccepted, PLUGIN_BYTES_MAX, Problem,
-    RegisterRequest, RegisterResponse, ResultAccepted, Secret, StartRequest, StartResponse,
+    ContentRange, HeartbeatRequest, HeartbeatResponse, JSON_BODY_BYTES_MAX, LOG_CHUNK_BYTES_MAX, LogAccepted,
+    PLUGIN_BYTES_MAX, Problem, RegisterRequest, RegisterResponse, ResultAccepted, Secret, StartRequest, StartResponse,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -93,17 +93,23 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {
+        self.send_up_to(request, JSON_BODY_BYTES_MAX.max(LOG_CHUNK_BYTES_MAX)).await
+    }
+
+    /// Sends what may have so many bytes.
+    async fn send_up_to(&self, request: RequestBuilder, bytes_max: usize) -> Result<Response, CallError> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        if response.status().is_success() { Ok(response) } else { Err(self.problem(response).await) }
+        if response.status().is_success() { Ok(response) } else { Err(self.problem(response, bytes_max).await) }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CallError {
         CallError::Unreachable(trust::explain(error, &self.shown))
     }
 
-    async fn problem(&self, response: Response) -> CallError {
+    /// What an answer that is no success says; the request may have had so many bytes.
+    async fn problem(&self, response: Response, sent_bytes_max: usize) -> CallError {
         let status = response.status();
-        let body = match self.body(response, JSON_BODY_BYTES_MAX).await {
+        let body = match self.body(response, Answer::JSON).await {
             Ok(body) => body,
             // Who refuses a body hangs up while it is still sent, at times in the middle of saying so.
             Err(_) if status == StatusCode::PAYLOAD_TOO_LARGE => Vec::new(),
@@ -115,7 +121,7 @@ impl Client {
                 "a proxy before {} takes no body of this length ({}): let it take bodies of {} MiB",
                 self.shown,
                 heard(status, &body),
-                (CARRY_BYTES_MAX + CARRY_OVERHEAD_BYTES_MAX).div_ceil(1 << 20)
+                sent_bytes_max.div_ceil(1 << 20)
             )),
             // A gateway that reaches no daemon says so in its own words: the daemon is away.
             Err(_) if matches!(status.as_u16(), 502..=504) => CallError::Unreachable(self.stranger(status, &body)),
@@ -131,30 +137,32 @@ impl Client {
         )
     }
 
-    async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, CallError> {
+    async fn body(&self, response: Response, answer: Answer) -> Result<Vec<u8>, CallError> {
+        let body = self.read(response, answer.bytes_max).await?;
+        if body.len() <= answer.bytes_max { Ok(body) } else { Err(CallError::Garbled(answer.too_long(&self.shown))) }
+    }
+
+    /// The whole body, or its begin, which is longer than `bytes_max`.
+    async fn read(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, CallError> {
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
-            if body.len() + chunk.len() > bytes_max {
-                return Err(CallError::Garbled(format!(
-                    "an answer of {} is longer than {bytes_max} bytes: its version does not fit this runner's",
-                    self.shown
-                )));
-            }
+        while body.len() <= bytes_max
+            && let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))?
+        {
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder, bytes_max: usize) -> Result<T, CallError> {
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder, answer: Answer) -> Result<T, CallError> {
         let response = self.send(request).await?;
         let status = response.status();
-        let body = self.body(response, bytes_max).await?;
+        let body = self.body(response, answer).await?;
         serde_json::from_slice(&body).map_err(|_| CallError::Garbled(self.stranger(status, &body)))
     }
 
     /// `POST /runners`.
     pub(crate) async fn register(&self, token: &Secret, body: &RegisterRequest) -> Result<RegisterResponse, CallError> {
-        self.json(self.request(Method::POST, "/runners", token).json(body), JSON_BODY_BYTES_MAX).await
+        self.json(self.request(Method::POST, "/runners", token).json(body), Answer::JSON).await
     }
 
     /// `DELETE /runner`.
@@ -165,9 +173,7 @@ impl Client {
     /// `POST /runner/claim`.
     pub(crate) async fn claim(&self, token: &Secret, body: &ClaimRequest) -> Result<ClaimResponse, CallError> {
         let timeout = Duration::from_millis(body.wait_ms) + CLAIM_MARGIN;
-        // One answer may carry a job for each free slot, each as large as a JSON body may be; the daemon bounds the number.
-        let bytes_max = JSON_BODY_BYTES_MAX * CLAIM_JOBS_MAX as usize;
-        self.json(self.request(Method::POST, "/runner/claim", token).json(body).timeout(timeout), bytes_max).await
+        self.json(self.request(Method::POST, "/runner/claim", token).json(body).timeout(timeout), Answer::JOBS).await
     }
 
     /// `POST /runner/heartbeat`.
@@ -177,14 +183,14 @@ impl Client {
         body: &HeartbeatRequest,
     ) -> Result<HeartbeatResponse, CallError> {
         let request = self.request(Method::POST, "/runner/heartbeat", token).json(body).timeout(HEARTBEAT_TIMEOUT);
-        self.json(request, JSON_BODY_BYTES_MAX).await
+        self.json(request, Answer::JSON).await
     }
 
     /// `GET /plugins/{sha256}`.
     pub(crate) async fn plugin(&self, token: &Secret, sha256: &str) -> Result<Vec<u8>, CallError> {
         let request = self.request(Method::GET, &format!("/plugins/{sha256}"), token).timeout(PLUGIN_TIMEOUT);
         let response = self.send(request).await?;
-        self.body(response, PLUGIN_BYTES_MAX).await
+        self.body(response, Answer::PLUGIN).await
     }
 
     /// `POST /attempts/{id}/start`.
@@ -195,7 +201,7 @@ impl Client {
         body: &StartRequest,
     ) -> Result<StartResponse, CallError> {
         let request = self.request(Method::POST, &format!("/attempts/{attempt}/start"), token).json(body);
-        self.json(request, JSON_BODY_BYTES_MAX).await
+        self.json(request, Answer::JSON).await
     }
 
     /// `PATCH /attempts/{id}/log`.
@@ -211,7 +217,7 @@ impl Client {
             .header(reqwest::header::CONTENT_RANGE, range.to_string())
             .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")
             .body(bytes);
-        self.json(request, JSON_BODY_BYTES_MAX).await
+        self.json(request, Answer::JSON).await
     }
 
     /// `PUT /attempts/{id}/result`.
@@ -221,11 +227,8 @@ impl Client {
         attempt: AttemptId,
         body: &AttemptResult,
     ) -> Result<ResultAccepted, CallError> {
-        self.json(
-            self.request(Method::PUT, &format!("/attempts/{attempt}/result"), token).json(body),
-            JSON_BODY_BYTES_MAX,
-        )
-        .await
+        self.json(self.request(Method::PUT, &format!("/attempts/{attempt}/result"), token).json(body), Answer::JSON)
+            .await
     }
 
     /// `PUT /attempts/{id}/carry`.
@@ -242,15 +245,49 @@ impl Client {
             .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")
             .header(reqwest::header::CONTENT_LENGTH, length)
             .body(reqwest::Body::wrap_stream(ReaderStream::new(file)));
-        self.send(request).await.map(drop)
+        self.send_up_to(request, CARRY_BYTES_MAX + CARRY_OVERHEAD_BYTES_MAX).await.map(drop)
     }
 
-    /// `GET /attempts/{id}/carry`, of the length that the job names.
+    /// `GET /attempts/{id}/carry`, of the length that the job names. What is longer is cut behind that: it is not what was approved.
     pub(crate) async fn carry(&self, token: &Secret, attempt: AttemptId, length: u64) -> Result<Vec<u8>, CallError> {
         let request = self.request(Method::GET, &format!("/attempts/{attempt}/carry"), token).timeout(CARRY_TIMEOUT);
         let response = self.send(request).await?;
         let bytes_max = usize::try_from(length).unwrap_or(usize::MAX).min(CARRY_BYTES_MAX + CARRY_OVERHEAD_BYTES_MAX);
-        self.body(response, bytes_max).await
+        self.read(response, bytes_max).await
+    }
+}
+
+/// What is asked for, and how long it may be.
+#[derive(Clone, Copy)]
+struct Answer {
+    /// In words.
+    what: &'static str,
+    bytes_max: usize,
+    /// What a longer one most likely means.
+    longer: &'static str,
+}
+
+impl Answer {
+    const JSON: Self = Self {
+        what: "an answer",
+        bytes_max: JSON_BODY_BYTES_MAX,
+        longer: "its version does not fit this runner's, or something in between answers in its place",
+    };
+    /// One answer may carry a job for each free slot, each as large as a JSON body may be before it is sealed; the daemon bounds the number.
+    const JOBS: Self = Self {
+        what: "the jobs of one claim",
+        bytes_max: SEALED_JOB_BYTES_MAX * CLAIM_JOBS_MAX as usize,
+        longer: "its version does not fit this runner's",
+    };
+    const PLUGIN: Self = Self {
+        what: "a plugin",
+        bytes_max: PLUGIN_BYTES_MAX,
+        longer: "no plugin is so long; something between daemon and runner changes what it passes on, or the file in plugins of data_dir is damaged",
+    };
+
+    fn too_long(self, shown: &str) -> String {
+        let Self { what, bytes_max, longer } = self;
+        format!("{what} from {shown} is longer than {bytes_max} bytes: {longer}")
     }
 }
 
@@ -266,6 +303,9 @@ const CARRY_TIMEOUT: Duration = Duration::from_secs(300);
 /// The most jobs that one claim asks for.
 pub(crate) const CLAIM_JOBS_MAX: u32 = 64;
 
+/// How long a sealed job may be: base64 makes four bytes of three, and it is signed and encrypted.
+const SEALED_JOB_BYTES_MAX: usize = JSON_BODY_BYTES_MAX / 3 * 4 + 16 * 1024;
+
 /// How long a heartbeat may take: a late one is as good as none, and the next is due.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -278,4 +318,20 @@ pub(crate) enum ClientError {
     /// The certificates.
     #[error(transparent)]
     Trust(#[from] trust::TrustError),
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_with_all_the_jobs_that_it_asks_for_fits() {
+        let recipient = age::x25519::Identity::generate().to_public();
+        let job = age::encrypt(&recipient, &vec![b'x'; JSON_BODY_BYTES_MAX]).expect("sealed");
+        let sealed = STANDARD.encode(job).len();
+        assert!(Answer::JOBS.bytes_max > sealed * CLAIM_JOBS_MAX as usize, "{sealed} bytes each");
+    }
 }

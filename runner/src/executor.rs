@@ -315,6 +315,14 @@ struct JobServices {
     user: Option<JobUser>,
 }
 
+impl Drop for JobServices {
+    /// The call is over. The host drops this before the children that the guest still holds, each of which would be ended by itself and
+    /// have a grace of its own: here all are ended at once.
+    fn drop(&mut self) {
+        self.ground.end_all();
+    }
+}
+
 impl JobServices {
     fn start(&self, command: &Command, output: Output) -> Result<Start, CapabilityError> {
         if self.ground.shared.is_ending() {

@@ -19,6 +19,7 @@ use crate::attend::{self, Inboxes, Line};
 use crate::begin::{BeginError, Begun, Supervisor, begin, record_of};
 use crate::client::Client;
 use crate::launch::Launcher;
+use crate::preparing::Preparing;
 use crate::procfs::{self, Seen};
 use crate::session::EndWhy;
 use crate::settings::Settings;
@@ -58,8 +59,8 @@ pub(crate) struct Context {
     pub(crate) started_ms: u64,
     /// Digests that are known to be compiled, and when they were last seen to be.
     pub(crate) compiled: Mutex<HashMap<String, Instant>>,
-    /// Held by whoever fetches and compiles a plugin.
-    pub(crate) preparing: tokio::sync::Mutex<()>,
+    /// Who fetches and compiles which plugin.
+    pub(crate) preparing: Preparing,
     /// When the last acknowledged heartbeat was sent, in milliseconds since boot.
     pub(crate) leased_ms: watch::Receiver<u64>,
     pub(crate) news: mpsc::Sender<News>,
@@ -120,7 +121,7 @@ async fn run_as(
     let begun = tokio::select! {
         begun = begin_in_time(context, &job, user, folder, leased_ms) => begun.map_err(|error| {
             tracing::error!(%attempt, %error, "the attempt cannot begin");
-            Order { outcome: AttemptOutcome::Failed, reason: error.to_string() }
+            Order { outcome: unbegun(&job), reason: error.to_string() }
         }),
         Some(why) = orders.recv() => Err(why.order()),
     };
@@ -194,6 +195,11 @@ async fn begin_in_time(
         }
         tracing::info!(attempt = %job.attempt, "the attempt took long to begin: asking the daemon again");
     }
+}
+
+/// How an attempt ended that could not begin. Of what was approved nothing was done: a failure would say that nobody knows how much.
+fn unbegun(job: &Job) -> AttemptOutcome {
+    if job.resume.is_some() { AttemptOutcome::Retry } else { AttemptOutcome::Failed }
 }
 
 /// Goes on with an attempt of a predecessor.

@@ -53,6 +53,7 @@ mod mask;
 mod open;
 mod orphans;
 mod pin;
+mod preparing;
 mod process;
 mod procfs;
 mod registration;

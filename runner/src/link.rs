@@ -32,6 +32,7 @@ use crate::job::{self, Context, News};
 use crate::launch::Launcher;
 use crate::open::Opener;
 use crate::pin;
+use crate::preparing::Preparing;
 use crate::registration::{parse_identity, read_secret_file};
 use crate::session::{Action, Ask, EndWhy, Failure, Input, Session};
 use crate::shelf::Shelf;
@@ -133,7 +134,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
         previous_sessions,
         started_ms: boottime_ms(),
         compiled: std::sync::Mutex::default(),
-        preparing: tokio::sync::Mutex::default(),
+        preparing: Preparing::default(),
         leased_ms,
         news,
         beat_interval_ms: AtomicU64::new(HEARTBEAT_INTERVAL_MS),

@@ -111,6 +111,28 @@ fn what_a_plugin_says_of_another_try_is_kept() {
 }
 
 #[test]
+fn what_a_plugin_holds_when_it_traps_is_ended_at_once_and_not_one_after_the_other() {
+    let world = world("deserter");
+    let daemon = world.daemon();
+    let _runner = world.runner(&daemon, "ny-1", "");
+    let folder = world.path("told");
+    std::fs::create_dir(&folder).expect("a folder");
+    let folder = folder.display();
+    // Each ends by itself once all three were told to end, and not before: told one after the other, the first two are killed.
+    let script = format!(
+        "cd {folder}; for n in 0 1 2; do mkdir $n 2>/dev/null && break; done; \
+         end() {{ : > told.$n; until [ -e told.0 ] && [ -e told.1 ] && [ -e told.2 ]; do sleep 0.05; done; : > ended.$n; exit 0; }}; \
+         trap end TERM; echo ready; while :; do sleep 0.05; done"
+    );
+    let (_, reason) = spy(&world, &daemon, &script);
+    let reason = reason.expect("it trapped");
+    assert!(reason.contains("unreachable"), "{reason}");
+    for n in 0..3 {
+        assert!(world.path(&format!("told/ended.{n}")).exists(), "process {n} was killed before the others were told");
+    }
+}
+
+#[test]
 fn a_gigabyte_of_output_costs_the_plugin_its_own_memory_and_nobody_else_anything() {
     let world = world("spawn");
     let daemon = world.daemon();

@@ -17,6 +17,7 @@ use crate::{Grants, Limits, Services};
 
 /// What one call holds.
 pub(crate) struct State {
+    /// It goes first: an embedder may end at once what the children below would end one after the other.
     pub(crate) services: Box<dyn Services>,
     pub(crate) grants: Grants,
     /// `None` while a plugin only describes itself.

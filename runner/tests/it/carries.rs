@@ -103,3 +103,26 @@ async fn a_workspace_is_kept_without_the_plan_that_its_attempt_failed_over() {
     assert!(kept.join("notes").exists() && kept.join("seen").exists() && !kept.join("plan").exists());
     working.drained().await.expect("it drains");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_not_what_was_approved_is_not_begun_and_may_be_tried_again() {
+    let place = Place::registered().await;
+    let working = place.work();
+    place.daemon.queue(&job(&place, 1, "printf 'the plan' > plan; exit 78"));
+    let first = AttemptId { task: 1, attempt: 1 };
+    let (planned, _) = place.daemon.result(first).await;
+    {
+        // Longer than what was approved: it is neither read to its end nor asked for again.
+        let mut seen = place.daemon.seen.lock().expect("free");
+        seen.approved = [&seen.carries[&first][..], b"and more"].concat();
+    }
+    let second = AttemptId { task: 1, attempt: 2 };
+    place.daemon.queue(&Job { attempt: second, resume: planned.carry, ..job(&place, 1, "cat plan") });
+    let (ended, log) = place.daemon.result(second).await;
+    // Nothing was done: a failure would say that nobody knows how much.
+    assert_eq!(ended.outcome, AttemptOutcome::Retry, "{ended:?}");
+    let reason = ended.reason.expect("a reason");
+    assert!(reason.contains("what the daemon sent is not what was approved"), "{reason}");
+    assert!(!log.contains("the plan"), "{log}");
+    working.drained().await.expect("it drains");
+}
