@@ -47,6 +47,7 @@ pub use load::LOAD_HOURS_MAX;
 pub use log_lines::LogSearch;
 pub use options::{
     Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, FreeSpace, LogLimits, RunnerIdentity, TaskFilter,
+    TryOutcome,
 };
 pub(crate) use sessions::SESSION_AGE_MS;
 pub use stepper::Stepper;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use forge_api::{AttemptId, ConfigCommit, RunnerStatus, Secret, TaskState, Timestamp};
+use forge_api::{AttemptId, ConfigCommit, DeliveryState, RunnerStatus, Secret, TaskState, Timestamp};
 use forge_config::SecretsAllow;
 use forge_config::meant::Tree;
 use tokio::sync::watch;
@@ -136,12 +136,47 @@ pub struct Counters {
     pub lease_expiries: u64,
     /// Jobs that runners did not begin since they do not trust them, since the start.
     pub jobs_refused: u64,
+    /// How many deliveries of each webhook target stand in each state.
+    pub deliveries: BTreeMap<String, BTreeMap<DeliveryState, u64>>,
+    /// How long the oldest delivery waits that has not arrived, in milliseconds; 0 when none waits.
+    pub oldest_delivery_ms: u64,
+    /// Tries of deliveries since the start, by what they came to.
+    pub tries: BTreeMap<TryOutcome, u64>,
     /// How far the clock of the runner that is farthest off is from the daemon's, either way, in milliseconds.
     pub clock_skew_ms_max: u64,
     /// What is free where `data_dir` lies; `None` when the system does not say.
     pub disk_free_bytes: Option<u64>,
     /// `[logs] disk_reserve`.
     pub disk_reserve_bytes: u64,
+}
+
+/// What a try of a delivery came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TryOutcome {
+    /// It arrived.
+    Delivered,
+    /// There was nothing to send.
+    Skipped,
+    /// It is tried again.
+    Again,
+    /// It is given up.
+    Dead,
+}
+
+impl TryOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [Self::Delivered, Self::Skipped, Self::Again, Self::Dead];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Skipped => "skipped",
+            Self::Again => "again",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 /// Why the core did not start.

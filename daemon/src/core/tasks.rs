@@ -236,6 +236,7 @@ impl Core {
     pub async fn counters(&self) -> Result<Counters, CoreError> {
         let tasks = self.inner.store.counts().await.map_err(stored)?;
         let oldest_ready = self.inner.store.oldest_ready().await.map_err(stored)?;
+        let oldest_delivery = self.inner.store.oldest_delivery().await.map_err(stored)?;
         let mut runners: Vec<(forge_api::RunnerStatus, u64)> = Vec::new();
         for candidate in self.candidates().await? {
             match runners.iter_mut().find(|(status, _)| *status == candidate.facts.status) {
@@ -253,6 +254,9 @@ impl Core {
             assignments: self.inner.scheduler.assignments(),
             lease_expiries: self.inner.scheduler.lease_expiries(),
             jobs_refused: self.inner.scheduler.jobs_refused(),
+            deliveries: self.inner.store.delivery_counts().await.map_err(stored)?,
+            oldest_delivery_ms: oldest_delivery.map_or(0, |since| self.now().millis_since(since)),
+            tries: self.inner.scheduler.tries(),
             clock_skew_ms_max: self.inner.scheduler.clock_skew_ms_max(),
             disk_free_bytes: self.inner.logs.free_bytes().ok(),
             disk_reserve_bytes: self.inner.log_limits.disk_reserve_bytes,

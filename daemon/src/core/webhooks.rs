@@ -7,7 +7,7 @@ use forge_api::{DeliveryState, Page, Task, TaskState, Trigger, TriggerKind, Webh
 use forge_config::Name;
 use forge_config::meant::Event;
 
-use super::{Applied, Core, CoreError, internal, refused, stored};
+use super::{Applied, Core, CoreError, TryOutcome, internal, refused, stored};
 use crate::scheduler::words;
 use crate::store::{Came, DeliveryListing, Due, DueOfTarget, Kept, NewEvent, StoreError};
 
@@ -196,6 +196,11 @@ impl Core {
         exchanges: String,
     ) -> Result<Kept, StoreError> {
         self.inner.store.tried(number, Some(tries), came, exchanges, self.now()).await
+    }
+
+    /// Counts a try, for metrics.
+    pub(crate) fn count_try(&self, outcome: TryOutcome) {
+        self.inner.scheduler.count_try(outcome);
     }
 
     /// The value of a webhook target's secret; it blocks for as long as a small file takes.

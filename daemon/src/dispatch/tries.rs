@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::backoff;
 use super::target::{Ready, Targets, Unready};
 use crate::clock::Clock;
-use crate::core::Core;
+use crate::core::{Core, TryOutcome};
 use crate::store::{Came, Due, Kept, StoreError, payload};
 use crate::webhooks::{
     Calls, Context, Exchange, PLUGIN_CALLS_MAX, Report, Sender, SenderOptions, TargetSecrets, Verdict, deliver,
@@ -90,6 +90,9 @@ impl Tries {
                 tracing::info!(delivery = id, target, tries, message, again_at = %at, "a webhook delivery is tried again");
             }
             Came::Ended { .. } => tracing::debug!(delivery = id, target, tries, "a webhook delivery ended"),
+        }
+        if let Some(outcome) = outcome(&came) {
+            self.core.count_try(outcome);
         }
         let exchanges: Vec<WebhookExchange> = exchanges.into_iter().map(shown).collect();
         // Every part of it is text and numbers.
@@ -186,6 +189,17 @@ fn again(message: String, after_ms: Option<u64>, retry: backoff::Retry, id: &str
             state: DeliveryState::Dead,
             message: Some(format!("{message}; that was the last of {tries} tries")),
         },
+    }
+}
+
+/// What a try counts as; one that was postponed was none.
+fn outcome(came: &Came) -> Option<TryOutcome> {
+    match came {
+        Came::Ended { state: DeliveryState::Delivered, .. } => Some(TryOutcome::Delivered),
+        Came::Ended { state: DeliveryState::Skipped, .. } => Some(TryOutcome::Skipped),
+        Came::Ended { state: DeliveryState::Dead, .. } => Some(TryOutcome::Dead),
+        Came::Again { .. } => Some(TryOutcome::Again),
+        Came::Ended { state: DeliveryState::Waiting, .. } | Came::Postponed { .. } => None,
     }
 }
 

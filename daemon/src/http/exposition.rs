@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use forge_api::ConfigStatus;
 
 use super::requests::Requests;
-use crate::core::{Counters, DAEMON_VERSION};
+use crate::core::{Counters, DAEMON_VERSION, TryOutcome};
 use crate::gitops::ConfigCounters;
 use crate::histogram::Counted;
 use crate::store::WriterStats;
@@ -76,6 +76,7 @@ pub(super) fn text(shown: &Shown<'_>) -> String {
     tasks(&mut text, shown.core);
     runners(&mut text, shown.core);
     config(&mut text, shown);
+    webhooks(&mut text, shown.core);
     store(&mut text, shown);
     requests(&mut text, shown.requests);
     text.0
@@ -138,6 +139,24 @@ fn config(text: &mut Text, shown: &Shown<'_>) {
     );
 }
 
+fn webhooks(text: &mut Text, core: &Counters) {
+    text.family("forge_webhook_deliveries", "gauge", "Deliveries in the store by webhook target and state.");
+    for (target, states) in &core.deliveries {
+        for (state, count) in states {
+            let labels = format!("target=\"{target}\",state=\"{}\"", state.as_str());
+            text.sample("forge_webhook_deliveries", &labels, count);
+        }
+    }
+    let oldest = core.oldest_delivery_ms as f64 / 1e3;
+    let help = "How long the oldest delivery waits that has not arrived; 0 when none waits.";
+    text.one("forge_webhook_oldest_seconds", "gauge", help, oldest);
+    text.family("forge_webhook_tries_total", "counter", "Tries of deliveries by what they came to.");
+    for outcome in TryOutcome::ALL {
+        let count = core.tries.get(&outcome).copied().unwrap_or_default();
+        text.sample("forge_webhook_tries_total", &format!("outcome=\"{}\"", outcome.as_str()), count);
+    }
+}
+
 fn store(text: &mut Text, shown: &Shown<'_>) {
     let core = shown.core;
     if let Some(free) = core.disk_free_bytes {
@@ -177,7 +196,7 @@ fn requests(text: &mut Text, requests: &Requests) {
 
 #[cfg(test)]
 mod tests {
-    use forge_api::{RunnerStatus, TaskState};
+    use forge_api::{DeliveryState, RunnerStatus, TaskState};
 
     use super::*;
     use crate::histogram::{self, Histogram};
@@ -189,6 +208,9 @@ mod tests {
             runners: vec![(RunnerStatus::NeverConnected, 1)],
             oldest_ready_ms: 1_500,
             disk_free_bytes: Some(7),
+            deliveries: [("ops".to_owned(), [(DeliveryState::Dead, 4)].into())].into(),
+            oldest_delivery_ms: 2_500,
+            tries: [(TryOutcome::Again, 5)].into(),
             ..Counters::default()
         };
         let writer = WriterStats {
@@ -221,6 +243,10 @@ mod tests {
             "forge_runners{status=\"never_connected\"} 1",
             "forge_runners{status=\"online\"} 0",
             "forge_parked_claims 0",
+            "forge_webhook_deliveries{target=\"ops\",state=\"dead\"} 4",
+            "forge_webhook_oldest_seconds 2.5",
+            "forge_webhook_tries_total{outcome=\"again\"} 5",
+            "forge_webhook_tries_total{outcome=\"delivered\"} 0",
             "forge_config_applied_total 3",
             "forge_config_broken 1",
             "forge_config_info{revision=\"ab12\"} 1",

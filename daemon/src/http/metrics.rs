@@ -1,6 +1,7 @@
 //! What monitoring asks: whether the process lives, whether it serves, and how much it has to do.
 //!
-//! Plain and without a token, on loopback unless the operator says otherwise: it names no project, task or runner.
+//! Plain and without a token, on loopback unless the operator says otherwise: it names no project, task or runner, and of
+//! webhooks the targets alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

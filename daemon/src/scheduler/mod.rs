@@ -22,7 +22,7 @@ use forge_api::{AttemptId, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
-use crate::core::{Applied, RunnerIdentity};
+use crate::core::{Applied, RunnerIdentity, TryOutcome};
 use crate::secrets::{Keys, random_bytes};
 use crate::store::{Assigned, Choice, ContactRow, Fate, LiveAttempt, Plan, Planner, QueueFacts, Registration};
 use assign::{ProjectFacts, RunnerFacts, Situation};
@@ -50,6 +50,7 @@ pub(crate) struct Scheduler {
     assignments: AtomicU64,
     lease_expiries: AtomicU64,
     jobs_refused: AtomicU64,
+    tries: [AtomicU64; TryOutcome::ALL.len()],
 }
 
 /// Those who follow logs, by task.
@@ -135,6 +136,7 @@ impl Scheduler {
             assignments: AtomicU64::new(0),
             lease_expiries: AtomicU64::new(0),
             jobs_refused: AtomicU64::new(0),
+            tries: Default::default(),
         }
     }
 

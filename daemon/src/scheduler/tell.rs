@@ -2,11 +2,15 @@
 //!
 //! Which targets a task has is part of its spec; what a target takes, and a runner's targets, are those of the tree that serves.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
 use forge_api::{Task, TaskState};
 use forge_config::Name;
 use forge_config::meant::{Event, On, Tree, Webhook};
 
 use super::Scheduler;
+use crate::core::TryOutcome;
 use crate::store::{Teller, Tidings};
 
 impl Teller for Scheduler {
@@ -39,6 +43,18 @@ impl Scheduler {
     /// Has news looked for.
     pub(crate) fn look_for_news(&self) {
         self.news.notify_one();
+    }
+
+    /// Counts a try of a delivery.
+    pub(crate) fn count_try(&self, outcome: TryOutcome) {
+        for (known, count) in TryOutcome::ALL.iter().zip(&self.tries) {
+            count.fetch_add(u64::from(*known == outcome), Ordering::Relaxed);
+        }
+    }
+
+    /// Tries since the start.
+    pub(crate) fn tries(&self) -> BTreeMap<TryOutcome, u64> {
+        TryOutcome::ALL.iter().copied().zip(self.tries.iter().map(|count| count.load(Ordering::Relaxed))).collect()
     }
 
     /// Waits until there may be news of waiting tasks and of runners.

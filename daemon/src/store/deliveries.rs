@@ -401,6 +401,13 @@ pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<String, BTreeMa
     Ok(counts)
 }
 
+/// Since when the oldest delivery waits: the first by its number, which are given in order.
+pub(super) fn oldest_waiting(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let sql =
+        "SELECT created_at FROM deliveries INDEXED BY deliveries_state WHERE state = 'waiting' ORDER BY number LIMIT 1";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| rows::time(row, 0)).optional()?)
+}
+
 /// Forgets some of what ended long ago, and of what is too much; answers whether there may be more.
 pub(super) fn forget(connection: &Connection, now: Timestamp) -> Result<bool, StoreError> {
     let mut forgotten = 0;

@@ -695,6 +695,11 @@ impl Store {
         self.readers.read(deliveries::counts).await
     }
 
+    /// Since when the oldest delivery waits.
+    pub(crate) async fn oldest_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.read(deliveries::oldest_waiting).await
+    }
+
     /// Lets the database have so many pages at most: a disk of that size, for a test of what happens when it is full.
     pub(crate) async fn limit_pages(&self, pages_max: u32) -> Result<(), StoreError> {
         let limit = move |connection: &rusqlite::Connection, _: &mut writer::Marks| {
