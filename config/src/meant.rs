@@ -578,6 +578,8 @@ pub enum Event {
     TaskWaiting,
     /// A task's process runs.
     TaskStarted,
+    /// A task has planned, and waits for a person.
+    TaskAwaitingApproval,
     /// A task reached its final state.
     TaskFinished,
     /// A runner came.
@@ -598,6 +600,7 @@ impl Event {
         Self::TaskQueued,
         Self::TaskWaiting,
         Self::TaskStarted,
+        Self::TaskAwaitingApproval,
         Self::TaskFinished,
         Self::RunnerOnline,
         Self::RunnerOffline,
@@ -612,6 +615,7 @@ impl Event {
             Self::TaskQueued => "task.queued",
             Self::TaskWaiting => "task.waiting",
             Self::TaskStarted => "task.started",
+            Self::TaskAwaitingApproval => "task.awaiting_approval",
             Self::TaskFinished => "task.finished",
             Self::RunnerOnline => "runner.online",
             Self::RunnerOffline => "runner.offline",

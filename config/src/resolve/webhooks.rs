@@ -123,6 +123,7 @@ fn events(written: Option<&At<Vec<At<Event>>>>, sheet: &Sheet) -> Option<Vec<mea
             Event::TaskQueued => meant::Event::TaskQueued,
             Event::TaskWaiting => meant::Event::TaskWaiting,
             Event::TaskStarted => meant::Event::TaskStarted,
+            Event::TaskAwaitingApproval => meant::Event::TaskAwaitingApproval,
             Event::TaskFinished => meant::Event::TaskFinished,
             Event::RunnerOnline => meant::Event::RunnerOnline,
             Event::RunnerOffline => meant::Event::RunnerOffline,

@@ -38,6 +38,7 @@ choice! {
         "task.queued" => TaskQueued,
         "task.waiting" => TaskWaiting,
         "task.started" => TaskStarted,
+        "task.awaiting_approval" => TaskAwaitingApproval,
         "task.finished" => TaskFinished,
         "runner.online" => RunnerOnline,
         "runner.offline" => RunnerOffline,

@@ -117,12 +117,17 @@ impl Core {
         let state = match event {
             Event::TaskQueued | Event::TaskWaiting => TaskState::Queued,
             Event::TaskStarted => TaskState::Running,
+            Event::TaskAwaitingApproval => TaskState::AwaitingApproval,
             _ => TaskState::Succeeded,
         };
         let is_over = state == TaskState::Succeeded;
         let begins = state != TaskState::Queued;
         match event {
-            Event::TaskQueued | Event::TaskWaiting | Event::TaskStarted | Event::TaskFinished => {
+            Event::TaskQueued
+            | Event::TaskWaiting
+            | Event::TaskStarted
+            | Event::TaskAwaitingApproval
+            | Event::TaskFinished => {
                 let task = Task {
                     number: 0,
                     project: "example".to_owned(),

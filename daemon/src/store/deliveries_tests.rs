@@ -96,22 +96,25 @@ fn each_step_of_a_task_is_an_event_with_the_task_as_it_was() {
     let (_folder, connection) = database();
     make_task(&connection, 1);
     assert!(put_out(&connection, 1));
-    for (state, deadline) in [("assigned", Some(9)), ("running", Some(9)), ("succeeded", None)] {
+    let steps = [("assigned", Some(9)), ("running", Some(9)), ("awaiting_approval", Some(9)), ("succeeded", None)];
+    for (state, deadline) in steps {
         set_state(&connection, 1, state, deadline);
         assert_eq!(put_out(&connection, 2), state != "assigned", "{state}: being given away is no news");
     }
     assert!(!put_out(&connection, 3), "each once");
-    // The three go out one after the other.
+    // The four go out one after the other.
     let told = |event: &str, state: &str| vec![(event.to_owned(), state.to_owned())];
     assert_eq!(due_at(&connection, "a", 9), told("task.queued", "queued"));
     end(&connection, "a", 9, DeliveryState::Delivered);
     assert_eq!(due_at(&connection, "a", 9), told("task.started", "running"));
     end(&connection, "a", 9, DeliveryState::Dead);
+    assert_eq!(due_at(&connection, "a", 9), told("task.awaiting_approval", "awaiting_approval"));
+    end(&connection, "a", 9, DeliveryState::Delivered);
     assert_eq!(due_at(&connection, "a", 9), told("task.finished", "succeeded"));
     assert_eq!(due_at(&connection, "b", 9), told("task.queued", "queued"), "the other target is where it was");
     let counts = counts(&connection).expect("counted");
     let of_a: Vec<_> = counts["a"].iter().map(|(state, count)| (*state, *count)).collect();
-    assert_eq!(of_a, [(DeliveryState::Waiting, 1), (DeliveryState::Delivered, 1), (DeliveryState::Dead, 1)]);
+    assert_eq!(of_a, [(DeliveryState::Waiting, 1), (DeliveryState::Delivered, 2), (DeliveryState::Dead, 1)]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn of_task(kind: &str, task: &Value) -> String {
         "task.queued" => format!(":hourglass_flowing_sand: {name} is queued"),
         "task.waiting" => format!(":zzz: {name} waits, and no runner that could take it is there"),
         "task.started" => format!(":arrow_forward: {name} runs on {}", field(task, "runner")),
+        "task.awaiting_approval" => format!(":raised_hand: {name} has planned, and waits for an approval"),
         _ => {
             let state = field(task, "state");
             let sign = match state.as_str() {
@@ -83,6 +84,10 @@ mod tests {
             "state": state, "reason": reason, "runner": "ny-1" } })
         };
         assert_eq!(text("task.started", &task("running", None)), ":arrow_forward: *shop/deploy* #42 runs on ny-1");
+        assert_eq!(
+            text("task.awaiting_approval", &task("awaiting_approval", None)),
+            ":raised_hand: *shop/deploy* #42 has planned, and waits for an approval"
+        );
         assert_eq!(text("task.finished", &task("succeeded", None)), ":white_check_mark: *shop/deploy* #42 succeeded");
         assert_eq!(
             text("task.finished", &task("timed_out", Some("it took\nlonger"))),
