@@ -95,6 +95,7 @@ fn a_machine_that_does_not_come_is_asked_for_again() {
         why.contains("it was delivered").then_some(why)
     });
     assert!(why.contains("webhook target start-cloud-1 was told") && why.contains("cloud-1"), "{why}");
+    assert!(why.contains("waiting for "), "since when: {why}");
     story.ends_and_nothing_is_left(number);
     assert!(story.calls("start-machine") >= 2, "{:?}", story.cloud.calls());
 }

@@ -157,14 +157,15 @@ fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
     }
     unmet.extend(circumstances.told.iter().map(|told| told_reason(told, now)));
     let words: Vec<&str> = unmet.iter().map(|unmet| unmet.message.as_str()).collect();
+    let waited = words::about(now.millis_since(circumstances.open.queued_at));
     let (message, remedy) = if words.is_empty() {
         (
-            format!("waiting: {wanted}; a runner will ask for it in a moment"),
+            format!("waiting for {waited}: {wanted}; a runner will ask for it in a moment"),
             "the next claim of a runner, which is due in a moment".to_owned(),
         )
     } else {
         (
-            format!("waiting: {wanted}; {}", words.join(", ")),
+            format!("waiting for {waited}: {wanted}; {}", words.join(", ")),
             format!("whatever lets one runner take it; `forge task cancel {}` ends it", task.number),
         )
     };

@@ -136,6 +136,12 @@ fn with(obstacle: Unmet) -> Candidate {
 }
 
 #[test]
+fn a_task_that_waits_says_for_how_long() {
+    let message = told(&circumstances(TaskState::Queued), &[with(Unmet::Offline)]).message;
+    assert!(message.starts_with("waiting for 16m: needs tag ny; "), "{message}");
+}
+
+#[test]
 fn every_obstacle_is_told_of_with_what_would_change_it() {
     for (obstacle, code, words, remedy) in [
         (Unmet::WrongProject, "wrong_project", "belongs to project bakery", "a runner of project shop"),
