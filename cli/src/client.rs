@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forge_api::{
-    API_PREFIX, ApplyConfig, ConfigStatus, CreateTask, Decision, IntegrationRequest, Page, Problem, RATE_LIMITED,
-    RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, Task, TestWebhook, WebhookDelivery, WebhookTarget, Why,
+    API_PREFIX, ApplyConfig, AuditAction, AuditEntry, ConfigStatus, CreateTask, Decision, IntegrationRequest, Page,
+    Problem, RATE_LIMITED, RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, Task, TestWebhook,
+    WebhookDelivery, WebhookTarget, Why,
 };
 use forge_runner::trust::{self, Trust};
 use futures_util::TryStreamExt as _;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
-use crate::args::Connection;
+use crate::args::{AuditArguments, Connection};
 use crate::error::CliError;
 
 /// How many tasks one page of a listing asks for.
@@ -187,6 +188,19 @@ impl Client {
         limit: u32,
     ) -> Result<Page<WebhookDelivery>, CliError> {
         self.listing("/webhooks/deliveries", &[("target", target), ("state", state)], limit).await
+    }
+
+    /// The newest rows of the audit log that the arguments keep.
+    pub(crate) async fn audit(&self, asked: &AuditArguments) -> Result<Page<AuditEntry>, CliError> {
+        let (since, until) = (asked.since.map(|since| since.to_string()), asked.until.map(|until| until.to_string()));
+        let keep = [
+            ("project", asked.project.as_deref()),
+            ("actor", asked.actor.as_deref()),
+            ("action", asked.action.map(AuditAction::as_str)),
+            ("since", since.as_deref()),
+            ("until", until.as_deref()),
+        ];
+        self.listing("/audit", &keep, asked.limit).await
     }
 
     /// One delivery, with what it says.

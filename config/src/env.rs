@@ -65,6 +65,8 @@ variables! {
     LOGS_DISK_RESERVE = "FORGE_LOGS_DISK_RESERVE";
     /// `[limits] requests_per_second` of forge.toml.
     LIMITS_REQUESTS_PER_SECOND = "FORGE_LIMITS_REQUESTS_PER_SECOND";
+    /// `[audit] retention` of forge.toml.
+    AUDIT_RETENTION = "FORGE_AUDIT_RETENTION";
     /// `[webhooks] ca_file` of forge.toml.
     WEBHOOKS_CA_FILE = "FORGE_WEBHOOKS_CA_FILE";
     /// `[store] url` of forge.toml.

@@ -5,6 +5,7 @@
 
 mod approvals;
 mod attempts;
+mod audit;
 mod config;
 mod error;
 mod insight;
@@ -37,8 +38,11 @@ use crate::logs::{self, LogError, Logs};
 use crate::scheduler::Scheduler;
 use crate::scheduler::reconcile::Reconciler;
 use crate::secrets::{Keys, Resolver};
+pub use crate::store::Actor;
 use crate::store::{Opened, Planner, Refused, Store, StoreError, WriterThread};
 pub use approvals::CarryIn;
+pub(crate) use audit::AuditFilter;
+pub use audit::Origin;
 pub use error::CoreError;
 pub use forge_config::SecretsAllow;
 pub use insight::STATS_TASKS_MAX;
@@ -49,7 +53,7 @@ pub use options::{
     Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, FreeSpace, LogLimits, RunnerIdentity, TaskFilter,
     TryOutcome,
 };
-pub(crate) use sessions::SESSION_AGE_MS;
+pub(crate) use sessions::{SESSION_AGE_MS, session_note};
 pub use stepper::Stepper;
 pub use tokens::revoke_token_on_host;
 pub use versions::{DAEMON_VERSION, RUNNER_VERSION_MIN};
@@ -72,6 +76,7 @@ struct Inner {
     plugin_dir: PathBuf,
     registration_token: Option<Secret>,
     log_limits: LogLimits,
+    refusals: audit::Refusals,
     shutdown: CancellationToken,
 }
 
@@ -108,6 +113,7 @@ impl Core {
         tasks.tasks.spawn(core.clone().look_for_news(shutdown.clone()));
         tasks.tasks.spawn(core.clone().fire_schedules(shutdown.clone()));
         tasks.tasks.spawn(core.clone().sample_load(shutdown.clone()));
+        tasks.tasks.spawn(core.clone().fold_refusals(shutdown.clone()));
         Ok((core, tasks))
     }
 
@@ -122,6 +128,7 @@ impl Core {
             secrets_allow,
             clock,
             log_limits,
+            audit_retention_ms,
             free_space,
         } = options;
         let opened = blocking_start(move || {
@@ -147,6 +154,7 @@ impl Core {
             plugin_dir: plugin_dir.clone(),
             disk_reserve_bytes: log_limits.disk_reserve_bytes,
             looked_at: std::sync::Mutex::new((clock.now(), clock.elapsed_ms())),
+            audit_retention_ms,
         };
         let resolver = Arc::new(Resolver { identity_file, allow: secrets_allow });
         let inner = Inner {
@@ -160,6 +168,7 @@ impl Core {
             plugin_dir,
             registration_token,
             log_limits,
+            refusals: audit::Refusals::default(),
             shutdown: CancellationToken::new(),
         };
         Ok((Self { inner: Arc::new(inner) }, CoreTasks { tasks: JoinSet::new(), writer }, reconciler))

@@ -390,6 +390,7 @@ struct Plan {
     check: CheckOptions,
     log_limits: LogLimits,
     requests_per_second: u32,
+    audit_retention_ms: u64,
     sender: SenderOptions,
 }
 
@@ -424,6 +425,7 @@ impl Plan {
                 disk_reserve_bytes: settings.logs.disk_reserve_bytes,
             },
             requests_per_second: settings.limits.requests_per_second,
+            audit_retention_ms: settings.audit_retention_ms,
             sender,
         })
     }
@@ -462,6 +464,7 @@ impl Plan {
             secrets_allow: self.secrets_allow.clone(),
             clock,
             log_limits: self.log_limits,
+            audit_retention_ms: self.audit_retention_ms,
             free_space: FreeSpace::Measured,
         }
     }

@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use apply::{Acceptance, ApplyOptions};
 pub(crate) use changes::is_of_projects;
-pub(crate) use events::ConfigEvent;
+pub(crate) use events::{ConfigEvent, Happened};
 pub(crate) use git::GitOptions;
 pub(crate) use view::{ConfigCounters, ConfigView};
 

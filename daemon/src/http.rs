@@ -11,7 +11,7 @@
 //! | `session` | the dashboard's cookie, and what proves that a page of ours asks |
 //! | `surface` | whether a program or a browser reads the answer, and what a browser is told beside it |
 //! | `table`, `gate`, `routes` | every route with what it needs, what stands before each, the router |
-//! | `runner_side`, `user_side`, `task_log`, `log_lines`, `tokens`, `config`, `insight`, `webhooks` | the routes themselves |
+//! | `runner_side`, `user_side`, `task_log`, `log_lines`, `tokens`, `config`, `insight`, `webhooks`, `audit` | the routes themselves |
 //! | `hooks`, `integrations` | what git servers and other programs call |
 //! | `requests`, `exposition`, `metrics` | how long answers take, everything that is measured as text, `/healthz`, `/readyz`, `/metrics` |
 //! | `body`, `path`, `problem` | reading requests, and errors in one shape |
@@ -20,6 +20,7 @@
 //! Nothing here decides what a task or a runner may do: that is the core's.
 
 mod answer;
+mod audit;
 pub(crate) mod auth;
 pub(crate) mod body;
 mod carry;

@@ -250,7 +250,7 @@ async fn names_stay_with_their_keys() {
 
     // By now the daemon knows the token without asking its store; that ends with the registration.
     daemon.core.authenticate_runner(&new).await.expect("known");
-    daemon.core.remove_runner("ny-1").await.expect("removed");
+    daemon.core.remove_runner("ny-1", "ann").await.expect("removed");
     assert!(matches!(daemon.core.authenticate_runner(&new).await, Err(CoreError::Unauthorized)));
 }
 

@@ -5,6 +5,8 @@ mod harness;
 
 #[path = "edge/access.rs"]
 mod access;
+#[path = "edge/audit.rs"]
+mod audit;
 #[path = "edge/hooks.rs"]
 mod hooks;
 #[path = "edge/hostile.rs"]

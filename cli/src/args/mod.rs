@@ -1,5 +1,6 @@
 //! What the command line takes. Help is imperative, one line, no full stop; names follow the contract in `docs/`.
 
+mod audit;
 mod bench;
 mod client;
 mod host;
@@ -10,6 +11,7 @@ mod webhook;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use audit::AuditArguments;
 pub(crate) use bench::{BenchArguments, BenchOutput, Measurement};
 pub(crate) use client::{
     Ask, CheckOutput, ConfigCommand, Connection, DecideTask, IntegrationCommand, ListTasks, OneTask, OutputFormat,
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     /// List, show, repeat and test what webhook targets are told
     #[command(subcommand)]
     Webhook(WebhookCommand),
+    /// Show who did what, newest first
+    Audit(AuditArguments),
     /// Write, build, check and list plugins
     #[command(subcommand)]
     Plugin(PluginCommand),

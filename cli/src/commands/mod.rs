@@ -1,5 +1,6 @@
 //! One file a subcommand. Each takes its arguments and the printer and says how the process ends.
 
+mod audit;
 mod backup;
 mod bench;
 mod completions;
@@ -44,6 +45,7 @@ pub(crate) fn dispatch(arguments: Arguments, printer: &Printer) -> Result<ExitCo
         Command::Integration(command) => integration::run(command, printer),
         Command::Schedule(command) => schedule::run(command, printer),
         Command::Webhook(command) => webhook::run(command, printer),
+        Command::Audit(arguments) => audit::run(arguments, printer),
         Command::Plugin(command) => plugin::run(command, printer),
         Command::Secret(command) => secret::run(command, printer),
         Command::Token(command) => token::run(command, printer),

@@ -245,6 +245,13 @@ fn a_revoked_token_is_refused_at_once_over_a_broken_tree_and_a_restart() {
         (!status["last_error"].is_null()).then_some(())
     });
     let done = world.ask(&daemon, &["token", "revoke", &leaked_hash]).expect_code(0).stderr;
+    let unknown = format!("sha256:{}", "7".repeat(64));
+    world.run(&["token", "revoke", &unknown, "--config", "forge.toml"]).expect_code(0);
+    let audit = world.ask(&daemon, &["audit", "--action", "token.revoke", "--output", "json"]).expect_code(0).json();
+    let by: Vec<_> = audit["items"].as_array().expect("rows").iter().map(|row| &row["actor_kind"]).collect();
+    assert_eq!(by, ["host", "access", "access"], "newest first, the refused one last: {audit}");
+    let table = world.ask(&daemon, &["audit", "--actor", "admin"]).expect_code(0).text();
+    assert!(table.contains("token.revoke") && table.contains("127.0.0.1"), "{table}");
     assert!(done.contains("access/leaked.toml"), "it says what can go: {done}");
     let refused = list(&daemon, &leaked).expect_code(1).stderr;
     assert!(refused.contains("revoked"), "{refused}");

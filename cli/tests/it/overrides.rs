@@ -42,6 +42,7 @@ fn rows_of_the_daemon(world: &World) -> Vec<Row> {
         row(env::LOGS_MAX_BYTES, "1B", "logs.max_bytes"),
         row(env::LOGS_DISK_RESERVE, "1000000GiB", "are needed"),
         row(env::LIMITS_REQUESTS_PER_SECOND, "-1", "FORGE_LIMITS_REQUESTS_PER_SECOND:1:1"),
+        row(env::AUDIT_RETENTION, "long", "FORGE_AUDIT_RETENTION:1:1"),
         row(env::WEBHOOKS_CA_FILE, "/nowhere/webhook-ca", "/nowhere/webhook-ca cannot be read"),
         row(env::STORE_URL, "postgres://nowhere", "store.url"),
     ]

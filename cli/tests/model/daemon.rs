@@ -164,6 +164,7 @@ impl DaemonSide {
             secrets_allow: BTreeMap::new(),
             clock: self.clock.clone(),
             log_limits: LogLimits { attempt_bytes_max: 1 << 20, disk_reserve_bytes: 0 },
+            audit_retention_ms: 0,
             free_space: FreeSpace::Measured,
         };
         let (core, tasks, stepper) = Core::start_stepwise(options).await.expect("it starts");
@@ -219,7 +220,7 @@ impl DaemonSide {
     }
 
     pub(crate) async fn remove(&self, name: &str) {
-        self.core().expect("it serves").remove_runner(name).await.expect("removed");
+        self.core().expect("it serves").remove_runner(name, "ann").await.expect("removed");
     }
 
     pub(crate) async fn create(&self, template: &str) -> Option<u64> {

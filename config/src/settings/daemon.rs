@@ -16,7 +16,7 @@ use crate::secret::{SecretText, SecretsAllow};
 use crate::settings::source::{self, DaemonSource, WrittenSource};
 use crate::settings::{Outcome, read_settings};
 use crate::written::declare::written;
-use crate::written::reader::{Count, Environment, Named, Place, Shape, Size, Whole, Written, hide_leaves};
+use crate::written::reader::{Count, Duration, Environment, Named, Place, Shape, Size, Whole, Written, hide_leaves};
 use crate::written::sheet::{At, Sheet, Span};
 
 /// The daemon's settings with defaults applied. Paths are as written: a relative one is the daemon's to resolve.
@@ -42,6 +42,8 @@ pub struct DaemonSettings {
     pub logs: DaemonLogs,
     /// Limits on who asks.
     pub limits: DaemonLimits,
+    /// How long the audit log is kept, in milliseconds; 0 is for ever.
+    pub audit_retention_ms: u64,
     /// How webhook targets are reached.
     pub webhooks: DaemonWebhooks,
     /// Where tasks are kept.
@@ -123,6 +125,7 @@ const LISTEN_METRICS: &str = "127.0.0.1:9464";
 const LOGS_MAX_BYTES: u64 = 1 << 30;
 const LOGS_DISK_RESERVE_BYTES: u64 = 1 << 30;
 const REQUESTS_PER_SECOND: i64 = 200;
+const AUDIT_RETENTION_MS: u64 = 400 * 24 * 60 * 60 * 1000;
 
 /// The least that a log may have: room for Forge's own lines.
 const LOGS_MAX_BYTES_MIN: u64 = 1 << 10;
@@ -155,6 +158,8 @@ written! {
         optional logs: WrittenLogs,
         /// Limits on who asks.
         optional limits: WrittenLimits,
+        /// The log of who did what.
+        optional audit: WrittenAudit,
         /// How webhook targets are reached.
         optional webhooks: WrittenWebhooks,
         /// Where tasks are kept.
@@ -222,6 +227,14 @@ written! {
         /// Of one access token and the sessions begun with it, in the long run; five times as many at once. What is beyond is answered 429, and
         /// when to come back. 0 is unlimited. Default: 200.
         optional requests_per_second: Count => env::LIMITS_REQUESTS_PER_SECOND,
+    }
+}
+
+written! {
+    /// The log of who did what.
+    shown WrittenAudit {
+        /// How long its rows are kept; no row goes before. `"0s"` is for ever. Default: `"400d"`.
+        optional retention: Duration => env::AUDIT_RETENTION,
     }
 }
 
@@ -327,6 +340,7 @@ fn resolve(written: WrittenDaemon, sheet: &Sheet) -> Option<DaemonSettings> {
     let source = source::read(written.source, sheet);
     let secrets = secrets(written.secrets.unwrap_or_default().value, sheet);
     let logs = logs(written.logs.unwrap_or_default().value, sheet);
+    let audit = written.audit.unwrap_or_default().value;
     let limits = written.limits.unwrap_or_default().value;
     let webhooks = path("webhooks.ca_file", written.webhooks.unwrap_or_default().value.ca_file, sheet);
     let store = store(written.store.unwrap_or_default().value, sheet);
@@ -343,6 +357,7 @@ fn resolve(written: WrittenDaemon, sheet: &Sheet) -> Option<DaemonSettings> {
         source: source?,
         secrets: secrets?,
         logs: logs?,
+        audit_retention_ms: or_default(audit.retention, Duration(AUDIT_RETENTION_MS)).0,
         limits: DaemonLimits {
             requests_per_second: or_default(limits.requests_per_second, Whole(REQUESTS_PER_SECOND)).count(),
         },

@@ -50,6 +50,8 @@ max_bytes = "2GiB"
 disk_reserve = "512MiB"
 [limits]
 requests_per_second = 20
+[audit]
+retention = "30d"
 [store]
 url = "sqlite"
 "#;
@@ -72,6 +74,7 @@ fn every_key_of_the_daemon_is_read() {
     assert_eq!(settings.secrets.allow["shop"].env, ["SHOP"]);
     assert_eq!((settings.logs.max_bytes, settings.logs.disk_reserve_bytes), (2 << 30, 512 << 20));
     assert_eq!(settings.limits.requests_per_second, 20);
+    assert_eq!(settings.audit_retention_ms, 30 * 86_400_000);
 }
 
 #[test]
@@ -85,6 +88,7 @@ fn the_daemon_has_defaults_and_needs_no_file() {
     assert_eq!(settings.source.location, SourceLocation::Path("/etc/forge/config".into()));
     assert_eq!((settings.source.poll_interval_ms, settings.logs.max_bytes), (30_000, 1 << 30));
     assert_eq!(settings.limits.requests_per_second, 200);
+    assert_eq!(settings.audit_retention_ms, 400 * 86_400_000);
 }
 
 #[test]
@@ -116,6 +120,7 @@ fn each_variable_overrides_its_key() {
         (env::LOGS_MAX_BYTES, "1MiB"),
         (env::LOGS_DISK_RESERVE, "2MiB"),
         (env::LIMITS_REQUESTS_PER_SECOND, "0"),
+        (env::AUDIT_RETENTION, "0s"),
         (env::WEBHOOKS_CA_FILE, "/run/webhook-ca"),
         (env::STORE_URL, "sqlite"),
     ]);
@@ -141,6 +146,7 @@ fn each_variable_overrides_its_key() {
     assert_eq!(settings.secrets.allow["new-shop"].credentials, ["one"]);
     assert_eq!((settings.logs.max_bytes, settings.logs.disk_reserve_bytes), (1 << 20, 2 << 20));
     assert_eq!(settings.limits.requests_per_second, 0);
+    assert_eq!(settings.audit_retention_ms, 0);
     assert_eq!(settings.webhooks.ca_file.as_deref(), Some(Path::new("/run/webhook-ca")));
 }
 

@@ -5,6 +5,7 @@
 //! what older ones say is kept in `testdata/wire`, and read by a test for ever.
 
 mod attempt;
+mod audit;
 mod config;
 mod id;
 mod integration;
@@ -29,6 +30,7 @@ pub use attempt::{
     Attempt, AttemptOutcome, AttemptResult, Carry, ContentRange, ContentRangeError, LogAccepted, LogState,
     ResultAccepted, StartRequest, StartResponse,
 };
+pub use audit::{AuditAction, AuditActionError, AuditActor, AuditEntry, AuditResult};
 pub use config::{ApplyConfig, ConfigCommit, ConfigFailure, ConfigStatus, Diagnostic, Severity};
 pub use id::{AttemptId, AttemptIdError};
 pub use integration::{IntegrationAnswer, IntegrationOutcome, IntegrationRequest};

@@ -1,12 +1,12 @@
 //! A person's word on what a task has planned, and the files that the plan carries to the attempt that does it.
 
 use bytes::Bytes;
-use forge_api::{AttemptId, CARRY_BYTES_MAX, Carry, DECISION_REASON_BYTES_MAX, Decision, Task, TaskState};
+use forge_api::{AttemptId, AuditAction, CARRY_BYTES_MAX, Carry, DECISION_REASON_BYTES_MAX, Decision, Task, TaskState};
 
-use super::{AttemptAccess, Core, CoreError, internal, refused, stored};
+use super::{Actor, AttemptAccess, Core, CoreError, internal, refused, stored};
 use crate::carries::Incoming;
 use crate::scheduler::task::Happening;
-use crate::store::{Refused, StoreError};
+use crate::store::{Note, Refused, StoreError};
 
 /// What an attempt hands in for the one after the approval.
 #[derive(Debug)]
@@ -19,24 +19,34 @@ pub struct CarryIn {
 
 impl Core {
     /// Has a task go on with what it has planned. Where `decision` names an attempt, it must be the one that planned.
-    pub async fn approve(&self, number: u64, by: &str, decision: &Decision) -> Result<Task, CoreError> {
-        self.decide(number, decision, Happening::Approve { by: by.to_owned() }).await
+    pub async fn approve(&self, number: u64, by: impl Into<Actor>, decision: &Decision) -> Result<Task, CoreError> {
+        let note = self.task_note(AuditAction::TaskApprove, number, by.into());
+        self.decide(number, decision, Happening::Approve { by: note.actor.name.clone() }, note).await
     }
 
     /// Ends a task that has planned; nothing of the plan is done.
-    pub async fn reject(&self, number: u64, by: &str, decision: &Decision) -> Result<Task, CoreError> {
+    pub async fn reject(&self, number: u64, by: impl Into<Actor>, decision: &Decision) -> Result<Task, CoreError> {
+        let note = self.task_note(AuditAction::TaskReject, number, by.into());
         let reason = decision.reason.clone().filter(|reason| !reason.trim().is_empty());
-        self.decide(number, decision, Happening::Reject { by: by.to_owned(), reason }).await
+        self.decide(number, decision, Happening::Reject { by: note.actor.name.clone(), reason }, note).await
     }
 
-    async fn decide(&self, number: u64, decision: &Decision, happening: Happening) -> Result<Task, CoreError> {
+    async fn decide(
+        &self,
+        number: u64,
+        decision: &Decision,
+        happening: Happening,
+        note: Note,
+    ) -> Result<Task, CoreError> {
         if decision.reason.as_ref().is_some_and(|reason| reason.len() > DECISION_REASON_BYTES_MAX) {
             return Err(CoreError::Invalid {
                 detail: format!("the reason is longer than {DECISION_REASON_BYTES_MAX} bytes"),
                 hint: Some("say it shorter".to_owned()),
             });
         }
-        let fate = self.inner.store.decide(number, decision.attempt, happening, self.now()).await;
+        let detail = serde_json::json!({ "attempt": decision.attempt, "reason": decision.reason });
+        let note = Note { detail: Some(detail), ..note };
+        let fate = self.inner.store.decide(number, decision.attempt, happening, note, self.now()).await;
         let fate = match fate {
             Ok(fate) => fate,
             Err(StoreError::Refused(Refused::Open { state } | Refused::Ended { state })) => {

@@ -1,18 +1,32 @@
 //! What happened to the configuration: recorded for whoever is to be told of it, and listed.
 
-use forge_api::{ConfigRevision, Page};
+use forge_api::{AuditAction, AuditActor, ConfigRevision, Page};
 
-use super::{Core, CoreError, cursor_number, stored};
-use crate::gitops::{ConfigEvent, is_of_projects};
-use crate::store::{NewEvent, REVISIONS_KEPT};
+use super::{Actor, Core, CoreError, cursor_number, stored};
+use crate::gitops::{ConfigEvent, Happened, is_of_projects};
+use crate::store::{About, Ended, NewEvent, Note, REVISIONS_KEPT};
 
 impl Core {
-    /// Records events of the configuration, in their order.
+    /// Records events of the configuration, in their order, also in the audit log.
     pub(crate) async fn record_config_events(&self, events: Vec<ConfigEvent>) -> Result<(), CoreError> {
         let new = |event: ConfigEvent| {
+            let (action, ended) = match event.happened {
+                Happened::Applied => (AuditAction::ConfigApplied, Ended::Ok),
+                Happened::Failed => (AuditAction::ConfigFailed, Ended::Failed("config".to_owned())),
+            };
+            let note = Note {
+                actor: Actor::new(AuditActor::Forge, "gitops"),
+                action,
+                about: About::Nothing,
+                object: format!("revision {}", event.config.revision()),
+                detail: event
+                    .config
+                    .commit()
+                    .map(|commit| serde_json::json!({ "author": commit.author, "subject": commit.subject })),
+            };
             let body = serde_json::json!({ "config": event.config });
             let new = NewEvent { event: event.happened.as_str(), at: event.at, body, runner: None, targets: None };
-            (new, event.revision)
+            (new, event.revision, (note, ended))
         };
         self.inner.store.record_config_events(events.into_iter().map(new).collect()).await.map_err(stored)
     }

@@ -31,6 +31,8 @@ pub struct CoreOptions {
     pub clock: Clock,
     /// `[logs]`.
     pub log_limits: LogLimits,
+    /// How long rows of the audit log are kept, in milliseconds; 0 is for ever.
+    pub audit_retention_ms: u64,
     /// How much space is left.
     pub free_space: FreeSpace,
 }

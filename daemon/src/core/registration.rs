@@ -4,16 +4,20 @@
 //! A name that is taken stays with its key: the same key gets a new token, sealed to it; another key is refused, but for the name of a
 //! one-off runner that had its task and went.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use forge_api::{RegisterRequest, RegisterResponse, Secret};
+use forge_api::{AuditAction, AuditActor, RegisterRequest, RegisterResponse, Secret};
 use forge_config::Name;
 use forge_config::meant::{RegistrationToken, Tree};
 
-use super::{Core, CoreError, refused, versions};
+use super::{Actor, Applied, Core, CoreError, refused, versions};
 use crate::scheduler::facts::Permission;
 use crate::secrets::{self, TokenKind, digest_of, new_token, same_digest};
-use crate::store::{NewRegistration, Registered, Registration};
+use crate::store::{About, Ended, NewRegistration, Note, Registered, Registration};
+
+/// The most characters of a name that nobody has checked yet.
+const NAME_CHARS_MAX: usize = 64;
 
 /// The most bytes of what a runner says of itself when it registers.
 const SAID_BYTES_MAX: usize = 256;
@@ -26,12 +30,67 @@ enum Bearer<'a> {
     Scoped(&'a Name, &'a RegistrationToken),
 }
 
+impl Bearer<'_> {
+    /// As the audit log names it.
+    fn name(&self) -> String {
+        match self {
+            Self::Single => "forge.toml".to_owned(),
+            Self::Scoped(name, _) => name.as_str().to_owned(),
+        }
+    }
+}
+
 impl Core {
     /// Registers a runner; `token` is a registration token.
     pub async fn register(&self, token: &Secret, request: RegisterRequest) -> Result<RegisterResponse, CoreError> {
+        self.register_from(None, token, request).await
+    }
+
+    /// The same, by a request that came from an address. It is written down, however it ends.
+    pub async fn register_from(
+        &self,
+        remote: Option<IpAddr>,
+        token: &Secret,
+        request: RegisterRequest,
+    ) -> Result<RegisterResponse, CoreError> {
         let applied = self.inner.scheduler.applied();
+        let bearer = self.bearer(&applied.tree, token);
+        let by = bearer.as_ref().map_or_else(String::new, Bearer::name);
+        let actor = Actor { kind: AuditActor::Registration, name: by, remote };
+        let project = applied.tree.runners.get(request.name.as_str()).and_then(|rule| rule.project.as_ref());
+        let project = project.or(match &bearer {
+            Some(Bearer::Scoped(_, token)) => token.project.as_ref(),
+            Some(Bearer::Single) | None => None,
+        });
+        let note = Note {
+            actor,
+            action: AuditAction::RunnerRegister,
+            about: project.map_or(About::Nothing, |project| About::Project(project.as_str().to_owned())),
+            // A stranger's text has no end of its own.
+            object: format!("runner {}", request.name.chars().take(NAME_CHARS_MAX).collect::<String>()),
+            detail: None,
+        };
+        let refused_note = note.clone();
+        let registered = self.register_as(&applied, bearer, token, request, note).await;
+        if let Err(error) = &registered {
+            let problem = error.problem();
+            let slug = problem.slug().to_owned();
+            let ended = if problem.status >= 500 { Ended::Failed(slug) } else { Ended::Refused(slug) };
+            self.note_refusal(refused_note, ended).await;
+        }
+        registered
+    }
+
+    async fn register_as(
+        &self,
+        applied: &Applied,
+        bearer: Option<Bearer<'_>>,
+        token: &Secret,
+        request: RegisterRequest,
+        note: Note,
+    ) -> Result<RegisterResponse, CoreError> {
         let tree = &applied.tree;
-        let bearer = self.bearer(tree, token).ok_or(CoreError::Unauthorized)?;
+        let bearer = bearer.ok_or(CoreError::Unauthorized)?;
         if self.is_token_revoked(&digest_of(token)).await? {
             tracing::warn!(runner = request.name, "a revoked registration token was refused");
             return Err(CoreError::Unauthorized);
@@ -65,7 +124,8 @@ impl Core {
             },
         };
         let scheduler = Arc::clone(&self.inner.scheduler);
-        let stored = self.inner.store.register(registration, move |name| scheduler.is_away(name), self.now()).await;
+        let stored =
+            self.inner.store.register(registration, move |name| scheduler.is_away(name), note, self.now()).await;
         match stored.map_err(|error| refused(error, "runner", &request.name, None))? {
             Registered::New | Registered::Again => {}
             // Its predecessor's token and sessions are nobody's any more.

@@ -1,14 +1,15 @@
 //! Runners: who they are, what they ask for, and how they stand.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use forge_api::{
-    AttemptId, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, Health, HeartbeatRequest, HeartbeatResponse,
-    REFUSED_JOBS_MAX, REFUSED_REASON_BYTES_MAX, RefusedJob, Runner, SealedJob, Secret, Timestamp,
+    AttemptId, AuditAction, AuditActor, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, Health, HeartbeatRequest,
+    HeartbeatResponse, REFUSED_JOBS_MAX, REFUSED_REASON_BYTES_MAX, RefusedJob, Runner, SealedJob, Secret, Timestamp,
 };
 
-use super::{Core, CoreError, RunnerIdentity, refused, stored, versions};
+use super::{Actor, Core, CoreError, RunnerIdentity, refused, stored, versions};
 use crate::scheduler::assign::RunnerFacts;
 use crate::scheduler::claims::{Answer, Considered, Place, Wake};
 use crate::scheduler::facts::{self, Permission};
@@ -16,7 +17,7 @@ use crate::scheduler::task::Happening;
 use crate::scheduler::why::Candidate;
 use crate::scheduler::words;
 use crate::secrets::{self, Parts, digest_of};
-use crate::store::{Registration, StoreError};
+use crate::store::{Note, Registration, StoreError};
 
 /// The most characters of what a runner says of itself: its session and its version.
 const SAID_BYTES_MAX: usize = 256;
@@ -49,20 +50,23 @@ impl Core {
     }
 
     /// Ends a runner's registration at its own wish.
-    pub async fn unregister(&self, runner: &RunnerIdentity) -> Result<(), CoreError> {
-        self.forget(&runner.name, format!("runner {} unregistered", runner.name)).await
+    pub async fn unregister(&self, runner: &RunnerIdentity, remote: Option<IpAddr>) -> Result<(), CoreError> {
+        let actor = Actor { kind: AuditActor::Runner, name: runner.name.clone(), remote };
+        let note = self.runner_note(AuditAction::RunnerUnregister, &runner.name, actor).await;
+        self.forget(&runner.name, format!("runner {} unregistered", runner.name), note).await
     }
 
     /// Forgets a runner's registration. What it still runs is lost at once, and tried elsewhere when its lease is over.
-    pub async fn remove_runner(&self, name: &str) -> Result<(), CoreError> {
-        match self.forget(name, format!("runner {name} was removed")).await {
+    pub async fn remove_runner(&self, name: &str, by: impl Into<Actor>) -> Result<(), CoreError> {
+        let note = self.runner_note(AuditAction::RunnerRemove, name, by.into()).await;
+        match self.forget(name, format!("runner {name} was removed"), note).await {
             Err(CoreError::NotFound { .. }) => Err(self.no_runner(name).await),
             other => other,
         }
     }
 
-    async fn forget(&self, name: &str, reason: String) -> Result<(), CoreError> {
-        let removed = self.inner.store.remove_runner(name.to_owned(), reason, self.now()).await;
+    async fn forget(&self, name: &str, reason: String, note: Note) -> Result<(), CoreError> {
+        let removed = self.inner.store.remove_runner(name.to_owned(), reason, note, self.now()).await;
         let fates = removed.map_err(|error| refused(error, "runner", name, None))?;
         self.inner.scheduler.after(&fates);
         self.inner.scheduler.forget_runner(name);
@@ -70,8 +74,10 @@ impl Core {
     }
 
     /// Lets a runner take nothing new, or again.
-    pub async fn set_draining(&self, name: &str, draining: bool) -> Result<Runner, CoreError> {
-        match self.inner.store.set_draining(name.to_owned(), draining, self.now()).await {
+    pub async fn set_draining(&self, name: &str, draining: bool, by: impl Into<Actor>) -> Result<Runner, CoreError> {
+        let action = if draining { AuditAction::RunnerDrain } else { AuditAction::RunnerResume };
+        let note = self.runner_note(action, name, by.into()).await;
+        match self.inner.store.set_draining(name.to_owned(), draining, note, self.now()).await {
             Ok(()) => {}
             Err(StoreError::Refused(_)) => return Err(self.no_runner(name).await),
             Err(error) => return Err(stored(error)),

@@ -1,12 +1,12 @@
 //! Sessions of the dashboard: begun with an access token, used in its place, ended by whichever comes first: a sign-out, the token's
 //! end, twelve hours without use, seven days.
 
-use forge_api::{Secret, Timestamp};
+use forge_api::{AuditAction, Secret, Timestamp};
 use forge_config::Digest;
 
-use super::{Core, CoreError, internal, stored};
+use super::{Actor, Core, CoreError, internal, stored};
 use crate::secrets::{digest_of, random_bytes};
-use crate::store::{NewSession, SESSION_IDLE_MS, SessionRow};
+use crate::store::{About, NewSession, Note, SESSION_IDLE_MS, SessionRow};
 
 /// A session ends after so long, however much it is used.
 pub(crate) const SESSION_AGE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
@@ -39,6 +39,7 @@ impl Core {
         &self,
         token: &Digest,
         token_ends: Option<Timestamp>,
+        by: Actor,
     ) -> Result<Secret, CoreError> {
         let id = Secret::new(crate::hex::encode(&random_bytes::<32>().map_err(internal)?));
         let now = self.now();
@@ -48,7 +49,7 @@ impl Core {
             token_sha256: token.0,
             expires_at: token_ends.map_or(longest, |ends| ends.min(longest)),
         };
-        self.inner.store.begin_session(new, now).await.map_err(stored)?;
+        self.inner.store.begin_session(new, session_note(AuditAction::SessionBegin, by), now).await.map_err(stored)?;
         Ok(id)
     }
 
@@ -65,10 +66,16 @@ impl Core {
         Ok(Some(Digest(row.token_sha256)))
     }
 
-    /// Ends a session.
-    pub(crate) async fn end_session(&self, id: &Secret) -> Result<(), CoreError> {
-        self.inner.store.end_session(digest_of(id).0).await.map_err(stored)
+    /// Ends a session, because somebody signs out where `by` says so.
+    pub(crate) async fn end_session(&self, id: &Secret, by: Option<Actor>) -> Result<(), CoreError> {
+        let note = by.map(|by| session_note(AuditAction::SessionEnd, by));
+        self.inner.store.end_session(digest_of(id).0, note, self.now()).await.map_err(stored)
     }
+}
+
+/// What is written down when a session begins, ends, or does not begin.
+pub(crate) fn session_note(action: AuditAction, actor: Actor) -> Note {
+    Note { actor, action, about: About::Nothing, object: "session".to_owned(), detail: None }
 }
 
 #[cfg(test)]

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use forge_api::{CreateTask, CreatedTask, LogState, Page, Task, Trigger, Why};
+use forge_api::{AuditAction, CreateTask, CreatedTask, LogState, Page, Task, Why};
 use forge_config::meant::{Project, Template};
 
-use super::{Applied, Core, CoreError, Counters, LogReader, TaskFilter, cursor_number, internal, refused, stored};
+use super::{
+    Actor, Applied, Core, CoreError, Counters, LogReader, Origin, TaskFilter, cursor_number, internal, refused, stored,
+};
 use crate::components;
 use crate::logs::{Attempts, Expectation};
 use crate::scheduler::spec::TaskSpec;
 use crate::scheduler::task::Happening;
 use crate::scheduler::{assign, project_facts, why, words};
-use crate::store::{Idempotency, Listing, Made, NewTask, WriterStats};
+use crate::store::{Idempotency, Listing, Made, NewTask, Note, WriterStats};
 
 /// The most items of a page.
 const PAGE_ITEMS_MAX: u32 = 500;
@@ -30,12 +32,12 @@ impl Core {
         project: &str,
         template: &str,
         request: CreateTask,
-        trigger: Trigger,
+        origin: impl Into<Origin>,
         idempotency_key: Option<String>,
     ) -> Result<CreatedTask, CoreError> {
         let applied = self.inner.scheduler.applied();
         let idempotency = idempotency_key.map(|key| self.idempotency(key, &request)).transpose()?;
-        self.store_task(self.new_task(&applied, project, template, request, trigger, idempotency)?).await
+        self.store_task(self.new_task(&applied, project, template, request, origin, idempotency)?).await
     }
 
     /// Makes the task.
@@ -59,9 +61,10 @@ impl Core {
         project: &str,
         template: &str,
         request: CreateTask,
-        trigger: Trigger,
+        origin: impl Into<Origin>,
         idempotency: Option<Idempotency>,
     ) -> Result<NewTask, CoreError> {
+        let Origin { trigger, actor } = origin.into();
         if self.inner.scheduler.is_draining() {
             return Err(CoreError::ShuttingDown);
         }
@@ -82,6 +85,7 @@ impl Core {
             revision: applied.revision.clone(),
             revision_commit: applied.commit.as_ref().map(|commit| (commit.author.clone(), commit.subject.clone())),
             trigger,
+            actor,
             variables: answers.plain,
             arguments: request.arguments,
             secret_answers,
@@ -172,12 +176,14 @@ impl Core {
     }
 
     /// Asks for a task's end. Asking again changes nothing; a task that ended is a conflict.
-    pub async fn cancel(&self, number: u64, by: &str) -> Result<Task, CoreError> {
-        self.happen(number, Happening::Cancel { by: by.to_owned() }).await
+    pub async fn cancel(&self, number: u64, by: impl Into<Actor>) -> Result<Task, CoreError> {
+        let note = self.task_note(AuditAction::TaskCancel, number, by.into());
+        self.happen(number, Happening::Cancel { by: note.actor.name.clone() }, note).await
     }
 
     /// Queues a task that ended again, with its own revision and commit.
-    pub async fn retry(&self, number: u64, by: &str) -> Result<Task, CoreError> {
+    pub async fn retry(&self, number: u64, by: impl Into<Actor>) -> Result<Task, CoreError> {
+        let note = self.task_note(AuditAction::TaskRetry, number, by.into());
         self.check_space()?;
         if self.inner.store.secret_answers_gone(number).await.map_err(stored)? {
             return Err(CoreError::Conflict {
@@ -186,8 +192,9 @@ impl Core {
             });
         }
         self.need_plugin_of(number).await?;
+        let by = note.actor.name.clone();
         tracing::info!(task = number, by, "another attempt was asked for");
-        self.happen(number, Happening::Retry { by: by.to_owned() }).await
+        self.happen(number, Happening::Retry { by }, note).await
     }
 
     /// A task that ended long ago may need a component that no revision has named since.
@@ -212,8 +219,8 @@ impl Core {
         })
     }
 
-    async fn happen(&self, number: u64, happening: Happening) -> Result<Task, CoreError> {
-        let fate = self.inner.store.happen(number, happening, self.now()).await;
+    async fn happen(&self, number: u64, happening: Happening, note: Note) -> Result<Task, CoreError> {
+        let fate = self.inner.store.happen(number, happening, note, self.now()).await;
         let fate = fate.map_err(|error| refused(error, "task", &number.to_string(), None))?;
         self.inner.scheduler.after(&[fate]);
         self.task(number).await

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use forge_config::Digest;
 
-use super::{Core, CoreError, stored};
+use super::{Actor, Core, CoreError, stored};
 use crate::clock::Clock;
 use crate::store::{StoreError, revocations};
 
 impl Core {
     /// Refuses the token with this hash from now on; `by` is who asked.
-    pub async fn revoke_token(&self, hash: &Digest, by: &str) -> Result<(), CoreError> {
-        self.inner.store.revoke_token(hash.0, by.to_owned(), self.now()).await.map_err(stored)?;
+    pub async fn revoke_token(&self, hash: &Digest, by: impl Into<Actor>) -> Result<(), CoreError> {
+        let actor = by.into();
+        let by = actor.name.clone();
+        self.inner.store.revoke_token(hash.0, actor, self.now()).await.map_err(stored)?;
         tracing::warn!(%hash, by, "a token was revoked");
         Ok(())
     }

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use forge_api::{DeliveryState, Page, Task, TaskState, Trigger, TriggerKind, WebhookDelivery, WebhookTarget};
+use forge_api::{
+    AuditAction, DeliveryState, Page, Task, TaskState, Trigger, TriggerKind, WebhookDelivery, WebhookTarget,
+};
 use forge_config::Name;
 use forge_config::meant::Event;
 
-use super::{Applied, Core, CoreError, TryOutcome, internal, refused, stored};
+use super::{Actor, Applied, Core, CoreError, TryOutcome, internal, refused, stored};
 use crate::scheduler::words;
-use crate::store::{Came, DeliveryListing, Due, DueOfTarget, Kept, NewEvent, StoreError};
+use crate::store::{About, Came, DeliveryListing, Due, DueOfTarget, Kept, NewEvent, Note, StoreError};
 
 /// The most deliveries of a page.
 const PAGE_DELIVERIES_MAX: u32 = 500;
@@ -73,15 +75,27 @@ impl Core {
     }
 
     /// Has a delivery sent once more, with the same id.
-    pub async fn redeliver(&self, id: &str) -> Result<WebhookDelivery, CoreError> {
-        let sent = self.inner.store.redeliver(id.to_owned(), self.now()).await;
+    pub async fn redeliver(&self, id: &str, by: impl Into<Actor>) -> Result<WebhookDelivery, CoreError> {
+        let note = Note {
+            actor: by.into(),
+            action: AuditAction::WebhookRedeliver,
+            about: About::Nothing,
+            object: format!("delivery {id}"),
+            detail: None,
+        };
+        let sent = self.inner.store.redeliver(id.to_owned(), note, self.now()).await;
         sent.map_err(|error| refused(error, "delivery", id, None))?;
         self.inner.scheduler.look_for_deliveries();
         self.delivery(id).await
     }
 
     /// Has a target told of an event that was made up; answers with the delivery.
-    pub async fn test_webhook(&self, name: &str, event: Option<&str>) -> Result<WebhookDelivery, CoreError> {
+    pub async fn test_webhook(
+        &self,
+        name: &str,
+        event: Option<&str>,
+        by: impl Into<Actor>,
+    ) -> Result<WebhookDelivery, CoreError> {
         let applied = self.inner.scheduler.applied();
         let webhook = applied.tree.webhooks.get(name).ok_or_else(|| CoreError::NotFound {
             what: "webhook target",
@@ -106,7 +120,14 @@ impl Core {
             runner: None,
             targets: Some(vec![name.to_owned()]),
         };
-        let made = self.inner.store.record_one(new).await.map_err(stored)?;
+        let note = Note {
+            actor: by.into(),
+            action: AuditAction::WebhookTest,
+            about: About::Nothing,
+            object: format!("webhook target {name}"),
+            detail: Some(serde_json::json!({ "event": event.as_str() })),
+        };
+        let made = self.inner.store.record_one(new, note).await.map_err(stored)?;
         let made = made.ok_or_else(|| internal("the delivery of a test was not made"))?;
         self.delivery(&made).await
     }

@@ -52,6 +52,18 @@ pub(crate) struct EventConfig {
     diagnostics: Vec<Diagnostic>,
 }
 
+impl EventConfig {
+    /// The revision; empty where the source gives none.
+    pub(crate) fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// Its commit.
+    pub(crate) fn commit(&self) -> Option<&ConfigCommit> {
+        self.commit.as_ref()
+    }
+}
+
 impl ConfigEvent {
     /// What happened to `revision`.
     pub(super) fn new(

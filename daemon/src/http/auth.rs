@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
-use forge_api::{AttemptId, Secret, Timestamp, Trigger, TriggerKind};
+use forge_api::{AttemptId, AuditActor, Secret, Timestamp};
 use forge_config::Digest;
 use forge_config::meant::Role;
 use http::header::AUTHORIZATION;
@@ -22,7 +22,7 @@ use super::problem::Refusal;
 use super::routes::Api;
 use super::session::{self, Session};
 use super::surface::Surface;
-use crate::core::{AttemptAccess, CoreError, RunnerIdentity};
+use crate::core::{Actor, AttemptAccess, CoreError, Origin, RunnerIdentity};
 use crate::secrets::{digest_of, same_digest};
 
 /// The longest token that is looked at.
@@ -48,6 +48,8 @@ pub(crate) struct Access {
     role: Role,
     projects: Option<Vec<String>>,
     session: Option<Session>,
+    /// Where the request comes from.
+    remote: Option<IpAddr>,
 }
 
 impl Access {
@@ -102,9 +104,15 @@ impl Access {
         self.session.as_ref().map(Session::csrf).unwrap_or_default()
     }
 
+    /// Who is written down for what it does.
+    pub(crate) fn actor(&self) -> Actor {
+        let kind = if self.session.is_some() { AuditActor::Session } else { AuditActor::Access };
+        Actor { kind, name: self.name.clone(), remote: self.remote }
+    }
+
     /// What a task that it starts was made by.
-    pub(crate) fn trigger(&self) -> Trigger {
-        Trigger { kind: TriggerKind::User, by: self.name.clone() }
+    pub(crate) fn origin(&self) -> Origin {
+        Origin::of_user(self.actor())
     }
 }
 
@@ -119,11 +127,12 @@ pub(crate) const fn role_name(role: Role) -> &'static str {
 
 /// Who asks, by the access token that the request carries, or else by its session's cookie.
 pub(super) async fn access(parts: &Parts, api: &Api, surface: Surface) -> Result<Access, Refusal> {
+    let remote = remote(parts);
     if parts.headers.contains_key(AUTHORIZATION) {
         return token_access(parts, api, bearer(parts)).await.map(|(access, _hash)| access);
     }
     match session::cookie(&parts.headers) {
-        Some(id) => session_access(api, id).await,
+        Some(id) => session_access(api, id).await.map(|access| Access { remote, ..access }),
         // Who opens a page without being signed in guesses nothing.
         None if surface != Surface::Api => Err(Refusal::signed_out()),
         None => Err(wrong(parts, api, ACCESS_HINT)),
@@ -140,7 +149,12 @@ async fn token_access(parts: &Parts, api: &Api, token: Option<Secret>) -> Result
         tracing::warn!(access = access.name(), "a revoked access token was refused");
         return Err(wrong(parts, api, REVOKED_HINT));
     }
-    Ok((access, hash))
+    Ok((Access { remote: remote(parts), ..access }, hash))
+}
+
+/// The address that a request comes from.
+pub(crate) fn remote(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<Peer>().map(|peer| peer.remote.ip().to_canonical())
 }
 
 /// Who is signed in: the token's file is looked at each time, so that a session may never more than its token. A cookie that is over is no
@@ -151,7 +165,7 @@ async fn session_access(api: &Api, id: Secret) -> Result<Access, Refusal> {
         Some(access) => Ok(Access { session: Some(Session::new(id)), ..access }),
         None => {
             // Bringing the file back brings no session back.
-            api.core.end_session(&id).await?;
+            api.core.end_session(&id, None).await?;
             Err(Refusal::signed_out())
         }
     }
@@ -163,10 +177,11 @@ pub(crate) async fn sign_in(parts: &Parts, api: &Api, token: &str) -> Result<(Ac
     let token = (1..=TOKEN_BYTES_MAX).contains(&token.len()).then(|| Secret::new(token));
     let (access, hash) = token_access(parts, api, token).await?;
     if let Some(before) = session::cookie(&parts.headers) {
-        api.core.end_session(&before).await?;
+        api.core.end_session(&before, None).await?;
     }
     let ends = find_expiry(api, access.name()).map(Timestamp::from_unix_micros);
-    let id = api.core.begin_session(&hash, ends).await?;
+    let by = Actor { kind: AuditActor::Session, ..access.actor() };
+    let id = api.core.begin_session(&hash, ends, by).await?;
     Ok((Access { session: Some(Session::new(id.clone())), ..access }, id))
 }
 
@@ -190,7 +205,14 @@ fn find_access(api: &Api, digest: &Digest) -> Option<Access> {
         return None;
     }
     let projects = access.projects.as_ref().map(|names| names.iter().map(|name| name.as_str().to_owned()).collect());
-    Some(Access { name: name.as_str().to_owned(), token: *digest, role: access.role, projects, session: None })
+    Some(Access {
+        name: name.as_str().to_owned(),
+        token: *digest,
+        role: access.role,
+        projects,
+        session: None,
+        remote: None,
+    })
 }
 
 /// A registered runner.

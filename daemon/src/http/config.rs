@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use forge_api::{ApplyConfig, ConfigRevision, ConfigStatus, Page};
+use forge_api::{ApplyConfig, AuditAction, ConfigRevision, ConfigStatus, Page};
 use serde::Deserialize;
 
 use super::auth::Access;
@@ -13,6 +13,7 @@ use super::problem::Refusal;
 use super::routes::Api;
 use crate::core::CoreError;
 use crate::gitops::{Acceptance, is_of_projects};
+use crate::store::{About, Note};
 
 /// `GET /config`
 pub(super) async fn status(State(api): State<Api>, access: Access) -> Json<ConfigStatus> {
@@ -58,6 +59,7 @@ pub(super) async fn apply(
             .hint("leave `--accept-rewrite` out; what a folder holds is applied by itself"));
     }
     tracing::info!(by = access.name(), ?prune, ?accept_rewrite, "an admin has the configuration looked at");
+    let accepted = serde_json::json!({ "prune": prune, "accept_rewrite": accept_rewrite });
     let asked: Vec<String> = prune.iter().chain(&accept_rewrite).cloned().collect();
     let looking = api.gitops.apply(Acceptance { prune, rewrite: accept_rewrite });
     let newest = match tokio::time::timeout(limits::APPLY_WAIT_MAX, looking).await {
@@ -77,5 +79,13 @@ pub(super) async fn apply(
         return Err(Refusal::new(409, "not-newest", "Not the newest revision", detail)
             .hint("look at the newest one first, then name it in full"));
     }
+    let note = Note {
+        actor: access.actor(),
+        action: AuditAction::ConfigApply,
+        about: About::Nothing,
+        object: "configuration".to_owned(),
+        detail: Some(accepted),
+    };
+    api.core.note(note).await?;
     Ok(Json(api.view.status()))
 }

@@ -10,20 +10,24 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use forge_api::{Runner, Task};
+use forge_api::{AuditAction, AuditActor, Problem, Runner, Task};
 use forge_config::meant::{Project, Role};
 use http::Method;
 use http::request::Parts;
 
 use super::auth::{self, Access};
-use super::problem::Refusal;
+use super::problem::{Refusal, Told};
 use super::rate;
 use super::routes::Api;
 use super::session::{self, CSRF_HEADER};
 use super::surface::Surface;
 use super::table::{Needs, Scope};
-use crate::core::CoreError;
+use crate::core::{Actor, CoreError};
+use crate::store::{About, Ended, Note};
 use crate::web::login;
+
+/// The most characters of a name in a path that are written down.
+const NAME_CHARS_MAX: usize = 128;
 
 /// What the gate of one route knows.
 #[derive(Clone)]
@@ -34,6 +38,8 @@ pub(super) struct Gate {
     pub(super) needs: Needs,
     /// Who reads its answers.
     pub(super) surface: Surface,
+    /// What is written down when it is refused.
+    pub(super) action: Option<AuditAction>,
 }
 
 /// The task that the path names: the token reaches it.
@@ -42,21 +48,73 @@ pub(crate) struct SeenTask(pub(crate) Arc<Task>);
 
 /// Lets a request through to its handler, or says why not, in the form that the route's reader takes.
 pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let surface = gate.surface;
+    let Gate { surface, action, .. } = gate;
+    let api = gate.api.clone();
+    let mut known = None;
+    let (request, tried) = match action {
+        Some(action) => tried(request, action).await,
+        None => (request, None),
+    };
     let way_back = (surface == Surface::Page).then(|| login::path_for(request.uri()));
-    let mut response = match guard(gate, request, next).await {
+    let mut response = match guard(gate, &mut known, request, next).await {
         Ok(response) => response,
         Err(refusal) if refusal.status() == 401 && matches!(surface, Surface::Page | Surface::Form) => {
             Redirect::to(way_back.as_deref().unwrap_or(login::PATH)).into_response()
         }
         Err(refusal) => refusal.into_response(),
     };
+    let told = response.extensions().get::<Told>().cloned();
+    if let (Some(note), Some(access), Some(Told(problem))) = (tried, &known, told) {
+        note_refusal(&api, note, access, &problem).await;
+    }
     response.extensions_mut().insert(surface);
     response
 }
 
-async fn guard(gate: Gate, request: Request, next: Next) -> Result<Response, Refusal> {
-    let Gate { api, needs, surface } = gate;
+/// What is written down about a request, should it be refused: what the path names.
+async fn tried(request: Request, action: AuditAction) -> (Request, Option<Note>) {
+    let (mut parts, body) = request.into_parts();
+    let params = RawPathParams::from_request_parts(&mut parts, &()).await;
+    let mut names: Vec<(String, String)> = Vec::new();
+    if let Ok(params) = params {
+        names.extend(params.iter().map(|(key, value)| (key.to_owned(), value.chars().take(NAME_CHARS_MAX).collect())));
+    }
+    let named = |key: &str| names.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
+    let project = named("project").map_or(About::Nothing, |project| About::Project(project.to_owned()));
+    let (about, object) = match (named("number"), named("template"), named("name"), named("id")) {
+        (Some(number), ..) => (number.parse().map_or(About::Nothing, About::Task), format!("task {number}")),
+        (_, Some(template), ..) => (project, format!("template {template}")),
+        (_, _, Some(name), _) if action.as_str().starts_with("runner.") => (project, format!("runner {name}")),
+        (_, _, Some(name), _) => (project, format!("webhook target {name}")),
+        (_, _, _, Some(id)) => (project, format!("delivery {id}")),
+        (None, None, None, None) => (project, String::new()),
+    };
+    let note = Note { actor: Actor::new(AuditActor::Access, ""), action, about, object, detail: None };
+    (Request::from_parts(parts, body), Some(note))
+}
+
+/// Writes down that somebody who is known was refused; that a request makes no sense, or comes too often, is no matter of who may what.
+async fn note_refusal(api: &Api, note: Note, access: &Access, problem: &Problem) {
+    let slug = problem.slug().to_owned();
+    let ended = match problem.status {
+        403 | 404 | 409 | 410 | 422 => Ended::Refused(slug),
+        500.. => Ended::Failed(slug),
+        _ => return,
+    };
+    let actor = access.actor();
+    let note = match (&note.about, note.action) {
+        // Which project a runner is of is known where it is looked up.
+        (About::Nothing, AuditAction::RunnerRemove | AuditAction::RunnerDrain | AuditAction::RunnerResume) => {
+            let name = note.object.strip_prefix("runner ").unwrap_or_default();
+            api.core.runner_note(note.action, name, actor).await
+        }
+        _ => Note { actor, ..note },
+    };
+    api.core.note_refusal(note, ended).await;
+}
+
+async fn guard(gate: Gate, known: &mut Option<Access>, request: Request, next: Next) -> Result<Response, Refusal> {
+    let Gate { api, needs, surface, action: _ } = gate;
     let (scope, role) = match needs {
         Needs::Access(scope, role) => (scope, role),
         // Their handlers take the bearer, whose extractor proves it, or the proof itself.
@@ -66,6 +124,7 @@ async fn guard(gate: Gate, request: Request, next: Next) -> Result<Response, Ref
     };
     let (mut parts, body) = request.into_parts();
     let access = auth::access(&parts, &api, surface).await?;
+    *known = Some(access.clone());
     api.rates.take(access.token(), api.clock.elapsed_ms()).map_err(rate::too_many)?;
     prove_write(&mut parts, &api, &access, surface)?;
     match scope {

@@ -77,8 +77,8 @@ impl Api {
 /// Every route of the [table](super::table), each behind its [gate](super::gate); `requests` counts them.
 pub(crate) fn router(api: Api, requests: Requests) -> Router {
     let mut routes = Router::new();
-    for Route { method: _, path, needs, surface, handler } in table::table() {
-        let gate = Gate { api: api.clone(), needs, surface };
+    for Route { method: _, path, needs, surface, action, handler } in table::table() {
+        let gate = Gate { api: api.clone(), needs, surface, action };
         routes = routes.route(&path, handler.route_layer(from_fn_with_state(gate, gate::pass)));
     }
     routes

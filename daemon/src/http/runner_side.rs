@@ -28,7 +28,8 @@ pub(super) async fn register(
     RegistrationBearer(token): RegistrationBearer,
     JsonBody(request): JsonBody<RegisterRequest>,
 ) -> Result<Response, Refusal> {
-    let registered = count_registration(api.core.register(&token, request).await, peer, &api)?;
+    let registered = api.core.register_from(Some(peer.remote.ip().to_canonical()), &token, request).await;
+    let registered = count_registration(registered, peer, &api)?;
     tracing::info!(runner = registered.name, remote = %peer.remote, "a runner registered");
     Ok((StatusCode::CREATED, Json(registered)).into_response())
 }
@@ -36,9 +37,10 @@ pub(super) async fn register(
 /// `DELETE /runner`
 pub(super) async fn unregister(
     State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
     RunnerBearer(runner): RunnerBearer,
 ) -> Result<StatusCode, Refusal> {
-    api.core.unregister(&runner).await?;
+    api.core.unregister(&runner, Some(peer.remote.ip().to_canonical())).await?;
     tracing::info!(runner = runner.name(), "a runner unregistered");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,6 +5,7 @@
 
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use forge_api::AuditAction as Act;
 use forge_config::meant::Role;
 use http::Method;
 
@@ -12,7 +13,8 @@ use super::body::TakesForm;
 use super::routes::Api;
 use super::surface::Surface;
 use super::{
-    carry, config, hooks, insight, integrations, log_lines, runner_side, served, task_log, tokens, user_side, webhooks,
+    audit, carry, config, hooks, insight, integrations, log_lines, runner_side, served, task_log, tokens, user_side,
+    webhooks,
 };
 use crate::web::{
     assets, integrations as integration_pages, login, overview, run, runners, schedules, task, tasks, templates,
@@ -61,8 +63,17 @@ pub(crate) struct Route {
     pub(crate) needs: Needs,
     /// Who reads its answers.
     pub(crate) surface: Surface,
+    /// What is written into the audit log when it is refused; what is done the store writes down itself.
+    pub(crate) action: Option<Act>,
     /// What answers.
     pub(crate) handler: MethodRouter<Api>,
+}
+
+impl Route {
+    /// The same route, whose refusals are written into the audit log.
+    fn audited(self, action: Act) -> Self {
+        Self { action: Some(action), ..self }
+    }
 }
 
 /// What is known of a route without asking it.
@@ -78,7 +89,7 @@ pub struct RouteFacts {
 
 /// Every route that the daemon answers: for what describes them, and for the test that walks them.
 pub fn routes() -> Vec<RouteFacts> {
-    let facts = |Route { method, path, needs, surface: _, handler: _ }| RouteFacts { method, path, needs };
+    let facts = |Route { method, path, needs, surface: _, action: _, handler: _ }| RouteFacts { method, path, needs };
     table().into_iter().map(facts).collect()
 }
 
@@ -122,7 +133,7 @@ where
         // The table below has no other.
         _ => MethodFilter::POST,
     };
-    Route { method, path: path.to_owned(), needs, surface, handler: on(filter, handler) }
+    Route { method, path: path.to_owned(), needs, surface, action: None, handler: on(filter, handler) }
 }
 
 /// Every route that the API's listener answers.
@@ -162,7 +173,8 @@ fn user_routes() -> Vec<Route> {
     vec![
         api(Method::GET, "/projects", SEE, user_side::projects),
         api(Method::GET, "/projects/{project}/templates", SEE_PROJECT, user_side::templates),
-        api(Method::POST, "/projects/{project}/templates/{template}/tasks", RUN, user_side::create_task),
+        api(Method::POST, "/projects/{project}/templates/{template}/tasks", RUN, user_side::create_task)
+            .audited(Act::TaskCreate),
         api(Method::GET, "/projects/{project}/templates/{template}/stats", SEE_PROJECT, user_side::template_stats),
         api(Method::GET, "/projects/{project}/integrations/{integration}/log", SEE_PROJECT, integrations::log),
         api(Method::GET, "/schedules", SEE, user_side::schedules),
@@ -173,10 +185,10 @@ fn user_routes() -> Vec<Route> {
         api(Method::GET, "/tasks/{number}/log/lines", SEE_TASK, log_lines::lines),
         api(Method::GET, "/tasks/{number}/log/search", SEE_TASK, log_lines::search),
         api(Method::GET, "/tasks/{number}/why", SEE_TASK, user_side::why),
-        api(Method::POST, "/tasks/{number}/cancel", STEER_TASK, user_side::cancel),
-        api(Method::POST, "/tasks/{number}/retry", STEER_TASK, user_side::retry),
-        api(Method::POST, "/tasks/{number}/approve", STEER_TASK, user_side::approve),
-        api(Method::POST, "/tasks/{number}/reject", STEER_TASK, user_side::reject),
+        api(Method::POST, "/tasks/{number}/cancel", STEER_TASK, user_side::cancel).audited(Act::TaskCancel),
+        api(Method::POST, "/tasks/{number}/retry", STEER_TASK, user_side::retry).audited(Act::TaskRetry),
+        api(Method::POST, "/tasks/{number}/approve", STEER_TASK, user_side::approve).audited(Act::TaskApprove),
+        api(Method::POST, "/tasks/{number}/reject", STEER_TASK, user_side::reject).audited(Act::TaskReject),
     ]
 }
 
@@ -187,24 +199,27 @@ fn operator_routes() -> Vec<Route> {
     const CHANGE_RUNNER: Needs = Needs::Access(Scope::Runner, Role::Owner);
     const SEE_ALL: Needs = Needs::Access(Scope::Everywhere, Role::Viewer);
     const ADMIN: Needs = Needs::Access(Scope::Everywhere, Role::Admin);
+    const SEE_AUDIT: Needs = Needs::Access(Scope::Visible, Role::Owner);
     vec![
         api(Method::GET, "/runners", SEE, user_side::runners),
         api(Method::GET, "/runners/{name}", SEE_RUNNER, user_side::runner),
-        api(Method::DELETE, "/runners/{name}", CHANGE_RUNNER, user_side::remove_runner),
-        api(Method::POST, "/runners/{name}/drain", CHANGE_RUNNER, user_side::drain_runner),
-        api(Method::POST, "/runners/{name}/resume", CHANGE_RUNNER, user_side::resume_runner),
+        api(Method::DELETE, "/runners/{name}", CHANGE_RUNNER, user_side::remove_runner).audited(Act::RunnerRemove),
+        api(Method::POST, "/runners/{name}/drain", CHANGE_RUNNER, user_side::drain_runner).audited(Act::RunnerDrain),
+        api(Method::POST, "/runners/{name}/resume", CHANGE_RUNNER, user_side::resume_runner).audited(Act::RunnerResume),
         api(Method::GET, "/config", SEE, config::status),
         api(Method::GET, "/config/revisions", SEE, config::revisions),
-        api(Method::POST, "/config/apply", ADMIN, config::apply),
+        api(Method::POST, "/config/apply", ADMIN, config::apply).audited(Act::ConfigApply),
         api(Method::GET, "/config/objects", SEE_ALL, served::objects),
         api(Method::GET, "/plugins", SEE_ALL, insight::plugins),
         api(Method::GET, "/stats/load", SEE_ALL, insight::load),
-        api(Method::POST, "/tokens/revoke", ADMIN, tokens::revoke),
+        api(Method::POST, "/tokens/revoke", ADMIN, tokens::revoke).audited(Act::TokenRevoke),
         api(Method::GET, "/webhooks", ADMIN, webhooks::targets),
         api(Method::GET, "/webhooks/deliveries", ADMIN, webhooks::deliveries),
         api(Method::GET, "/webhooks/deliveries/{id}", ADMIN, webhooks::delivery),
-        api(Method::POST, "/webhooks/deliveries/{id}/redeliver", ADMIN, webhooks::redeliver),
-        api(Method::POST, "/webhooks/{name}/test", ADMIN, webhooks::test),
+        api(Method::POST, "/webhooks/deliveries/{id}/redeliver", ADMIN, webhooks::redeliver)
+            .audited(Act::WebhookRedeliver),
+        api(Method::POST, "/webhooks/{name}/test", ADMIN, webhooks::test).audited(Act::WebhookTest),
+        api(Method::GET, "/audit", SEE_AUDIT, audit::list),
         // Git servers and other programs call these, which know nothing of the API.
         route(Method::POST, "/hooks/config", Needs::Proof, Surface::Api, hooks::config),
         route(Method::POST, "/hooks/{project}/{integration}", Needs::Proof, Surface::Api, integrations::receive),
@@ -248,17 +263,17 @@ fn dashboard_forms() -> Vec<Route> {
     vec![
         // Nobody is signed in yet, so that no session's field can prove the form: the handler asks the browser where it comes from.
         route(Method::POST, "/login", Needs::Proof, Surface::Page, login::sign_in),
-        form("/logout", SEE, login::sign_out),
-        form("/projects/{project}/templates/{template}/run", RUN, run::run),
-        form("/tasks/{number}/cancel", STEER_TASK, task::cancel),
-        form("/tasks/{number}/retry", STEER_TASK, task::retry),
-        form("/tasks/{number}/approve", STEER_TASK, task::approve),
-        form("/tasks/{number}/reject", STEER_TASK, task::reject),
-        form("/runners/{name}/drain", CHANGE_RUNNER, runners::drain),
-        form("/runners/{name}/resume", CHANGE_RUNNER, runners::resume),
-        form("/runners/{name}/remove", CHANGE_RUNNER, runners::remove),
-        form("/webhooks/deliveries/{id}/redeliver", ADMIN, webhook_pages::redeliver),
-        form("/webhooks/{name}/test", ADMIN, webhook_pages::test),
+        form("/logout", SEE, login::sign_out).audited(Act::SessionEnd),
+        form("/projects/{project}/templates/{template}/run", RUN, run::run).audited(Act::TaskCreate),
+        form("/tasks/{number}/cancel", STEER_TASK, task::cancel).audited(Act::TaskCancel),
+        form("/tasks/{number}/retry", STEER_TASK, task::retry).audited(Act::TaskRetry),
+        form("/tasks/{number}/approve", STEER_TASK, task::approve).audited(Act::TaskApprove),
+        form("/tasks/{number}/reject", STEER_TASK, task::reject).audited(Act::TaskReject),
+        form("/runners/{name}/drain", CHANGE_RUNNER, runners::drain).audited(Act::RunnerDrain),
+        form("/runners/{name}/resume", CHANGE_RUNNER, runners::resume).audited(Act::RunnerResume),
+        form("/runners/{name}/remove", CHANGE_RUNNER, runners::remove).audited(Act::RunnerRemove),
+        form("/webhooks/deliveries/{id}/redeliver", ADMIN, webhook_pages::redeliver).audited(Act::WebhookRedeliver),
+        form("/webhooks/{name}/test", ADMIN, webhook_pages::test).audited(Act::WebhookTest),
     ]
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn revoke(
         Refusal::invalid(format!("{:?} is no hash of a token", request.hash))
             .hint("write \"sha256:\" and 64 hex digits, as in access/NAME.toml; the token itself is not needed")
     })?;
-    api.core.revoke_token(&hash, access.name()).await?;
+    api.core.revoke_token(&hash, access.actor()).await?;
     let tree = &api.config.borrow().clone().tree;
     let access_files = tree.access.iter().filter(|(_, access)| access.hash == hash);
     let access_files = access_files.map(|(name, _)| format!("access/{name}.toml"));

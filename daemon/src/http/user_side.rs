@@ -138,7 +138,7 @@ pub(super) async fn create_task(
     JsonBody(request): JsonBody<CreateTask>,
 ) -> Result<Response, Refusal> {
     let key = idempotency_key(&headers)?;
-    let created = api.core.create_task(&name, &template, request, access.trigger(), key).await?;
+    let created = api.core.create_task(&name, &template, request, access.origin(), key).await?;
     let status = if created.replayed { StatusCode::OK } else { StatusCode::CREATED };
     let location = format!("{}/tasks/{}", forge_api::API_PREFIX, created.task.number);
     tracing::info!(task = created.task.number, project = name, template, by = access.name(), "a task was asked for");
@@ -203,7 +203,7 @@ pub(super) async fn cancel(
 ) -> Result<Json<Task>, Refusal> {
     let number = task.number;
     tracing::info!(task = number, by = access.name(), "a cancel was asked for");
-    Ok(Json(api.core.cancel(number, access.name()).await?))
+    Ok(Json(api.core.cancel(number, access.actor()).await?))
 }
 
 /// `POST /tasks/{n}/retry`
@@ -214,7 +214,7 @@ pub(super) async fn retry(
 ) -> Result<Json<Task>, Refusal> {
     let number = task.number;
     tracing::info!(task = number, by = access.name(), "a retry was asked for");
-    Ok(Json(api.core.retry(number, access.name()).await?))
+    Ok(Json(api.core.retry(number, access.actor()).await?))
 }
 
 /// `POST /tasks/{n}/approve`
@@ -225,7 +225,7 @@ pub(super) async fn approve(
     JsonBody(decision): JsonBody<Decision>,
 ) -> Result<Json<Task>, Refusal> {
     let number = task.number;
-    let task = api.core.approve(number, access.name(), &decision).await?;
+    let task = api.core.approve(number, access.actor(), &decision).await?;
     tracing::info!(task = number, by = access.name(), reason = decision.reason, "a plan was approved");
     Ok(Json(task))
 }
@@ -238,7 +238,7 @@ pub(super) async fn reject(
     JsonBody(decision): JsonBody<Decision>,
 ) -> Result<Json<Task>, Refusal> {
     let number = task.number;
-    let task = api.core.reject(number, access.name(), &decision).await?;
+    let task = api.core.reject(number, access.actor(), &decision).await?;
     tracing::info!(task = number, by = access.name(), reason = decision.reason, "a plan was rejected");
     Ok(Json(task))
 }
@@ -260,7 +260,7 @@ pub(super) async fn drain_runner(
     PathOf(name): PathOf<String>,
 ) -> Result<Json<Runner>, Refusal> {
     tracing::info!(runner = name, by = access.name(), "a runner is drained");
-    Ok(Json(api.core.set_draining(&name, true).await?))
+    Ok(Json(api.core.set_draining(&name, true, access.actor()).await?))
 }
 
 /// `POST /runners/{name}/resume`
@@ -270,7 +270,7 @@ pub(super) async fn resume_runner(
     PathOf(name): PathOf<String>,
 ) -> Result<Json<Runner>, Refusal> {
     tracing::info!(runner = name, by = access.name(), "a runner is resumed");
-    Ok(Json(api.core.set_draining(&name, false).await?))
+    Ok(Json(api.core.set_draining(&name, false, access.actor()).await?))
 }
 
 /// `DELETE /runners/{name}`
@@ -280,6 +280,6 @@ pub(super) async fn remove_runner(
     PathOf(name): PathOf<String>,
 ) -> Result<StatusCode, Refusal> {
     tracing::info!(runner = name, by = access.name(), "a runner is removed");
-    api.core.remove_runner(&name).await?;
+    api.core.remove_runner(&name, access.actor()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -56,7 +56,7 @@ pub(super) async fn redeliver(
     PathOf(id): PathOf<String>,
 ) -> Result<Json<WebhookDelivery>, Refusal> {
     tracing::info!(delivery = id, by = access.name(), "a webhook delivery is sent once more");
-    Ok(Json(api.core.redeliver(&id).await?))
+    Ok(Json(api.core.redeliver(&id, access.actor()).await?))
 }
 
 /// `POST /webhooks/{name}/test`
@@ -67,5 +67,5 @@ pub(super) async fn test(
     JsonBody(request): JsonBody<TestWebhook>,
 ) -> Result<Json<WebhookDelivery>, Refusal> {
     tracing::info!(target = name, by = access.name(), "a webhook target is tested");
-    Ok(Json(api.core.test_webhook(&name, request.event.as_deref()).await?))
+    Ok(Json(api.core.test_webhook(&name, request.event.as_deref(), access.actor()).await?))
 }

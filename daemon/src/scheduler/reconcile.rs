@@ -80,6 +80,8 @@ pub(crate) struct Reconciler {
     pub(crate) disk_reserve_bytes: u64,
     /// Both faces of the clock at the last look.
     pub(crate) looked_at: Mutex<(Timestamp, u64)>,
+    /// 0 is for ever.
+    pub(crate) audit_retention_ms: u64,
 }
 
 impl Reconciler {
@@ -322,6 +324,10 @@ impl Reconciler {
         self.forget_carries().await?;
         self.forget_components(now).await?;
         self.store.sweep(now.plus_millis(-IDEMPOTENCY_MS), now).await?;
+        let kept_ms = i64::try_from(self.audit_retention_ms).unwrap_or(i64::MAX);
+        if kept_ms > 0 && self.store.forget_audit(now.plus_millis(kept_ms.saturating_neg())).await? {
+            tidied = Tidied::Partly;
+        }
         if self.store.forget_told(now).await? {
             tidied = Tidied::Partly;
         }

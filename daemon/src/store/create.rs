@@ -1,9 +1,10 @@
 //! Making tasks: the idempotency key, the shared spec, and what `concurrency` says of other open tasks.
 
-use forge_api::{TaskState, Timestamp, Trigger, TriggerKind};
+use forge_api::{AuditAction, TaskState, Timestamp, Trigger, TriggerKind};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Map, Value};
 
+use super::audit::{self, About, Actor, Ended, Note};
 use super::{Fate, Refused, StoreError, rows, work};
 use crate::scheduler::assign::Concurrency;
 use crate::scheduler::deadline::{self, Open};
@@ -18,6 +19,8 @@ pub(crate) struct NewTask {
     /// The author and the subject of its commit.
     pub(crate) revision_commit: Option<(String, String)>,
     pub(crate) trigger: Trigger,
+    /// Who is written down for it.
+    pub(crate) actor: Actor,
     pub(crate) variables: Map<String, Value>,
     pub(crate) arguments: Vec<String>,
     /// Sealed to the daemon itself.
@@ -55,6 +58,14 @@ pub(super) fn create(connection: &Connection, new: &NewTask, now: Timestamp) -> 
         Concurrency::Queue | Concurrency::Parallel | Concurrency::Replace => None,
     };
     let number = insert(connection, new, spec, skipped_for, now)?;
+    let note = Note {
+        actor: new.actor.clone(),
+        action: AuditAction::TaskCreate,
+        about: About::Project(new.spec.project.clone()),
+        object: format!("task {number}"),
+        detail: Some(serde_json::json!({ "template": new.spec.template })),
+    };
+    audit::record(connection, &note, &Ended::Ok, now)?;
     if let Some(idempotency) = &new.idempotency {
         connection.prepare_cached("INSERT INTO idempotency_keys VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
             new.spec.project,

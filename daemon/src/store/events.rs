@@ -4,6 +4,7 @@ use forge_api::{ConfigRevision, Timestamp};
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
+use super::audit::{self, Ended, Note};
 use super::{Store, StoreError, revisions, rows};
 
 /// The most events that are kept; the newest are.
@@ -28,16 +29,17 @@ pub(crate) struct NewEvent {
 }
 
 impl Store {
-    /// Records what happened to the configuration, in its order: the event and the revision.
+    /// Records what happened to the configuration, in its order: the event, the revision, and what is written down for it.
     pub(crate) async fn record_config_events(
         &self,
-        happened: Vec<(NewEvent, ConfigRevision)>,
+        happened: Vec<(NewEvent, ConfigRevision, (Note, Ended))>,
     ) -> Result<(), StoreError> {
         self.writer
             .execute(move |connection, _marks| {
-                happened.iter().try_for_each(|(event, revision)| {
+                happened.iter().try_for_each(|(event, revision, (note, ended))| {
                     record(connection, event)?;
-                    revisions::record(connection, revision)
+                    revisions::record(connection, revision)?;
+                    audit::record(connection, note, ended, event.at)
                 })
             })
             .await

@@ -3,6 +3,7 @@
 //! One writer thread commits many operations at once and answers after the commit (`synchronous=FULL`); readers have
 //! connections of their own. Nothing here decides: the pure steps of the scheduler do, inside the writer's transactions.
 
+mod audit;
 pub(crate) mod copies;
 mod create;
 mod deliveries;
@@ -35,6 +36,8 @@ use forge_api::{AttemptId, AttemptResult, Carry, LogState, RefusedJob, StartRequ
 
 use crate::scheduler::task::Happening;
 
+pub use audit::Actor;
+pub(crate) use audit::{About, AuditListing, Ended, Note, Seen};
 pub(crate) use create::{Idempotency, Made, NewTask};
 use deliveries::Still;
 pub(crate) use deliveries::{Came, DeliveryListing, Due, DueOfTarget, Kept, payload};
@@ -295,11 +298,18 @@ impl Store {
             .await
     }
 
-    /// Has something happen to a task.
-    pub(crate) async fn happen(&self, number: u64, happening: Happening, now: Timestamp) -> Result<Fate, StoreError> {
+    /// Has something happen to a task that somebody asked for.
+    pub(crate) async fn happen(
+        &self,
+        number: u64,
+        happening: Happening,
+        note: Note,
+        now: Timestamp,
+    ) -> Result<Fate, StoreError> {
         self.writer
             .execute(move |connection, marks| {
                 let fate = work::happen(connection, number, &happening, now)?;
+                audit::record(connection, &note, &Ended::Ok, now)?;
                 marks.replan = true;
                 Ok(fate)
             })
@@ -312,11 +322,13 @@ impl Store {
         number: u64,
         attempt: Option<u32>,
         happening: Happening,
+        note: Note,
         now: Timestamp,
     ) -> Result<Fate, StoreError> {
         self.writer
             .execute(move |connection, marks| {
                 let fate = work::decide(connection, number, attempt, &happening, now)?;
+                audit::record(connection, &note, &Ended::Ok, now)?;
                 marks.replan = true;
                 Ok(fate)
             })
@@ -436,9 +448,17 @@ impl Store {
         &self,
         new: NewRegistration,
         is_away: impl FnOnce(&str) -> bool + Send + 'static,
+        note: Note,
         now: Timestamp,
     ) -> Result<Registered, StoreError> {
-        self.writer.execute(move |connection, _marks| runners::register(connection, &new, is_away, now)).await
+        self.writer
+            .execute(move |connection, _marks| {
+                let registered = runners::register(connection, &new, is_away, now)?;
+                let detail = Some(serde_json::json!({ "registered": registered.as_str() }));
+                audit::record(connection, &Note { detail, ..note }, &Ended::Ok, now)?;
+                Ok(registered)
+            })
+            .await
     }
 
     /// The new token was used.
@@ -451,22 +471,32 @@ impl Store {
         &self,
         name: String,
         reason: String,
+        note: Note,
         now: Timestamp,
     ) -> Result<Vec<Fate>, StoreError> {
         self.writer
             .execute(move |connection, marks| {
                 marks.replan = true;
-                runners::remove(connection, &name, &reason, now)
+                let fates = runners::remove(connection, &name, &reason, now)?;
+                audit::record(connection, &note, &Ended::Ok, now)?;
+                Ok(fates)
             })
             .await
     }
 
     /// Lets a runner take nothing new, or again.
-    pub(crate) async fn set_draining(&self, name: String, draining: bool, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn set_draining(
+        &self,
+        name: String,
+        draining: bool,
+        note: Note,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         self.writer
             .execute(move |connection, marks| {
                 marks.replan = true;
-                runners::set_draining(connection, &name, draining, now)
+                runners::set_draining(connection, &name, draining, now)?;
+                audit::record(connection, &note, &Ended::Ok, now)
             })
             .await
     }
@@ -564,10 +594,12 @@ impl Store {
     }
 
     /// Records an event for one target, and answers with the delivery's id.
-    pub(crate) async fn record_one(&self, event: NewEvent) -> Result<Option<String>, StoreError> {
+    pub(crate) async fn record_one(&self, event: NewEvent, note: Note) -> Result<Option<String>, StoreError> {
         let recorded = self.writer.execute(move |connection, _marks| {
             events::record(connection, &event)?;
-            Ok(connection.last_insert_rowid())
+            let number = connection.last_insert_rowid();
+            audit::record(connection, &note, &Ended::Ok, event.at)?;
+            Ok(number)
         });
         let event = recorded.await?;
         // It was put out with the operation itself.
@@ -670,8 +702,13 @@ impl Store {
     }
 
     /// Has a delivery sent once more.
-    pub(crate) async fn redeliver(&self, id: String, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.execute(move |connection, _marks| deliveries::redeliver(connection, &id, now)).await
+    pub(crate) async fn redeliver(&self, id: String, note: Note, now: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .execute(move |connection, _marks| {
+                deliveries::redeliver(connection, &id, now)?;
+                audit::record(connection, &note, &Ended::Ok, now)
+            })
+            .await
     }
 
     /// Deliveries, newest first, with their numbers.

@@ -165,6 +165,17 @@ pub(crate) enum Registered {
     Again,
 }
 
+impl Registered {
+    /// As the audit log says it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Successor => "successor",
+            Self::Again => "again",
+        }
+    }
+}
+
 /// Whether a one-off runner has had its task, as far as the store knows: it takes nothing more and holds nothing.
 fn has_had_its_task(connection: &Connection, known: &Registration) -> Result<bool, StoreError> {
     Ok(known.one_off && known.draining && held(connection, &known.name)?.is_empty())

@@ -5,7 +5,7 @@ use forge_api::{Trigger, TriggerKind};
 use super::*;
 use crate::scheduler::assign::Concurrency;
 use crate::scheduler::spec::TaskSpec;
-use crate::store::open;
+use crate::store::{Actor, open};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_micros(seconds * 1_000_000)
@@ -29,12 +29,28 @@ fn firing(nominal: i64, skips: bool) -> NewFiring {
         revision: "r".to_owned(),
         revision_commit: None,
         trigger: Trigger { kind: TriggerKind::Schedule, by: "nightly".to_owned() },
+        actor: Actor::new(forge_api::AuditActor::Schedule, "nightly"),
         variables: serde_json::Map::new(),
         arguments: Vec::new(),
         secret_answers: None,
         idempotency: None,
     };
     NewFiring { key: ("shop".to_owned(), "nightly".to_owned()), nominal_at: at(nominal), skips, task }
+}
+
+fn audited(connection: &Connection) -> Vec<String> {
+    let sql = "SELECT actor_kind || ' ' || actor || ' ' || action || ' ' || project || ' ' || object FROM audit";
+    let mut statement = connection.prepare(sql).expect("prepared");
+    let rows = statement.query_map([], |row| row.get(0)).expect("read");
+    rows.collect::<Result<_, _>>().expect("read")
+}
+
+#[test]
+fn what_a_schedule_starts_is_written_down_for_it() {
+    let (_folder, connection) = database();
+    fire(&connection, &firing(10, true), at(11)).expect("fired");
+    fire(&connection, &firing(10, true), at(12)).expect("it had fired before");
+    assert_eq!(audited(&connection), ["schedule nightly task.create shop task 1"]);
 }
 
 fn database() -> (tempfile::TempDir, Connection) {

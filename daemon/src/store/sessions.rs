@@ -3,6 +3,7 @@
 use forge_api::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::audit::{self, Ended, Note};
 use super::{Store, StoreError};
 
 /// A session that nobody used for so long has ended.
@@ -37,8 +38,13 @@ pub(crate) struct SessionRow {
 
 impl Store {
     /// Begins a session.
-    pub(crate) async fn begin_session(&self, new: NewSession, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.execute(move |connection, _marks| begin(connection, &new, now)).await
+    pub(crate) async fn begin_session(&self, new: NewSession, note: Note, now: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .execute(move |connection, _marks| {
+                begin(connection, &new, now)?;
+                audit::record(connection, &note, &Ended::Ok, now)
+            })
+            .await
     }
 
     /// The session with this hash.
@@ -51,9 +57,19 @@ impl Store {
         self.writer.execute(move |connection, _marks| touch(connection, &sha256, now)).await
     }
 
-    /// Ends a session; one that has ended already stays so.
-    pub(crate) async fn end_session(&self, sha256: [u8; 32]) -> Result<(), StoreError> {
-        self.writer.execute(move |connection, _marks| end(connection, &sha256)).await
+    /// Ends a session; one that has ended already stays so. `note` is what is written down, where somebody ends it.
+    pub(crate) async fn end_session(
+        &self,
+        sha256: [u8; 32],
+        note: Option<Note>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .execute(move |connection, _marks| {
+                end(connection, &sha256)?;
+                note.map_or(Ok(()), |note| audit::record(connection, &note, &Ended::Ok, now))
+            })
+            .await
     }
 }
 

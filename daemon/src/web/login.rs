@@ -5,18 +5,21 @@
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use forge_api::{AuditAction, AuditActor};
 use http::header::SET_COOKIE;
 use http::{StatusCode, Uri};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::layout;
+use crate::core::{Actor, session_note};
 use crate::http::auth::{self, Access};
 use crate::http::body::{self, Form};
 use crate::http::path::QueryOf;
 use crate::http::problem::Refusal;
 use crate::http::routes::Api;
 use crate::http::session;
+use crate::store::Ended;
 
 /// Where one signs in.
 pub(crate) const PATH: &str = "/login";
@@ -99,6 +102,9 @@ pub(crate) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
             Ok(([(SET_COOKIE, cookie)], Redirect::to(next)).into_response())
         }
         Err(refusal) if refusal.status() == 401 => {
+            let stranger = Actor { kind: AuditActor::Session, name: String::new(), remote: auth::remote(&parts) };
+            let note = session_note(AuditAction::SessionBegin, stranger);
+            api.core.note_refusal(note, Ended::Refused("unauthorized".to_owned())).await;
             let said =
                 "This token is not valid here: it is mistyped, has expired, was revoked, or its file left the tree.";
             Ok((StatusCode::UNAUTHORIZED, page(next, Some(said))).into_response())
@@ -110,7 +116,7 @@ pub(crate) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
 /// `POST /logout`
 pub(crate) async fn sign_out(State(api): State<Api>, access: Access, Form(()): Form<()>) -> Result<Response, Refusal> {
     if let Some(session) = access.session() {
-        api.core.end_session(session.id()).await?;
+        api.core.end_session(session.id(), Some(access.actor())).await?;
         tracing::info!(access = access.name(), "somebody signed out");
     }
     Ok(([(SET_COOKIE, session::end_cookie()?)], Redirect::to(PATH)).into_response())

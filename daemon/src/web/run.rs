@@ -159,7 +159,7 @@ pub(crate) async fn run(
         return again(&api, &visitor, &project, &template, filled).await;
     }
     let key = Some(filled.key.clone()).filter(|key| !key.is_empty());
-    match api.core.create_task(project.name.as_str(), &name, request, visitor.access.trigger(), key).await {
+    match api.core.create_task(project.name.as_str(), &name, request, visitor.access.origin(), key).await {
         Ok(created) => Ok(Redirect::to(&format!("/tasks/{}", created.task.number)).into_response()),
         Err(error) => {
             let problem = error.problem();

@@ -172,7 +172,7 @@ pub(crate) async fn drain(
     Form(()): Form<()>,
 ) -> Result<Response, Refusal> {
     tracing::info!(runner = name, by = visitor.access.name(), "a runner is drained");
-    api.core.set_draining(&name, true).await?;
+    api.core.set_draining(&name, true, visitor.access.actor()).await?;
     Ok(back())
 }
 
@@ -184,7 +184,7 @@ pub(crate) async fn resume(
     Form(()): Form<()>,
 ) -> Result<Response, Refusal> {
     tracing::info!(runner = name, by = visitor.access.name(), "a runner is resumed");
-    api.core.set_draining(&name, false).await?;
+    api.core.set_draining(&name, false, visitor.access.actor()).await?;
     Ok(back())
 }
 
@@ -196,7 +196,7 @@ pub(crate) async fn remove(
     Form(()): Form<()>,
 ) -> Result<Response, Refusal> {
     tracing::info!(runner = name, by = visitor.access.name(), "a runner is removed");
-    api.core.remove_runner(&name).await?;
+    api.core.remove_runner(&name, visitor.access.actor()).await?;
     Ok(back())
 }
 

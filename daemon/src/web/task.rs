@@ -281,7 +281,7 @@ pub(crate) async fn cancel(
     SeenTask(task): SeenTask,
     Form(()): Form<()>,
 ) -> Result<Response, Refusal> {
-    api.core.cancel(task.number, visitor.access.name()).await?;
+    api.core.cancel(task.number, visitor.access.actor()).await?;
     Ok(back(task.number))
 }
 
@@ -292,7 +292,7 @@ pub(crate) async fn retry(
     SeenTask(task): SeenTask,
     Form(()): Form<()>,
 ) -> Result<Response, Refusal> {
-    api.core.retry(task.number, visitor.access.name()).await?;
+    api.core.retry(task.number, visitor.access.actor()).await?;
     Ok(back(task.number))
 }
 
@@ -319,7 +319,7 @@ pub(crate) async fn approve(
     SeenTask(task): SeenTask,
     Form(word): Form<Word>,
 ) -> Result<Response, Refusal> {
-    api.core.approve(task.number, visitor.access.name(), &word.into()).await?;
+    api.core.approve(task.number, visitor.access.actor(), &word.into()).await?;
     Ok(back(task.number))
 }
 
@@ -330,6 +330,6 @@ pub(crate) async fn reject(
     SeenTask(task): SeenTask,
     Form(word): Form<Word>,
 ) -> Result<Response, Refusal> {
-    api.core.reject(task.number, visitor.access.name(), &word.into()).await?;
+    api.core.reject(task.number, visitor.access.actor(), &word.into()).await?;
     Ok(back(task.number))
 }

@@ -188,7 +188,7 @@ pub(crate) async fn redeliver(
     Form(()): Form<()>,
 ) -> Result<Response, Refusal> {
     tracing::info!(delivery = id, by = visitor.access.name(), "a webhook delivery is sent once more");
-    api.core.redeliver(&id).await?;
+    api.core.redeliver(&id, visitor.access.actor()).await?;
     Ok(Redirect::to(&path(&id)).into_response())
 }
 
@@ -200,6 +200,6 @@ pub(crate) async fn test(
     Form(()): Form<()>,
 ) -> Result<Response, Refusal> {
     tracing::info!(target = name, by = visitor.access.name(), "a webhook target is tested");
-    let delivery = api.core.test_webhook(&name, None).await?;
+    let delivery = api.core.test_webhook(&name, None, visitor.access.actor()).await?;
     Ok(Redirect::to(&path(&delivery.id)).into_response())
 }

@@ -85,6 +85,14 @@ async fn a_plan_waits_without_a_slot_and_what_was_approved_is_carried_on() {
     let going = daemon.core.approve(waiting.number, "ann", &decision).await.expect("approved");
     assert_eq!(going.state, TaskState::Queued);
     assert_eq!(going.approved.as_ref().map(|approved| approved.by.as_str()), Some("ann"));
+    let database = rusqlite::Connection::open(daemon.folder.path().join("forge.db")).expect("opens");
+    let written = database.query_row(
+        "SELECT actor || ' ' || object || ' ' || result || ' ' || detail FROM audit WHERE action = 'task.approve'",
+        [],
+        |row| row.get::<_, String>(0),
+    );
+    let expected = format!("ann task {} ok {{\"attempt\":1,\"reason\":null}}", waiting.number);
+    assert_eq!(written.expect("one row"), expected);
     let other = TestRunner::register(&daemon, "ny-2").await;
     let job = next_job(&daemon, &other).await;
     assert_eq!((job.attempt.task, job.attempt.attempt), (waiting.number, 2));

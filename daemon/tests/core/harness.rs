@@ -298,6 +298,7 @@ pub(crate) fn options(
         secrets_allow: BTreeMap::new(),
         clock: clock.clone(),
         log_limits: LogLimits { attempt_bytes_max: 1 << 20, disk_reserve_bytes },
+        audit_retention_ms: 0,
         free_space: FreeSpace::Measured,
     }
 }

@@ -26,7 +26,7 @@ async fn each_attempt_is_shown_with_its_report_and_whether_that_counted() {
     end(&daemon, &first, AttemptOutcome::Failed, b"no\n").await;
     daemon.core.retry(task, "ann").await.expect("again");
     runner.begin(&daemon.core).await;
-    daemon.core.remove_runner("ny-1").await.expect("gone");
+    daemon.core.remove_runner("ny-1", "ann").await.expect("gone");
 
     let attempts = daemon.core.attempts(task).await.expect("listed");
     assert_eq!(attempts.len(), 2);

@@ -213,7 +213,7 @@ async fn a_slot_is_free_again_however_its_attempt_ended() {
                 daemon.core.cancel(first, "ann").await.expect("asked");
                 daemon.time.advance_ms(61_000);
             }
-            "removed" => daemon.core.remove_runner(gone.identity.name()).await.expect("removed"),
+            "removed" => daemon.core.remove_runner(gone.identity.name(), "ann").await.expect("removed"),
             "lost" => daemon.time.advance_ms(121_000),
             _restarted => {
                 daemon.restart().await;

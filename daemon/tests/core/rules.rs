@@ -237,7 +237,7 @@ async fn what_a_removed_runner_ran_is_tried_elsewhere_only_when_its_lease_is_ove
     let unbegun = daemon.create("again").await.task.number;
     let given = one.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0].attempt;
     assert_eq!(given.task, unbegun);
-    daemon.core.remove_runner("ny-1").await.expect("removed");
+    daemon.core.remove_runner("ny-1", "ann").await.expect("removed");
     assert_eq!(other.begin(&daemon.core).await.attempt().task, unbegun);
     // Its supervisor may live without its runner until runner_grace is over.
     let why = daemon.core.why(number).await.expect("why").message;

@@ -108,6 +108,7 @@ const POLICY: &[(&str, &str, Policy)] = &[
     ("GET", "webhooks/deliveries/{id}", Everywhere(Admin)),
     ("POST", "webhooks/deliveries/{id}/redeliver", Everywhere(Admin)),
     ("POST", "webhooks/{name}/test", Everywhere(Admin)),
+    ("GET", "audit", Listing(Owner)),
     ("POST", "/hooks/config", Proof),
     ("POST", "/hooks/{project}/{integration}", Proof),
     ("GET", "/", Listing(Viewer)),

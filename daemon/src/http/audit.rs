@@ -1,0 +1,64 @@
+//! `GET /audit`: who did what. An admin whose token reaches every project sees every row; an owner sees those of the projects that the
+//! token reaches.
+
+use axum::Json;
+use axum::extract::State;
+use forge_api::{AuditAction, AuditEntry, Page, Timestamp};
+use forge_config::meant::Role;
+use serde::Deserialize;
+
+use super::auth::Access;
+use super::limits;
+use super::path::QueryOf;
+use super::problem::Refusal;
+use super::routes::Api;
+use crate::core::AuditFilter;
+use crate::store::Seen;
+
+/// What `GET /audit` takes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditQuery {
+    project: Option<String>,
+    actor: Option<String>,
+    action: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+/// `GET /audit`
+pub(super) async fn list(
+    State(api): State<Api>,
+    access: Access,
+    QueryOf(query): QueryOf<AuditQuery>,
+) -> Result<Json<Page<AuditEntry>>, Refusal> {
+    page(&api, &access, query).await.map(Json)
+}
+
+/// A page of the rows that somebody may see.
+pub(crate) async fn page(api: &Api, access: &Access, query: AuditQuery) -> Result<Page<AuditEntry>, Refusal> {
+    let moment = |text: Option<String>| -> Result<Option<Timestamp>, Refusal> {
+        let moment = text.map(|text| text.parse::<Timestamp>()).transpose();
+        moment.map_err(|error| Refusal::invalid(error.to_string()).hint("write it as 2026-01-31T12:00:00Z"))
+    };
+    let action = query.action.map(|action| action.parse::<AuditAction>()).transpose();
+    let filter = AuditFilter {
+        project: query.project,
+        actor: query.actor,
+        action: action.map_err(|error| Refusal::invalid(error.to_string()))?,
+        since: moment(query.since)?,
+        until: moment(query.until)?,
+        seen: seen(access),
+    };
+    Ok(api.core.audit(filter, query.cursor, limits::page_items(query.limit)?).await?)
+}
+
+fn seen(access: &Access) -> Option<Seen> {
+    match (access.visible(), access.role()) {
+        (None, Role::Admin) => None,
+        (None, Role::Owner | Role::Operator | Role::Viewer) => Some(Seen::Projects),
+        (Some(projects), _) => Some(Seen::Only(projects)),
+    }
+}
