@@ -22,6 +22,10 @@ const GARBLED_BEFORE_HALVING: u32 = 3;
 /// How often in a row a stranger may answer to the smallest piece, while the daemon is there, before the log is given up.
 const GARBLED_MAX: u32 = 8;
 
+/// How often an acknowledged result may be answered with a log that is shorter than what was handed in. A daemon that lost its power has
+/// lost what was not synced, which is sent again; one that says the same each time will not change its mind.
+const REWINDS_MAX: u32 = 8;
+
 /// Whether the spool holds every byte that its daemon may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spool {
@@ -119,6 +123,8 @@ pub struct Delivery {
     reduced: Option<String>,
     /// The whole log was sent a second time.
     sent_again: bool,
+    /// How often the daemon has asked for a part of it once more.
+    rewinds: u32,
     /// The daemon wants nothing of the attempt.
     unwanted: bool,
     /// All is handed in: how much of the log is still to be on the daemon's disk.
@@ -146,6 +152,7 @@ impl Delivery {
             told: false,
             reduced: None,
             sent_again: false,
+            rewinds: 0,
             unwanted: false,
             settled: None,
             sync_at_ms: 0,
@@ -294,7 +301,8 @@ impl Delivery {
             Stand::Differs if answer.log_length == 0 && log_length > 0 && !self.sent_again => self.send_again(),
             Stand::Differs => self.settle(now_ms),
             Stand::Taken if self.accepted.length < log_length => self.sent_early = true,
-            Stand::Taken if answer.log_length < log_length => {
+            Stand::Taken if answer.log_length < log_length && self.rewinds < REWINDS_MAX => {
+                self.rewinds += 1;
                 self.accepted = LogAccepted { length: answer.log_length, synced: 0 };
             }
             Stand::Taken if !self.sent_again => self.send_again(),

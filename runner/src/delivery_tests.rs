@@ -150,3 +150,21 @@ fn a_copy_that_arrived_damaged_is_sent_once_more() {
         assert_eq!(delivery.next(10, true, 0), expected);
     }
 }
+
+#[test]
+fn a_daemon_that_keeps_asking_for_what_it_was_sent_is_left_in_the_end() {
+    let mut delivery = Delivery::new(Spool::Whole);
+    taken(&mut delivery, 10, 10);
+    for _ in 0..REWINDS_MAX {
+        assert_eq!(delivery.next(10, true, 0), Step::Result);
+        delivery.answered(&accepted(4, false), 10, 0);
+        assert_eq!(delivery.next(10, true, 0), Step::Piece { first: 4, length: 6 });
+        taken(&mut delivery, 10, 10);
+    }
+    // The whole of it once more, and then it is over.
+    delivery.answered(&accepted(4, false), 10, 0);
+    assert_eq!(delivery.next(10, true, 0), Step::Piece { first: 0, length: 10 });
+    taken(&mut delivery, 10, 10);
+    delivery.answered(&accepted(4, false), 10, 0);
+    assert_eq!(delivery.next(10, true, 0), Step::Done);
+}
