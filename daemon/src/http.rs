@@ -20,7 +20,7 @@
 //! Nothing here decides what a task or a runner may do: that is the core's.
 
 mod answer;
-mod audit;
+pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod body;
 mod carry;

@@ -13,6 +13,7 @@
 //! the store; what changes something is a form that works without a script, which only adds: fresh contents, the live log, copying.
 
 pub(crate) mod assets;
+pub(crate) mod audit;
 mod chart;
 pub(crate) mod config;
 pub(crate) mod integrations;

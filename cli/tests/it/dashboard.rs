@@ -223,6 +223,7 @@ fn hostile_text_from_everywhere_is_shown_as_text() {
         "/config",
         "/webhooks",
         "/plugins",
+        "/audit",
     ];
     let logged = [
         "<img src=x onerror=alert(1)>",
@@ -274,6 +275,7 @@ fn every_page_is_accessible_in_both_themes_and_fits_a_phone() {
         ["webhooks", "/webhooks"],
         ["delivery", format!("/webhooks/deliveries/{delivery}")],
         ["plugins", "/plugins"],
+        ["audit", "/audit"],
         ["not-found", "/nothing-is-here"],
         ["applied", "/config"],
         ["configuration", "/config"],

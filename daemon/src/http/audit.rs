@@ -16,16 +16,33 @@ use crate::core::AuditFilter;
 use crate::store::Seen;
 
 /// What `GET /audit` takes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuditQuery {
-    project: Option<String>,
-    actor: Option<String>,
-    action: Option<String>,
-    since: Option<String>,
-    until: Option<String>,
-    cursor: Option<String>,
-    limit: Option<u32>,
+    pub(crate) project: Option<String>,
+    pub(crate) actor: Option<String>,
+    pub(crate) action: Option<String>,
+    pub(crate) since: Option<String>,
+    pub(crate) until: Option<String>,
+    pub(crate) cursor: Option<String>,
+    pub(crate) limit: Option<u32>,
+}
+
+impl AuditQuery {
+    /// The same without filters that are empty, as a form sends them.
+    pub(crate) fn without_empty(self) -> Self {
+        let set = |value: Option<String>| value.filter(|text| !text.is_empty());
+        let Self { project, actor, action, since, until, cursor, limit } = self;
+        Self {
+            project: set(project),
+            actor: set(actor),
+            action: set(action),
+            since: set(since),
+            until: set(until),
+            cursor: set(cursor),
+            limit,
+        }
+    }
 }
 
 /// `GET /audit`

@@ -19,7 +19,7 @@ use super::{
 use crate::web::{
     assets, integrations as integration_pages, login, overview, run, runners, schedules, task, tasks, templates,
 };
-use crate::web::{config as config_pages, plugins as plugin_pages, webhooks as webhook_pages};
+use crate::web::{audit as audit_pages, config as config_pages, plugins as plugin_pages, webhooks as webhook_pages};
 
 /// What a route needs of whoever asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +232,7 @@ fn dashboard_pages() -> Vec<Route> {
     const SEE_PROJECT: Needs = Needs::Access(Scope::Project, Role::Viewer);
     const SEE_TASK: Needs = Needs::Access(Scope::Task, Role::Viewer);
     const SEE_ALL: Needs = Needs::Access(Scope::Everywhere, Role::Viewer);
+    const SEE_AUDIT: Needs = Needs::Access(Scope::Visible, Role::Owner);
     const ADMIN: Needs = Needs::Access(Scope::Everywhere, Role::Admin);
     vec![
         page("/", SEE, overview::overview),
@@ -247,6 +248,7 @@ fn dashboard_pages() -> Vec<Route> {
         page("/config", SEE, config_pages::show),
         page("/config/codes", SEE, config_pages::codes),
         page("/plugins", SEE_ALL, plugin_pages::list),
+        page("/audit", SEE_AUDIT, audit_pages::list),
         page("/webhooks", ADMIN, webhook_pages::list),
         page("/webhooks/deliveries/{id}", ADMIN, webhook_pages::delivery),
         route(Method::GET, "/assets/{hash}/{name}", Needs::Nothing, Surface::Asset, assets::asset),

@@ -62,6 +62,7 @@ pub(super) enum Place {
     Config,
     Webhooks,
     Plugins,
+    Audit,
     Nowhere,
 }
 
@@ -172,6 +173,7 @@ fn ways(visitor: &Visitor, place: Place) -> Markup {
         (Place::Config, "/config", "Configuration", "c", true),
         (Place::Webhooks, "/webhooks", "Webhooks", "w", visitor.may_everywhere(Role::Admin)),
         (Place::Plugins, "/plugins", "Plugins", "p", all),
+        (Place::Audit, "/audit", "Audit", "a", visitor.may(Role::Owner)),
     ];
     html! {
         @for (way, path, name, key, shown) in ways {

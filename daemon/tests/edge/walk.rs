@@ -135,6 +135,7 @@ const POLICY: &[(&str, &str, Policy)] = &[
     ("GET", "/config", Listing(Viewer)),
     ("GET", "/config/codes", Listing(Viewer)),
     ("GET", "/plugins", Everywhere(Viewer)),
+    ("GET", "/audit", Listing(Owner)),
     ("GET", "/webhooks", Everywhere(Admin)),
     ("GET", "/webhooks/deliveries/{id}", Everywhere(Admin)),
     ("POST", "/webhooks/deliveries/{id}/redeliver", Everywhere(Admin)),
