@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forge_api::{
-    API_PREFIX, ApplyConfig, AuditAction, AuditEntry, ConfigStatus, CreateTask, Decision, IntegrationRequest, Page,
+    API_PREFIX, ApplyConfig, AuditAction, AuditEntry, ConfigStatus, CreateTask, Decision, IDEMPOTENCY_KEY_HEADER,
+    IntegrationRequest, Page,
     Problem, RATE_LIMITED, RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, Task, TestWebhook,
     WebhookDelivery, WebhookTarget, Why,
 };
@@ -128,7 +129,13 @@ impl Client {
     /// Creates a task.
     pub(crate) async fn create_task(&self, project: &str, template: &str, task: &CreateTask) -> Result<Task, CliError> {
         let path = format!("/projects/{}/templates/{}/tasks", segment(project), segment(template));
-        self.json(self.request(Method::POST, &path).json(task)).await
+        let key = idempotency_key()?;
+        let request = || self.request(Method::POST, &path).header(IDEMPOTENCY_KEY_HEADER, &key).json(task);
+        match self.json(request()).await {
+            // The answer may have been lost after the task was made: asked once more under the same key, it is found.
+            Err(error) if error.is_transient() => self.json(request()).await,
+            answered => answered,
+        }
     }
 
     /// The newest items of a listing that the parameters keep, over as many pages as it takes.
@@ -366,6 +373,13 @@ fn daemon_url(written: &str) -> Result<String, CliError> {
     }
 }
 
+/// A key that no other request has.
+fn idempotency_key() -> Result<String, CliError> {
+    let random = ring::rand::generate::<[u8; 16]>(&ring::rand::SystemRandom::new());
+    let bytes = random.map_err(|_| CliError::failed("the system gives no random bytes"))?.expose();
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// A name as one segment of a path: what is no letter, digit, `-`, `_`, `.` or `~` is escaped.
 fn segment(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -395,6 +409,44 @@ mod tests {
         for wrong in ["", "forge:8443", "http://forge", "https://", "https:///", "https://:8443"] {
             assert!(daemon_url(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    /// Answers the requests of two connections: the first is read and dropped. Answers with the keys that they carried.
+    fn answer_the_second(listener: &std::net::TcpListener, answer: &str) -> Vec<String> {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        (0..2)
+            .map(|turn| {
+                let (stream, _) = listener.accept().expect("a connection");
+                let lines = BufReader::new(&stream).lines().map(|line| line.expect("text"));
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                if turn == 1 {
+                    let length = answer.len();
+                    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+                    write!(&stream, "{head}\r\nContent-Length: {length}\r\n\r\n{answer}").expect("sent");
+                }
+                let key = head.iter().find_map(|line| line.strip_prefix("idempotency-key: "));
+                key.expect("a key").to_owned()
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_creation_whose_answer_was_lost_is_asked_for_once_more_under_the_same_key() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let task = serde_json::json!({
+            "number": 7, "project": "shop", "template": "hello", "state": "queued", "reason": null, "attempt": 0, "runner": null,
+            "required_tag": null, "revision": "r", "commit": null, "exit_code": null, "trigger": { "kind": "user", "by": "ann" },
+            "variables": {}, "created_at": "2026-01-01T00:00:00Z", "assigned_at": null, "started_at": null, "finished_at": null,
+            "log_bytes": 0, "summary": null
+        });
+        let answering = tokio::task::spawn_blocking(move || answer_the_second(&listener, &task.to_string()));
+        let http = trust::http_client(&Trust::SystemRoots).expect("a client");
+        let client = Client { http, url, token: "token".to_owned() };
+        let created = client.create_task("shop", "hello", &CreateTask::default()).await.expect("created");
+        assert_eq!(created.number, 7);
+        let keys = answering.await.expect("answered");
+        assert_eq!((keys[0].len(), &keys[0]), (32, &keys[1]));
     }
 
     #[test]
