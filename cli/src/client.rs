@@ -5,9 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use forge_api::{
     API_PREFIX, ApplyConfig, AuditAction, AuditEntry, ConfigStatus, CreateTask, Decision, IDEMPOTENCY_KEY_HEADER,
-    IntegrationRequest, Page,
-    Problem, RATE_LIMITED, RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, Task, TestWebhook,
-    WebhookDelivery, WebhookTarget, Why,
+    IntegrationRequest, Page, Problem, RATE_LIMITED, RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, Task,
+    TestWebhook, WebhookDelivery, WebhookTarget, Why,
 };
 use forge_runner::trust::{self, Trust};
 use futures_util::TryStreamExt as _;

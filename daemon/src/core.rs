@@ -8,6 +8,7 @@ mod attempts;
 mod audit;
 mod config;
 mod error;
+mod events;
 mod insight;
 mod integrations;
 mod load;
@@ -44,6 +45,8 @@ pub use approvals::CarryIn;
 pub(crate) use audit::AuditFilter;
 pub use audit::Origin;
 pub use error::CoreError;
+use events::Feed;
+pub(crate) use events::{Event, EventId, Listener, RESET};
 pub use forge_config::SecretsAllow;
 pub use insight::STATS_TASKS_MAX;
 pub(crate) use integrations::Proved;
@@ -77,6 +80,7 @@ struct Inner {
     registration_token: Option<Secret>,
     log_limits: LogLimits,
     refusals: audit::Refusals,
+    feed: Feed,
     shutdown: CancellationToken,
 }
 
@@ -114,6 +118,7 @@ impl Core {
         tasks.tasks.spawn(core.clone().fire_schedules(shutdown.clone()));
         tasks.tasks.spawn(core.clone().sample_load(shutdown.clone()));
         tasks.tasks.spawn(core.clone().fold_refusals(shutdown.clone()));
+        tasks.tasks.spawn(core.clone().tell_listeners(shutdown.clone()));
         Ok((core, tasks))
     }
 
@@ -157,6 +162,8 @@ impl Core {
             audit_retention_ms,
         };
         let resolver = Arc::new(Resolver { identity_file, allow: secrets_allow });
+        // Numbers of another run say another moment.
+        let feed = Feed::new(clock.now().unix_micros());
         let inner = Inner {
             clock,
             store,
@@ -169,6 +176,7 @@ impl Core {
             registration_token,
             log_limits,
             refusals: audit::Refusals::default(),
+            feed,
             shutdown: CancellationToken::new(),
         };
         Ok((Self { inner: Arc::new(inner) }, CoreTasks { tasks: JoinSet::new(), writer }, reconciler))

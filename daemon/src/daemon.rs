@@ -23,6 +23,7 @@ use crate::dispatch::{Dispatcher, TargetOptions};
 use crate::files::{self, FileError};
 use crate::gitops::{Acceptance, ApplyOptions, GitOps, GitOpsHandle, GitOptions, SourceOptions};
 use crate::http::auth::FailedAuthentications;
+use crate::http::events::EventStreams;
 use crate::http::hosts::KnownHosts;
 use crate::http::limits;
 use crate::http::metrics::{self, Vitals};
@@ -249,6 +250,7 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         failures: FailedAuthentications::default(),
         rates: Rates::new(plan.requests_per_second),
         failed_registrations: FailedAuthentications::default(),
+        event_streams: EventStreams::default(),
         shutdown: draining.clone(),
     });
     let insistence =

@@ -11,7 +11,8 @@
 //! | `session` | the dashboard's cookie, and what proves that a page of ours asks |
 //! | `surface` | whether a program or a browser reads the answer, and what a browser is told beside it |
 //! | `table`, `gate`, `routes` | every route with what it needs, what stands before each, the router |
-//! | `runner_side`, `user_side`, `task_log`, `log_lines`, `tokens`, `config`, `insight`, `webhooks`, `audit` | the routes themselves |
+//! | `runner_side`, `user_side`, `task_log`, `log_lines`, `tokens`, `config`, `insight`, `events`, `webhooks`, `audit` | the routes themselves |
+//! | `openapi`, `operations` | the contract, written from the table and the types |
 //! | `hooks`, `integrations` | what git servers and other programs call |
 //! | `requests`, `exposition`, `metrics` | how long answers take, everything that is measured as text, `/healthz`, `/readyz`, `/metrics` |
 //! | `body`, `path`, `problem` | reading requests, and errors in one shape |
@@ -25,6 +26,7 @@ pub(crate) mod auth;
 pub(crate) mod body;
 mod carry;
 pub(crate) mod config;
+pub(crate) mod events;
 mod exposition;
 pub(crate) mod gate;
 mod hooks;
@@ -34,6 +36,8 @@ mod integrations;
 pub(crate) mod limits;
 mod log_lines;
 pub(crate) mod metrics;
+mod openapi;
+mod operations;
 pub(crate) mod path;
 pub(crate) mod places;
 pub(crate) mod problem;

@@ -7,6 +7,10 @@ mod harness;
 mod access;
 #[path = "edge/audit.rs"]
 mod audit;
+#[path = "edge/contract.rs"]
+mod contract;
+#[path = "edge/events.rs"]
+mod events;
 #[path = "edge/hooks.rs"]
 mod hooks;
 #[path = "edge/hostile.rs"]

@@ -7,6 +7,7 @@
 mod attempt;
 mod audit;
 mod config;
+mod events;
 mod id;
 mod integration;
 mod job;
@@ -32,6 +33,7 @@ pub use attempt::{
 };
 pub use audit::{AuditAction, AuditActionError, AuditActor, AuditEntry, AuditResult};
 pub use config::{ApplyConfig, ConfigCommit, ConfigFailure, ConfigStatus, Diagnostic, Severity};
+pub use events::{ConfigNews, LAST_EVENT_ID_HEADER, RunnerRemoved};
 pub use id::{AttemptId, AttemptIdError};
 pub use integration::{IntegrationAnswer, IntegrationOutcome, IntegrationRequest};
 pub use job::{

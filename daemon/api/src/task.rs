@@ -239,6 +239,7 @@ pub struct CreatedTask {
 
 /// One page of a listing, newest first where that makes sense.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{T}Page")]
 pub struct Page<T> {
     /// The items of this page.
     pub items: Vec<T>,

@@ -48,6 +48,7 @@ impl Core {
         let started = self.inner.store.start(access.attempt, request, self.now()).await;
         let cancel = started.map_err(|error| self.fenced(error, access))?;
         self.inner.scheduler.heard_of_attempt(access.attempt);
+        self.inner.scheduler.changed().tasks([access.attempt.task]);
         Ok(StartResponse { cancel })
     }
 

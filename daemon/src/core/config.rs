@@ -1,6 +1,6 @@
 //! What happened to the configuration: recorded for whoever is to be told of it, and listed.
 
-use forge_api::{AuditAction, AuditActor, ConfigRevision, Page};
+use forge_api::{AuditAction, AuditActor, ConfigNews, ConfigRevision, Page};
 
 use super::{Actor, Core, CoreError, cursor_number, stored};
 use crate::gitops::{ConfigEvent, Happened, is_of_projects};
@@ -9,6 +9,14 @@ use crate::store::{About, Ended, NewEvent, Note, REVISIONS_KEPT};
 impl Core {
     /// Records events of the configuration, in their order, also in the audit log.
     pub(crate) async fn record_config_events(&self, events: Vec<ConfigEvent>) -> Result<(), CoreError> {
+        let news: Vec<ConfigNews> = events
+            .iter()
+            .map(|ConfigEvent { revision, .. }| ConfigNews {
+                revision: revision.revision.clone(),
+                state: revision.state,
+                at: revision.at,
+            })
+            .collect();
         let new = |event: ConfigEvent| {
             let (action, ended) = match event.happened {
                 Happened::Applied => (AuditAction::ConfigApplied, Ended::Ok),
@@ -28,7 +36,10 @@ impl Core {
             let new = NewEvent { event: event.happened.as_str(), at: event.at, body, runner: None, targets: None };
             (new, event.revision, (note, ended))
         };
-        self.inner.store.record_config_events(events.into_iter().map(new).collect()).await.map_err(stored)
+        let recorded = self.inner.store.record_config_events(events.into_iter().map(new).collect()).await;
+        // Whether or not it could be recorded: it happened.
+        news.iter().for_each(|news| self.tell_of_config(news));
+        recorded.map_err(stored)
     }
 
     /// The newest revisions that were applied or refused; of each only what concerns `visible`, where that is some projects.

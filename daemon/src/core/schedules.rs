@@ -154,6 +154,7 @@ impl Core {
             Fired::Made(task, others) => {
                 tracing::info!(project, schedule = name, task, nominal = %nominal_at, "a schedule fired");
                 self.inner.scheduler.after(&others);
+                self.inner.scheduler.changed().tasks([task]);
             }
             Fired::Skipped(open) => {
                 tracing::info!(project, schedule = name, open, nominal = %nominal_at, "a schedule made no task: one of it is open");

@@ -51,6 +51,9 @@ impl Core {
         let made = self.inner.store.create(new, self.now()).await;
         let made = made.map_err(|error| refused(error, "task", "", None))?;
         self.inner.scheduler.after(&made.others);
+        if !made.replayed {
+            self.inner.scheduler.changed().tasks([made.number]);
+        }
         Ok(made)
     }
 

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use forge_api::{AuditAction, AuditEntry, Page, Timestamp};
 use forge_config::meant::Role;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::auth::Access;
@@ -16,15 +17,25 @@ use crate::core::AuditFilter;
 use crate::store::Seen;
 
 /// What `GET /audit` takes.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuditQuery {
+    /// Only what is about this project.
     pub(crate) project: Option<String>,
+    /// Only what this one did, by its name.
     pub(crate) actor: Option<String>,
+    /// Only this action.
+    #[schemars(with = "Option<AuditAction>")]
     pub(crate) action: Option<String>,
+    /// Only from this moment on.
+    #[schemars(with = "Option<Timestamp>")]
     pub(crate) since: Option<String>,
+    /// Only before this moment.
+    #[schemars(with = "Option<Timestamp>")]
     pub(crate) until: Option<String>,
+    /// `next_cursor` of the page before, unchanged.
     pub(crate) cursor: Option<String>,
+    /// How many a page has, 500 at most.
     pub(crate) limit: Option<u32>,
 }
 

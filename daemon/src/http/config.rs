@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use forge_api::{ApplyConfig, AuditAction, ConfigRevision, ConfigStatus, Page};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::auth::Access;
@@ -30,10 +31,12 @@ pub(crate) fn seen_status(api: &Api, access: &Access) -> ConfigStatus {
 }
 
 /// What `GET /config/revisions` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RevisionsQuery {
+    /// `next_cursor` of the page before, unchanged.
     cursor: Option<String>,
+    /// How many a page has, 100 at most.
     limit: Option<u32>,
 }
 

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use forge_api::{Load, Page, PluginSummary};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits;
@@ -13,9 +14,10 @@ use crate::core::LOAD_HOURS_MAX;
 use crate::plugins;
 
 /// What `GET /stats/load` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LoadQuery {
+    /// How far back, 168 hours at most.
     hours: Option<u32>,
 }
 

@@ -91,6 +91,18 @@ pub(crate) const REVISIONS_MAX: u32 = 100;
 /// Hours of load when the request does not say.
 pub(crate) const LOAD_HOURS_DEFAULT: u32 = 24;
 
+/// How many streams of events a token has open at a time.
+pub(crate) const EVENT_STREAMS_PER_TOKEN_MAX: u32 = 32;
+
+/// When who has too many may ask again, in seconds.
+pub(crate) const EVENT_STREAM_RETRY_S: u64 = 10;
+
+/// How long one stream of events lasts: who listens on comes back with its token.
+pub(crate) const EVENT_STREAM_MAX: Duration = Duration::from_secs(300);
+
+/// A stream that has nothing to tell says so this often.
+pub(crate) const EVENT_COMMENT_INTERVAL: Duration = Duration::from_secs(15);
+
 /// The longest Idempotency-Key.
 pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use forge_api::{LOG_LINES_MAX, LogLines, LogMatches};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::gate::SeenTask;
@@ -13,24 +14,33 @@ use super::routes::Api;
 use crate::core::LogSearch;
 
 /// What `/log/lines` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LinesQuery {
+    /// Which attempt's log; the newest one's without.
     attempt: Option<u32>,
+    /// The number of the first line, from 1; a negative one counts from the end.
     from: Option<i64>,
+    /// How many lines, 1,000 at most.
     count: Option<u32>,
 }
 
 /// What `/log/search` takes: one of `text`, `regex` and `errors`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchQuery {
+    /// Which attempt's log; the newest one's without.
     attempt: Option<u32>,
+    /// A text, in whatever case.
     text: Option<String>,
+    /// A regular expression.
     regex: Option<String>,
+    /// Whatever looks like an error.
     #[serde(default)]
     errors: bool,
+    /// The number of the line to begin with.
     from: Option<u64>,
+    /// How many lines are found, 1,000 at most.
     limit: Option<u32>,
 }
 

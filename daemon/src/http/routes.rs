@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::FailedAuthentications;
+use super::events::EventStreams;
 use super::gate::{self, Gate};
 use super::places::Places;
 use super::problem::Refusal;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) rates: Rates,
     /// Of registrations alone.
     pub(crate) failed_registrations: FailedAuthentications,
+    /// Streams of events by token.
+    pub(crate) event_streams: EventStreams,
     /// Ends answers that would otherwise follow a log for as long as it grows.
     pub(crate) shutdown: CancellationToken,
 }

@@ -13,8 +13,8 @@ use super::body::TakesForm;
 use super::routes::Api;
 use super::surface::Surface;
 use super::{
-    audit, carry, config, hooks, insight, integrations, log_lines, runner_side, served, task_log, tokens, user_side,
-    webhooks,
+    audit, carry, config, events, hooks, insight, integrations, log_lines, openapi, runner_side, served, task_log,
+    tokens, user_side, webhooks,
 };
 use crate::web::{
     assets, integrations as integration_pages, login, overview, run, runners, schedules, task, tasks, templates,
@@ -171,6 +171,7 @@ fn user_routes() -> Vec<Route> {
     const SEE_TASK: Needs = Needs::Access(Scope::Task, Role::Viewer);
     const STEER_TASK: Needs = Needs::Access(Scope::Task, Role::Operator);
     vec![
+        api(Method::GET, "/openapi.json", Needs::Nothing, openapi::document),
         api(Method::GET, "/projects", SEE, user_side::projects),
         api(Method::GET, "/projects/{project}/templates", SEE_PROJECT, user_side::templates),
         api(Method::POST, "/projects/{project}/templates/{template}/tasks", RUN, user_side::create_task)
@@ -206,6 +207,7 @@ fn operator_routes() -> Vec<Route> {
         api(Method::DELETE, "/runners/{name}", CHANGE_RUNNER, user_side::remove_runner).audited(Act::RunnerRemove),
         api(Method::POST, "/runners/{name}/drain", CHANGE_RUNNER, user_side::drain_runner).audited(Act::RunnerDrain),
         api(Method::POST, "/runners/{name}/resume", CHANGE_RUNNER, user_side::resume_runner).audited(Act::RunnerResume),
+        api(Method::GET, "/events", SEE, events::events),
         api(Method::GET, "/config", SEE, config::status),
         api(Method::GET, "/config/revisions", SEE, config::revisions),
         api(Method::POST, "/config/apply", ADMIN, config::apply).audited(Act::ConfigApply),

@@ -8,6 +8,7 @@ use forge_api::LOG_LENGTH_HEADER;
 use futures_util::stream::{self, Stream};
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE};
 use http::{HeaderValue, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -19,10 +20,12 @@ use super::routes::Api;
 use crate::core::{CoreError, LogReader};
 
 /// What the route takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogQuery {
+    /// Which attempt's log; the newest one's without.
     attempt: Option<u32>,
+    /// Sends on what comes until the attempt is over.
     #[serde(default)]
     follow: bool,
 }

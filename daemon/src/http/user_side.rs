@@ -10,6 +10,7 @@ use forge_api::{
 use forge_config::meant::{Project, Question, QuestionKind, Template};
 use http::header::{HeaderMap, LOCATION};
 use http::{HeaderValue, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -102,9 +103,10 @@ fn survey_question(name: &str, question: &Question) -> SurveyQuestion {
 }
 
 /// What `GET /projects/{p}/templates/{t}/stats` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StatsQuery {
+    /// How many tasks are looked at, 100 at most.
     limit: Option<u32>,
 }
 
@@ -157,13 +159,19 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// What `GET /tasks` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TaskQuery {
+    /// Only this project's.
     project: Option<String>,
+    /// Only this template's.
     template: Option<String>,
+    /// Only those in this state.
+    #[schemars(with = "Option<TaskState>")]
     state: Option<String>,
+    /// `next_cursor` of the page before, unchanged.
     cursor: Option<String>,
+    /// How many a page has, 500 at most.
     limit: Option<u32>,
 }
 

@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::extract::State;
 use forge_api::{DeliveryState, Page, TestWebhook, WebhookDelivery, WebhookTarget};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::auth::Access;
@@ -15,12 +16,17 @@ use super::routes::Api;
 use crate::core::DeliveryFilter;
 
 /// What `GET /webhooks/deliveries` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeliveryQuery {
+    /// Only this target's.
     target: Option<String>,
+    /// Only those in this state.
+    #[schemars(with = "Option<DeliveryState>")]
     state: Option<String>,
+    /// `next_cursor` of the page before, unchanged.
     cursor: Option<String>,
+    /// How many a page has, 500 at most.
     limit: Option<u32>,
 }
 

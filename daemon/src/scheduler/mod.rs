@@ -4,6 +4,7 @@
 //! heard of, and the leases of attempts, which a boot begins anew. A lock here is never held across an await.
 
 pub(crate) mod assign;
+pub(crate) mod changes;
 pub(crate) mod claims;
 pub(crate) mod deadline;
 pub(crate) mod facts;
@@ -26,6 +27,7 @@ use crate::core::{Applied, RunnerIdentity, TryOutcome};
 use crate::secrets::{Keys, random_bytes};
 use crate::store::{Assigned, Choice, ContactRow, Fate, LiveAttempt, Plan, Planner, QueueFacts, Registration};
 use assign::{ProjectFacts, RunnerFacts, Situation};
+use changes::Changes;
 use claims::{Parked, Wake};
 
 /// What the scheduler knows beside the store.
@@ -40,6 +42,8 @@ pub(crate) struct Scheduler {
     told: Notify,
     /// There may be news beside them: a task that was made may find nobody there.
     news: Notify,
+    /// What listeners are told of.
+    changes: Changes,
     /// Counts the loop's turns.
     turns: watch::Sender<u64>,
     /// By task, who follows its log: told of everything that begins or ends an attempt of it.
@@ -128,6 +132,7 @@ impl Scheduler {
             nudge: Notify::new(),
             told: Notify::new(),
             news: Notify::new(),
+            changes: Changes::default(),
             turns: watch::Sender::new(0),
             readers: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -262,6 +267,7 @@ impl Scheduler {
             }
         }
         drop(live);
+        self.changes.tasks(fates.iter().map(|fate| fate.task));
         for fate in fates.iter().filter(|fate| fate.closed || fate.state.is_final()) {
             self.tell_readers(fate.task);
         }
@@ -271,8 +277,14 @@ impl Scheduler {
         }
     }
 
+    /// What listeners are told of.
+    pub(crate) fn changed(&self) -> &Changes {
+        &self.changes
+    }
+
     /// A runner's claim looks again, as after a change of what it may do; which tokens are its is asked again, too.
     pub(crate) fn wake(&self, runner: &str) {
+        self.changes.runners();
         let mut live = self.lock();
         live.forget_tokens(runner);
         if let Some(parked) = live.parked.remove(runner) {
@@ -282,6 +294,7 @@ impl Scheduler {
 
     /// Forgets a runner that is registered no more.
     pub(crate) fn forget_runner(&self, name: &str) {
+        self.changes.runners();
         let mut live = self.lock();
         live.forget_tokens(name);
         live.contacts.remove(name);
@@ -520,6 +533,7 @@ impl Planner for Scheduler {
             }
         }
         drop(live);
+        self.changes.tasks(tasks.iter().copied());
         for task in tasks {
             self.tell_readers(task);
         }
