@@ -54,6 +54,7 @@ mod shell;
 mod signing_key;
 mod terraform;
 mod terraform_approval;
+mod triggers;
 mod units;
 mod walk;
 mod webhooks;

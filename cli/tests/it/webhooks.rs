@@ -435,3 +435,37 @@ fn ten_thousand_waiting_deliveries_survive_a_kill() {
     ids.dedup();
     assert_eq!(ids.len(), 10_000, "and none is missing");
 }
+
+#[test]
+fn a_runner_s_targets_hear_of_its_tasks_and_others_of_the_configuration() {
+    let world = world(&[]);
+    let (of_runner, of_tree) = (Receiver::good(), Receiver::good());
+    targets(
+        &world,
+        &[
+            ("machine", &of_runner, "events = [\"task.started\", \"task.finished\"]"),
+            ("reviewers", &of_tree, "events = [\"config.applied\", \"config.failed\"]"),
+        ],
+    );
+    world.write("runners/ny-1.toml", "tags = [\"ny\"]\nwebhooks = [\"machine\"]\n");
+    world.write("runners/tokyo-1.toml", "tags = [\"tokyo\"]\n");
+    world.template("here", "runner_tag = \"ny\"", "echo done");
+    world.template("there", "runner_tag = \"tokyo\"", "echo done");
+    let daemon = world.daemon();
+    let (_ny, _tokyo) = (world.runner(&daemon, "ny-1", ""), world.runner(&daemon, "tokyo-1", ""));
+    let elsewhere = world.start_task(&daemon, "there");
+    world.wait_state(&daemon, elsewhere, "succeeded");
+    let number = world.start_task(&daemon, "here");
+    world.wait_state(&daemon, number, "succeeded");
+    let expected = ["task.started", "task.finished"].map(|event| (event.to_owned(), number));
+    assert_eq!(kinds(&of_runner.wait(2)), expected, "what another runner does is not its targets' business");
+
+    world.template("broken", "executor_typo = 1", "true");
+    let heard = |event: &str| of_tree.received().into_iter().find(|one| one.header("forge-event") == event);
+    let failed = wait_for("the mistake was told", || heard("config.failed")).json();
+    assert!(failed["config"].to_string().contains("broken.toml"), "{failed}");
+    std::fs::remove_file(world.path("tree/projects/shop/templates/broken.toml")).expect("removed");
+    world.template("more", "", "true");
+    let applied = wait_for("the next revision was told", || heard("config.applied")).json();
+    assert!(applied["config"]["revision"].as_str().is_some_and(|revision| !revision.is_empty()), "{applied}");
+}
