@@ -412,11 +412,11 @@ pub struct AccessToken {
 pub enum Role {
     /// Reads.
     Viewer,
-    /// Starts, cancels and retries tasks.
+    /// Starts, cancels, retries, approves and rejects tasks.
     Operator,
-    /// Approves tasks.
+    /// Also changes the runners of its projects and reads what was done in them.
     Owner,
-    /// Also manages runners and configuration.
+    /// Also manages what belongs to no project: global runners, webhooks, tokens, the configuration.
     Admin,
 }
 
