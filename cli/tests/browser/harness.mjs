@@ -50,8 +50,6 @@ export async function open(context, path, expected = []) {
   page.on("pageerror", (error) => misdeeds.push(`an error: ${error.stack}`));
   page.on("console", (message) => {
     const status = /responded with a status of (\d+)/.exec(message.text());
-    // A daemon without a stream of events is asked every few seconds.
-    if (status && message.location().url.endsWith("/api/v1/events")) return;
     if (message.type() === "error" && !(status && expected.includes(Number(status[1])))) misdeeds.push(`the console: ${message.text()} (${page.url()})`);
   });
   page.on("popup", () => misdeeds.push("a popup"));

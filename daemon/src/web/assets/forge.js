@@ -162,7 +162,7 @@
     events.onopen = () => { clearInterval(polling); polling = null; soon(); };
     // A browser connects again by itself, but not after an answer that is no stream.
     events.onerror = poll;
-    for (const name of ["task", "runner", "config", "reset"]) events.addEventListener(name, soon);
+    for (const name of ["task", "runner", "runner_removed", "config", "reset"]) events.addEventListener(name, soon);
     document.addEventListener("visibilitychange", () => { if (!document.hidden) soon(); });
   }
 
