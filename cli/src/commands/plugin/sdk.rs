@@ -22,6 +22,7 @@ macro_rules! sources {
 /// Every file of the SDK and of the contract, by its path below `plugins/`. A test compares this with the folders.
 pub(super) const SOURCES: &[(&str, &str)] = sources![
     "sdk/src/bindings.rs",
+    "sdk/src/checks.rs",
     "sdk/src/fake.rs",
     "sdk/src/guest.rs",
     "sdk/src/host.rs",
