@@ -178,7 +178,7 @@ fn what_a_daemon_serves_is_compared_as_live() {
     let mut command = world.client(&daemon, &["config", "diff", "live", "tree"]);
     command.env("FORGE_TOKEN", token);
     let refused = Finished::of(command, b"").expect_code(1).stderr;
-    assert!(refused.contains("some projects only"), "{refused}");
+    assert!(refused.contains("this token reaches only some"), "{refused}");
 }
 
 /// The `run` lines of the steps of a workflow.
