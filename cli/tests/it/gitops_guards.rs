@@ -61,7 +61,7 @@ fn what_is_accepted_is_an_admins_to_say() {
     world.write("access/narrow.toml", &format!("hash = \"{hash}\"\nrole = \"admin\"\nprojects = [\"shop\"]\n"));
     let head = repository(&world, "");
     let daemon = world.daemon();
-    for (token, why) in [(owner, "needs the role admin"), (narrow, "this token only some")] {
+    for (token, why) in [(owner, "needs the role admin"), (narrow, "this token reaches only some")] {
         let mut command = world.client(&daemon, &["config", "apply", "--prune", &head]);
         command.env("FORGE_TOKEN", &token);
         let refused = Finished::of(command, b"").expect_code(1);

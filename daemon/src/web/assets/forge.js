@@ -8,6 +8,11 @@
   const COPIED_MS = 2000;
   const byId = (id) => document.getElementById(id);
 
+  // A form that came back with its mistakes stands at an address that only takes forms: loading it again, or asking it for fresh contents,
+  // is meant for the page that has the form.
+  const form = /^(\/projects\/[^/]+\/templates\/[^/]+)\/run$/.exec(location.pathname);
+  if (form) history.replaceState(null, "", form[1]);
+
   // Times -------------------------------------------------------------------------------------------------------------------
   // The two largest units, in the words that the server uses.
   function span(seconds) {
