@@ -135,7 +135,7 @@ async fn both_versions_of_tls_are_spoken_and_the_ca_comes_along() {
         let last = ring::digest::digest(&ring::digest::SHA256, chain.last().expect("a CA"));
         let hex: String = last.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(daemon.fingerprint, Some(format!("sha256:{hex}")));
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+        stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
         assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 404 "));
     }
     daemon.stop().await;
