@@ -77,7 +77,7 @@ impl Api {
     }
 }
 
-/// Every route of the [table](super::table), each behind its [gate](super::gate); `requests` counts them.
+/// Every route of the [`table`], each behind its [`gate`]; `requests` counts them.
 pub(crate) fn router(api: Api, requests: Requests) -> Router {
     let mut routes = Router::new();
     for Route { method: _, path, needs, surface, action, handler } in table::table() {

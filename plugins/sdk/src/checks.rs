@@ -1,4 +1,4 @@
-//! What the real host refuses of a command, for [`crate::FakeHost`]: a plugin that passes its tests is not refused in production.
+//! What the real host refuses of a command, for the fake host: a plugin that passes its tests is not refused in production.
 //!
 //! The host has the same in `plugins/host/src/grants.rs` and `limits.rs`, and a test compares the numbers and the names; a plugin's author
 //! has no host to depend on.
