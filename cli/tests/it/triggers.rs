@@ -109,6 +109,6 @@ fn an_integration_s_log_says_why_each_request_did_or_did_not_start_a_task() {
     assert!(log[0]["message"].as_str().is_some_and(|why| why.contains("survey")), "{log:?}");
     let shown = world.ask(&daemon, &["integration", "log", "shop/on-release"]).expect_code(0).text();
     assert!(shown.contains("not matched") && shown.contains("three"), "{shown}");
-    let wrong = world.ask(&daemon, &["integration", "log", "shop"]).expect_code(2).text();
+    let wrong = world.ask(&daemon, &["integration", "log", "shop"]).expect_code(2).stderr;
     assert!(wrong.contains("PROJECT/NAME"), "{wrong}");
 }
