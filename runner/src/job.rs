@@ -38,6 +38,9 @@ const DEATH_WAIT: Duration = Duration::from_secs(60);
 /// How long a result may lie in the spool before it is made to survive a power cut.
 const UNSAFE_MAX: Duration = Duration::from_millis(500);
 
+/// How long after an attempt's begin the next one is provided for: what that takes of the processor this one has until then.
+const PROVISION_AFTER: Duration = Duration::from_millis(5);
+
 /// How soon a supervisor that is about to die is looked at again, at first.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
 
@@ -136,7 +139,9 @@ async fn run_as(
     let (leased_ms, supervisor) = match begun {
         // Given to another runner, or closed, before it began here.
         Begun::Gone => {
-            remove_traces(folder, &record_of(context, &job, user, 0, 0), None);
+            let record = record_of(context, &job, user, 0, 0);
+            remove_places(&record, None);
+            remove_folder(folder, &record, None);
             tell(context, News::Gone(attempt)).await;
             return;
         }
@@ -169,6 +174,8 @@ async fn run_as(
     let spare = async {
         // A one-off runner has no next attempt.
         if !context.settings.one_off {
+            tokio::time::sleep(PROVISION_AFTER).await;
+            context.shelf.stock();
             context.launcher.keep_spare(&plugin_sha256).await;
         }
     };
@@ -279,16 +286,24 @@ async fn see_through(
         delivered == Delivered::Acknowledged
     };
     let log_length = available.borrow().log_length;
-    upload.wait_until_synced(log_length).await;
-    if is_wanted {
-        tell(context, News::Delivered(attempt)).await;
-    }
-    if tokio::time::timeout(DEATH_WAIT, death(&record)).await.is_ok() {
-        remove_traces(folder, &record, Some(&context.shelf));
-    } else {
-        tracing::warn!(%attempt, "the supervisor still lives");
-        remove_traces(folder, &record, None);
-    }
+    let settled = async {
+        upload.wait_until_synced(log_length).await;
+        if is_wanted {
+            tell(context, News::Delivered(attempt)).await;
+        }
+    };
+    // The daemon's disk may take a second: the next attempt gets the workspace meanwhile.
+    let vacated = async {
+        let is_dead = tokio::time::timeout(DEATH_WAIT, death(&record)).await.is_ok();
+        if !is_dead {
+            tracing::warn!(%attempt, "the supervisor still lives");
+        }
+        let shelf = is_dead.then_some(&context.shelf);
+        remove_places(&record, shelf);
+        shelf
+    };
+    let (shelf, ()) = tokio::join!(vacated, settled);
+    remove_folder(folder, &record, shelf);
 }
 
 /// Waits until the supervisor is dead, which it usually is at once.
@@ -337,12 +352,18 @@ async fn announce(context: &Context, attempt: AttemptId, mut acknowledged: mpsc:
     }
 }
 
-fn remove_traces(folder: &Path, record: &Record, shelf: Option<&Shelf>) {
+fn remove_places(record: &Record, shelf: Option<&Shelf>) {
     if record.supervisor_pid != 0 && record.boot_id == spool::boot_id() {
         cgroup::remove(record.supervisor_pid, record.supervisor_start_ticks);
     }
-    if let Err(error) = spool::remove(folder, record, shelf) {
-        tracing::warn!(attempt = %record.attempt, %error, "an attempt's folders cannot be removed");
+    if let Err(error) = spool::remove_places(record, shelf) {
+        tracing::warn!(attempt = %record.attempt, %error, "an attempt's workspace or secret files cannot be removed");
+    }
+}
+
+fn remove_folder(folder: &Path, record: &Record, shelf: Option<&Shelf>) {
+    if let Err(error) = spool::remove(folder, shelf) {
+        tracing::warn!(attempt = %record.attempt, %error, "an attempt's folder cannot be removed");
     }
 }
 

@@ -5,6 +5,8 @@
 //! workspaces only those are kept that their jobs left as they were made. With `run_as` a workspace is not kept: it belongs to a
 //! user, and the next attempt may have another.
 //!
+//! Where nothing is left over, one of each is made ahead ([`Shelf::stock`]).
+//!
 //! Folders come and go by being renamed. They lie in a folder of their own that each start of a runner empties.
 
 use std::fs;
@@ -79,6 +81,36 @@ impl Shelf {
         fs::rename(folder, &name)?;
         self.kept().workspaces.push(name);
         Ok(())
+    }
+
+    /// Makes what the next attempt would find nothing of.
+    pub(crate) fn stock(&self) {
+        let (has_spool, has_workspace) = {
+            let kept = self.kept();
+            (!kept.spools.is_empty(), !kept.workspaces.is_empty())
+        };
+        let made = || -> io::Result<()> {
+            if !has_spool {
+                let name = self.name("spool");
+                files::make_private_folder(&name)?;
+                for file in spool::KEPT {
+                    files::write_new_private(&name.join(file), b"", 0o600)?;
+                }
+                self.kept().spools.push(name);
+            }
+            if !has_workspace {
+                let name = self.name("workspace");
+                for folder in std::iter::once(name.clone()).chain(workspace::INSIDE.map(|inside| name.join(inside))) {
+                    files::make_private_folder(&folder)?;
+                }
+                self.kept().workspaces.push(name);
+            }
+            Ok(())
+        };
+        if let Err(error) = made() {
+            // The next attempt makes its own, and says it where somebody looks.
+            tracing::debug!(%error, "no folder is kept ready");
+        }
     }
 
     fn name(&self, kind: &str) -> PathBuf {
@@ -172,6 +204,25 @@ mod tests {
             fs::remove_dir(folder.join("home")).expect("removed");
             std::os::unix::fs::symlink("/", folder.join("home")).expect("linked");
         }));
+    }
+
+    #[test]
+    fn what_is_made_ahead_is_as_what_is_left_over() {
+        let place = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::new(place.path().join("shelf")).expect("a shelf");
+        shelf.stock();
+        shelf.stock();
+        let (spool, workspace) = (place.path().join("1-1"), place.path().join("1-1.workspace"));
+        assert!(shelf.take_spool(&spool) && shelf.take_workspace(&workspace));
+        assert!(!shelf.take_spool(&place.path().join("2-1")), "one is enough");
+        assert!(!shelf.take_workspace(&place.path().join("2-1")), "one is enough");
+        assert!(is_as_made(&workspace));
+        for file in fs::read_dir(&spool).expect("listed") {
+            let file = file.expect("one").metadata().expect("it");
+            assert_eq!((file.len(), file.permissions().mode() & 0o777), (0, 0o600));
+        }
+        shelf.keep_spool(&spool).expect("kept");
+        assert!(shelf.take_spool(&spool), "it is one that can be kept");
     }
 
     #[test]

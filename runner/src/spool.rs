@@ -241,13 +241,17 @@ pub(crate) fn scan(attempts: &Path, workspaces: &Path) -> io::Result<Vec<(PathBu
     Ok(found)
 }
 
-/// Removes an attempt's traces: its folder last, since it names the others. What is empty is kept on the shelf where there is one.
-pub(crate) fn remove(folder: &Path, record: &Record, shelf: Option<&Shelf>) -> io::Result<()> {
+/// Removes what an attempt worked with: it goes before its folder, which names it. What is empty is kept on the shelf where there is one.
+pub(crate) fn remove_places(record: &Record, shelf: Option<&Shelf>) -> io::Result<()> {
     files::remove(&record.private)?;
     match shelf {
-        Some(shelf) if record.user.is_none() => shelf.keep_workspace(&record.workspace)?,
-        _ => crate::workspace::remove(&record.workspace)?,
+        Some(shelf) if record.user.is_none() => shelf.keep_workspace(&record.workspace),
+        _ => crate::workspace::remove(&record.workspace),
     }
+}
+
+/// Removes an attempt's folder, which must be its last trace. What is empty is kept on the shelf where there is one.
+pub(crate) fn remove(folder: &Path, shelf: Option<&Shelf>) -> io::Result<()> {
     match shelf {
         Some(shelf) => shelf.keep_spool(folder),
         None => files::remove(folder),

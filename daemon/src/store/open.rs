@@ -91,6 +91,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "wal").map_err(|error| opening(path, error))?;
     connection.pragma_update(None, "synchronous", "full").map_err(|error| opening(path, error))?;
     connection.pragma_update(None, "foreign_keys", true).map_err(|error| opening(path, error))?;
+    // What takes one operation of a batch back would go to a file once it is longer than 64 KiB, and making a task is.
+    connection.pragma_update(None, "temp_store", "memory").map_err(|error| opening(path, error))?;
     // Checkpoints run on a connection of their own, so that no commit waits for one.
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|error| opening(path, error))?;
     migrate(&mut connection).map_err(|error| opening(path, error))?;
