@@ -16,7 +16,7 @@ use crate::client::CallError;
 use crate::job::Context;
 use crate::launch::{LastWords, Newborn};
 use crate::settings::RunAs;
-use crate::spool::{self, Record};
+use crate::spool::{self, Record, Stage};
 use crate::state::boottime_ms;
 use crate::user::JobUser;
 use crate::warden::is_fresh;
@@ -123,6 +123,9 @@ pub(crate) async fn begin(
     folder: &Path,
 ) -> Result<Begun, BeginError> {
     make_folders(context, job, user, folder).map_err(BeginError::Spool)?;
+    // A successor of this runner knows by it that the daemon waits for word, and that nothing ran.
+    let told = Record { stage: Stage::Told, ..record_of(context, job, user, 0, 0) };
+    spool::write_record(folder, &told).map_err(BeginError::Spool)?;
     // The plan comes after the daemon's word: while it cannot be asked it cannot be had, and an attempt that never began is given away
     // again with its plan.
     let started = async {
@@ -342,6 +345,7 @@ pub(crate) fn record_of(context: &Context, job: &Job, user: Option<&JobUser>, pi
         private,
         user: user.cloned(),
         alone_uid: user.filter(|_| matches!(settings.run_as, Some(RunAs::Range { .. }))).map(|user| user.uid),
+        stage: Stage::Begins,
     }
 }
 

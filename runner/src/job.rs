@@ -24,7 +24,7 @@ use crate::procfs::{self, Seen};
 use crate::session::EndWhy;
 use crate::settings::Settings;
 use crate::shelf::Shelf;
-use crate::spool::{self, Record};
+use crate::spool::{self, Record, Stage};
 use crate::state::boottime_ms;
 use crate::upload::{Available, Delivered, Upload};
 use crate::user::{JobUser, Users};
@@ -91,6 +91,7 @@ impl EndWhy {
             Self::Canceled => (AttemptOutcome::Canceled, "canceled"),
             Self::Lost => (AttemptOutcome::Lost, "the daemon gave this attempt up: its runner had been out of reach"),
             Self::Stopped => (AttemptOutcome::Lost, "the runner was stopped"),
+            Self::Removed => (AttemptOutcome::Lost, "the runner was removed, or its name registered again"),
         };
         Order { outcome, reason: reason.to_owned() }
     }
@@ -222,7 +223,8 @@ pub(crate) async fn run_found(
         tracing::warn!(attempt = %record.attempt, %error, "what a power cut left cannot be mended");
     }
     let stream = if record.is_alive() { UnixStream::connect(folder.join(spool::CONTROL)).await.ok() } else { None };
-    see_through(&context, &folder, record, Line { stream, ..Line::default() }, None, &mut orders).await;
+    let early = record.unbegun();
+    see_through(&context, &folder, record, Line { stream, ..Line::default() }, early, &mut orders).await;
     context.users.release(user.as_ref());
 }
 
@@ -234,6 +236,7 @@ async fn fail_early(
     order: Order,
     orders: &mut mpsc::Receiver<EndWhy>,
 ) {
+    let record = Record { stage: Stage::Ended(order.clone()), ..record };
     let written = files::make_private_folder(folder).and_then(|()| spool::write_record(folder, &record));
     if let Err(error) = written {
         tracing::error!(attempt = %record.attempt, %error, "the spool cannot be written");

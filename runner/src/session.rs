@@ -90,6 +90,8 @@ pub enum EndWhy {
     Lost,
     /// The runner stops.
     Stopped,
+    /// The daemon does not know this runner any more.
+    Removed,
 }
 
 /// What to do.
@@ -246,7 +248,7 @@ impl Session {
             Input::Failed(Failure::Unauthorized(reason)) if self.has_had_its_task() => self.link = Link::Down(reason),
             Input::Failed(failure @ Failure::Unauthorized(_)) => {
                 // It was removed: what it holds is lost to the daemon, and may be given to another runner soon.
-                actions.extend(self.held.iter().map(|attempt| Action::End(*attempt, EndWhy::Lost)));
+                actions.extend(self.held.iter().map(|attempt| Action::End(*attempt, EndWhy::Removed)));
                 actions.push(Action::GiveUp(failure));
             }
             Input::Failed(failure @ Failure::Refused { .. }) => actions.push(Action::GiveUp(failure)),
@@ -560,7 +562,7 @@ mod tests {
         let mut session = connected(2, false);
         session.step(claimed(vec![job(1)]));
         let failure = || Failure::Unauthorized("the token is not known".to_owned());
-        let ended = [Action::End(attempt(1), EndWhy::Lost), Action::GiveUp(failure())];
+        let ended = [Action::End(attempt(1), EndWhy::Removed), Action::GiveUp(failure())];
         assert_eq!(session.step(Input::Failed(failure())), ended);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `attempt.json` | which attempt, its token, its supervisor: written by the runner before the supervisor begins the job |
+//! | `attempt.json` | which attempt, its token, its supervisor: a line before the daemon is told, and another before the supervisor begins the job; the last whole one counts |
 //! | `log` | the masked log, written by the supervisor |
 //! | `reserve` | room for the last lines and the result, should the disk be full |
 //! | `result.json` | how it ended: whole or not there |
@@ -28,6 +28,7 @@ use crate::files;
 use crate::procfs;
 use crate::shelf::Shelf;
 use crate::user::JobUser;
+use crate::wire::Order;
 
 /// The log's name.
 pub(crate) const LOG: &str = "log";
@@ -81,6 +82,22 @@ pub(crate) struct Record {
     /// The user that has no other processes than this attempt's, where there is one.
     #[serde(default)]
     pub(crate) alone_uid: Option<u32>,
+    /// How far the runner had come with it.
+    #[serde(default)]
+    pub(crate) stage: Stage,
+}
+
+/// How far a runner has come with an attempt.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// The daemon may have been told that it starts. Nothing of the job ran.
+    Told,
+    /// It could not begin, and this is how it ends. Nothing of the job ran.
+    Ended(Order),
+    /// Its supervisor has word to begin, or is about to have it.
+    #[default]
+    Begins,
 }
 
 /// The id of this boot.
@@ -95,11 +112,44 @@ impl Record {
     pub(crate) fn is_alive(&self) -> bool {
         self.boot_id == boot_id() && procfs::start_ticks(self.supervisor_pid) == Some(self.supervisor_start_ticks)
     }
+
+    /// How an attempt ends of which nothing ran; `None` when some of it may have run.
+    pub(crate) fn unbegun(&self) -> Option<Order> {
+        match &self.stage {
+            Stage::Ended(order) => Some(order.clone()),
+            Stage::Told if self.boot_id == boot_id() => {
+                let reason = "its runner was restarted before the job began".to_owned();
+                Some(Order { outcome: AttemptOutcome::Lost, reason })
+            }
+            // After a power cut the line that said more may not have been on the disk yet.
+            Stage::Told | Stage::Begins => None,
+        }
+    }
 }
 
-/// Writes what a restarted runner must know.
+/// Adds what a restarted runner must know.
 pub(crate) fn write_record(folder: &Path, record: &Record) -> io::Result<()> {
-    write_line(&folder.join(ATTEMPT), record)
+    let mut file = fs::File::options().create(true).append(true).mode(0o600).open(folder.join(ATTEMPT))?;
+    let length = file.metadata()?.len();
+    file.write_all(&crate::wire::line(record)?).inspect_err(|_full| {
+        // The line before it counts, and the next one begins at its end.
+        let _ = file.set_len(length);
+    })
+}
+
+/// What was written last, whole. An older version wrote one line without an end.
+fn read_record(bytes: &[u8]) -> io::Result<Option<Record>> {
+    let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else {
+        return match serde_json::from_slice(bytes) {
+            Ok(record) => Ok(Some(record)),
+            // Nothing, or a line whose writer died over it.
+            Err(error) if error.is_eof() => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+    };
+    let whole = bytes.get(..end).unwrap_or_default();
+    let last = whole.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    Ok(Some(serde_json::from_slice(last)?))
 }
 
 /// Writes the result, wholly or not at all: without the end of its line it is none.
@@ -207,11 +257,9 @@ pub(crate) fn scan(attempts: &Path, workspaces: &Path) -> io::Result<Vec<(PathBu
     let mut found = Vec::new();
     for entry in fs::read_dir(attempts)? {
         let folder = entry?.path();
-        let record = fs::read(folder.join(ATTEMPT)).and_then(|bytes| match bytes.as_slice() {
-            // A power cut came before it was on the disk.
-            [] => Err(io::ErrorKind::NotFound.into()),
-            bytes => Ok(serde_json::from_slice::<Record>(bytes)?),
-        });
+        // One that holds no whole line is as good as none: a power cut came before it was on the disk, or the disk was full.
+        let record = fs::read(folder.join(ATTEMPT))
+            .and_then(|bytes| read_record(&bytes)?.ok_or_else(|| io::ErrorKind::NotFound.into()));
         match record {
             // A power cut brought back what an earlier attempt left in this folder, and this one's was not on the disk yet.
             Ok(record) if !folder.ends_with(record.attempt.to_string()) => {
@@ -220,7 +268,7 @@ pub(crate) fn scan(attempts: &Path, workspaces: &Path) -> io::Result<Vec<(PathBu
             }
             Ok(record) => found.push((folder, record)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Nothing runs here: the record is written before the supervisor may begin.
+                // Nothing runs here, and the daemon was told nothing of it: the record is written before.
                 tracing::info!(folder = %folder.display(), "removing an attempt's folder that was never begun");
                 files::remove(&folder)?;
             }
@@ -265,10 +313,11 @@ mod tests {
     #[test]
     fn only_what_was_never_begun_is_removed() {
         let attempts = tempfile::tempdir().expect("a folder");
-        for name in ["1-1", "2-1"] {
+        for name in ["1-1", "2-1", "4-1"] {
             fs::create_dir(attempts.path().join(name)).expect("made");
             fs::write(attempts.path().join(name).join(LOG), "a line\n").expect("written");
         }
+        fs::write(attempts.path().join("4-1").join(ATTEMPT), r#"{"attempt":"4-1","tok"#).expect("written");
         fs::write(attempts.path().join("2-1").join(ATTEMPT), r#"{"version":99}"#).expect("written");
         let workspaces = tempfile::tempdir().expect("a folder");
         for name in ["1-1", "2-1", "2-1.private", "3-1", "3-1.private"] {
@@ -276,11 +325,65 @@ mod tests {
         }
         assert!(scan(attempts.path(), workspaces.path()).expect("scanned").is_empty());
         assert!(!attempts.path().join("1-1").exists());
+        assert!(!attempts.path().join("4-1").exists(), "the disk was full when its record was written");
         let mut left: Vec<_> =
             fs::read_dir(workspaces.path()).expect("listed").map(|one| one.expect("one").file_name()).collect();
         left.sort();
         assert_eq!(left, ["2-1", "2-1.private"], "a workspace goes with its attempt");
         assert!(attempts.path().join("2-1").join(LOG).exists(), "a log that may be the only copy stays");
+    }
+
+    fn record(stage: Stage) -> Record {
+        Record {
+            attempt: AttemptId { task: 7, attempt: 1 },
+            token: Secret::new("t"),
+            supervisor_pid: 0,
+            supervisor_start_ticks: 0,
+            boot_id: boot_id(),
+            session: "s".to_owned(),
+            runner_grace_ms: 1_000,
+            workspace: PathBuf::from("/w"),
+            private: PathBuf::from("/p"),
+            user: None,
+            alone_uid: None,
+            stage,
+        }
+    }
+
+    #[test]
+    fn what_was_told_last_counts_and_half_a_line_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(ATTEMPT);
+        let read = || read_record(&fs::read(&path).expect("there")).expect("read");
+        write_record(folder.path(), &record(Stage::Told)).expect("written");
+        let first = fs::read(&path).expect("there");
+        for length in 0..first.len() {
+            // The last of them is whole but for its end, as an older version wrote it.
+            assert_eq!(read_record(&first[..length]).expect("read").is_some(), length + 1 == first.len(), "{length}");
+        }
+        assert_eq!(read().expect("one").unbegun().expect("nothing ran").outcome, AttemptOutcome::Lost);
+
+        write_record(folder.path(), &record(Stage::Begins)).expect("written");
+        let both = fs::read(&path).expect("there");
+        assert!(read().expect("one").unbegun().is_none());
+        for length in first.len()..both.len() {
+            let record = read_record(&both[..length]).expect("read").expect("the first");
+            assert!(matches!(record.stage, Stage::Told), "{length}");
+        }
+
+        let order = Order { outcome: AttemptOutcome::Failed, reason: "why".to_owned() };
+        write_record(folder.path(), &record(Stage::Ended(order.clone()))).expect("written");
+        assert_eq!(read().expect("one").unbegun(), Some(order));
+    }
+
+    #[test]
+    fn after_a_power_cut_nobody_says_that_nothing_ran() {
+        let told = Record { boot_id: "another".to_owned(), ..record(Stage::Told) };
+        assert!(told.unbegun().is_none());
+        let mut older = serde_json::to_value(record(Stage::Told)).expect("an object");
+        older.as_object_mut().expect("an object").remove("stage");
+        let older: Record = serde_json::from_value(older).expect("an older version's");
+        assert!(older.unbegun().is_none(), "it wrote none before the job began");
     }
 
     #[test]

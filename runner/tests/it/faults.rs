@@ -194,6 +194,39 @@ async fn a_job_whose_plugin_takes_long_to_come_is_not_taken_for_lost() {
     working.drained().await.expect("it ends");
 }
 
+/// Complaint 2 ("a restart leaves tasks running"), of the runner's own: between the daemon's word and the job's begin nothing ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_had_not_begun_when_it_was_killed_is_handed_in_at_once() {
+    let place = Place::registered().await;
+    place.daemon.seen.lock().expect("free").plugin_waits = true;
+    let mut working = place.work();
+    let (asked, failed) = (place.job(1, "echo ran"), place.job(2, "echo ran"));
+    for (job, starts) in [(&asked, 1), (&failed, 2)] {
+        place.daemon.queue(job);
+        place.daemon.wait("the start", |seen| (seen.starts == starts).then_some(())).await;
+    }
+    working.task.shutdown().await;
+
+    // The second one had found that it cannot begin, and had not told yet.
+    let record = place.path(&format!("tmp/attempts/{}/attempt.json", failed.attempt));
+    let mut last: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&record).expect("written before the start was told")).expect("one line");
+    last["stage"] = serde_json::json!({ "ended": { "outcome": "failed", "reason": "no plugin is to be had" } });
+    let mut file = std::fs::File::options().append(true).open(&record).expect("there");
+    std::io::Write::write_all(&mut file, format!("{last}\n").as_bytes()).expect("written");
+
+    place.daemon.seen.lock().expect("free").plugin_waits = false;
+    let working = place.work();
+    let (result, log) = place.daemon.result(asked.attempt).await;
+    let reason = "its runner was restarted before the job began";
+    assert_eq!((result.outcome, result.reason.as_deref()), (AttemptOutcome::Lost, Some(reason)));
+    assert_eq!(log, format!("[forge] {reason}\n"), "nothing of it ran");
+    let (result, _) = place.daemon.result(failed.attempt).await;
+    assert_eq!((result.outcome, result.reason.as_deref()), (AttemptOutcome::Failed, Some("no plugin is to be had")));
+    assert_eq!(place.daemon.seen.lock().expect("free").starts, 2, "no start was told again");
+    working.drained().await.expect("it ends");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_takes_longer_than_a_lease_to_begin_asks_again() {
     let (grace_ms, beats_min) = LONGER_THAN_A_LEASE;
