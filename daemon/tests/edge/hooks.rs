@@ -96,6 +96,12 @@ async fn who_does_not_know_the_secret_is_refused_and_soon_not_heard_any_more() {
     let blocked = daemon.post("/hooks/config").header("X-Gitlab-Token", SECRET).send().await.expect("an answer");
     assert_eq!(blocked.status(), 429, "an address that guesses is not listened to, whatever it says next");
     assert_eq!(daemon.config(&token).await.fetched_at, before.fetched_at, "nothing was fetched");
+    // Others behind its address who sign are heard: a signature is not guessed.
+    let pushed = commit(&place);
+    let signed = format!("sha256={}", mac(SECRET, body));
+    let heard = daemon.post("/hooks/config").header("X-Hub-Signature-256", signed).body(body).send().await;
+    assert_eq!(heard.expect("an answer").status(), 202);
+    serves(&daemon, &token, &pushed).await;
     daemon.stop().await;
 }
 
