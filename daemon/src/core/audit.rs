@@ -1,7 +1,7 @@
 //! Who did what: notes for the store's operations, refusals, and what people ask of the log.
 //!
 //! What was done is written in the transaction that does it. What was refused is written by itself, and folded: the same actor's same refusal
-//! is one row, and what follows within a minute is one more, which says how often. There are [`REFUSALS_MAX`] kinds a minute at most, and what is
+//! is one row a project, and what follows within a minute is one more, which says how often. There are [`REFUSALS_MAX`] kinds a minute at most, and what is
 //! beyond is counted together. So a flood of requests writes some dozens of rows a minute, whatever it tries.
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +19,9 @@ const PAGE_ENTRIES_MAX: u32 = 500;
 
 /// How long what follows a refusal is folded into one row, in milliseconds.
 const FOLD_MS: u64 = 60_000;
+
+/// How many of the other objects a folded row names.
+const OBJECTS_NAMED_MAX: usize = 5;
 
 /// The most kinds of refusals that are told apart within that time.
 const REFUSALS_MAX: usize = 64;
@@ -67,7 +70,19 @@ impl From<Trigger> for Origin {
 struct Kind {
     actor: Actor,
     action: AuditAction,
+    /// Of which project, where it is one's: its owners look for what was tried there.
+    about: About,
     problem: String,
+}
+
+/// The first refusal of a kind, which is written, and what followed it.
+#[derive(Debug)]
+struct Repeated {
+    note: Note,
+    ended: Ended,
+    followed: u64,
+    /// Some of the other objects.
+    objects: Vec<String>,
 }
 
 /// What is folded at the moment.
@@ -76,8 +91,7 @@ pub(super) struct Refusals(Mutex<Folded>);
 
 #[derive(Debug, Default)]
 struct Folded {
-    /// The first of each kind, which is written, and how many followed it.
-    kinds: HashMap<Kind, (Note, Ended, u64)>,
+    kinds: HashMap<Kind, Repeated>,
     /// How many of each action were of no kind that is told apart.
     beyond: BTreeMap<AuditAction, u64>,
 }
@@ -90,27 +104,34 @@ impl Refusals {
             Ended::Ok => String::new(),
             Ended::Refused(problem) | Ended::Failed(problem) => problem.clone(),
         };
-        let kind = Kind { actor: note.actor.clone(), action: note.action, problem };
-        if let Some((_, _, followed)) = folded.kinds.get_mut(&kind) {
+        let kind = Kind { actor: note.actor.clone(), action: note.action, about: note.about.clone(), problem };
+        if let Some(Repeated { note: first, followed, objects, .. }) = folded.kinds.get_mut(&kind) {
             *followed += 1;
+            if objects.len() < OBJECTS_NAMED_MAX && first.object != note.object && !objects.contains(&note.object) {
+                objects.push(note.object.clone());
+            }
             return false;
         }
         if folded.kinds.len() >= REFUSALS_MAX {
             *folded.beyond.entry(note.action).or_default() += 1;
             return false;
         }
-        folded.kinds.insert(kind, (note.clone(), ended.clone(), 0));
+        let first = Repeated { note: note.clone(), ended: ended.clone(), followed: 0, objects: Vec::new() };
+        folded.kinds.insert(kind, first);
         true
     }
 
     /// What followed the first of each kind, since this was asked last.
     fn take(&self) -> Vec<(Note, Ended)> {
         let Folded { kinds, beyond } = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let followed = kinds.into_values().filter(|(_, _, followed)| *followed > 0);
+        let followed = kinds.into_values().filter(|kind| kind.followed > 0);
         let mut rows: Vec<_> = followed
-            .map(|(note, ended, followed)| {
-                let detail = Some(json!({ "repeated": followed, "first_object": note.object }));
-                (Note { object: String::new(), detail, ..note }, ended)
+            .map(|Repeated { note, ended, followed, objects }| {
+                let mut detail = json!({ "repeated": followed, "first_object": note.object });
+                if !objects.is_empty() {
+                    detail["other_objects"] = json!(objects);
+                }
+                (Note { object: String::new(), detail: Some(detail), ..note }, ended)
             })
             .collect();
         rows.extend(beyond.into_iter().map(|(action, repeated)| {
@@ -130,7 +151,14 @@ impl Core {
     }
 
     /// Writes down what was refused, or that it is refused again and again. Whoever is refused is told so whether this works or not.
-    pub(crate) async fn note_refusal(&self, note: Note, ended: Ended) {
+    pub(crate) async fn note_refusal(&self, mut note: Note, ended: Ended) {
+        if let About::Task(number) = note.about {
+            // Of many tasks of a project it is the same refusal.
+            note.about = match self.task(number).await {
+                Ok(task) => About::Project(task.project),
+                Err(_unknown) => About::Nothing,
+            };
+        }
         if self.inner.refusals.is_first(&note, &ended) {
             self.write_refusal(note, ended).await;
         }

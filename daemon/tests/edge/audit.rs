@@ -129,7 +129,7 @@ async fn what_is_refused_is_written_down_once_however_often_it_is_tried() {
     let admin = place.token("root", "role = \"admin\"");
     let viewer = place.token("eve", "role = \"viewer\"\nprojects = [\"shop\"]");
     let daemon = place.start().await;
-    for project in ["shop", "bank"] {
+    for project in ["shop", "bank", "bank"] {
         let path = format!("/projects/{project}/templates/hello/tasks");
         assert_eq!(send(&daemon, Method::POST, &path, &admin, json!({})).await, 201);
     }
@@ -137,6 +137,9 @@ async fn what_is_refused_is_written_down_once_however_often_it_is_tried() {
         assert_eq!(send(&daemon, Method::POST, "/tasks/1/cancel", &viewer, json!({})).await, 403);
     }
     assert_eq!(send(&daemon, Method::POST, "/tasks/2/cancel", &viewer, json!({})).await, 404);
+    for _ in 0..2 {
+        assert_eq!(send(&daemon, Method::POST, "/tasks/3/cancel", &viewer, json!({})).await, 404);
+    }
     assert_eq!(send(&daemon, Method::POST, "/tasks/1/approve", &admin, json!({})).await, 409);
     assert_eq!(send(&daemon, Method::POST, "/runners/ny-1/drain", &viewer, json!({})).await, 403);
     let register = async |token: &str, key: &str| {
@@ -176,8 +179,16 @@ async fn what_is_refused_is_written_down_once_however_often_it_is_tried() {
     // What followed the first is one row more, which says how often: at the latest when the daemon stops.
     let daemon = place.start().await;
     let folded = log_of(&daemon, &admin, "task.cancel").await;
-    let folded = folded.iter().find_map(|entry| entry.detail.as_ref()?.get("repeated")?.as_u64());
-    assert_eq!(folded, Some(19));
+    let mut folded: Vec<_> = folded
+        .iter()
+        .filter_map(|entry| Some((entry.project.as_deref()?, entry.detail.as_ref()?.clone())))
+        .filter(|(_, detail)| detail.get("repeated").is_some())
+        .collect();
+    folded.sort_by_key(|(project, _)| *project);
+    // Each project's owners find what was tried at theirs.
+    let of_bank = json!({ "repeated": 2, "first_object": "task 2", "other_objects": ["task 3"] });
+    let of_shop = json!({ "repeated": 19, "first_object": "task 1" });
+    assert_eq!(folded, [("bank", of_bank), ("shop", of_shop)]);
     daemon.stop().await;
 }
 
