@@ -18,6 +18,9 @@ use super::session::{self, CSRF_FIELD};
 /// A JSON body of a known shape.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
+/// The same from somebody who has proved nothing: no longer than headers may be.
+pub(crate) struct StrangersJson<T>(pub(crate) T);
+
 /// A piece of a log.
 pub(crate) struct LogBytes(pub(crate) Bytes);
 
@@ -25,20 +28,31 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
-        let essence = essence(&request);
-        if essence != "application/json" {
-            let detail = format!("the body's media type is {essence:?} and not \"application/json\"");
-            return Err(Refusal::new(415, "media-type", "Unsupported media type", detail)
-                .hint("send JSON, with the header `Content-Type: application/json`"));
-        }
-        let bytes = read(request, JSON_BODY_BYTES_MAX, limits::JSON_BODY_READ_MAX).await?;
-        // A bad byte would otherwise be told of as a mistake of JSON, at a column that counts bytes.
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| Refusal::invalid(format!("the body is not UTF-8: {error}")).hint("send JSON as UTF-8"))?;
-        serde_json::from_str(text)
-            .map(Self)
-            .map_err(|error| Refusal::invalid(format!("the body is not what this route takes: {error}")))
+        read_json(request, JSON_BODY_BYTES_MAX).await.map(Self)
     }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrangersJson<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
+        read_json(request, limits::STRANGERS_BODY_BYTES_MAX).await.map(Self)
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, Refusal> {
+    let essence = essence(&request);
+    if essence != "application/json" {
+        let detail = format!("the body's media type is {essence:?} and not \"application/json\"");
+        return Err(Refusal::new(415, "media-type", "Unsupported media type", detail)
+            .hint("send JSON, with the header `Content-Type: application/json`"));
+    }
+    let bytes = read(request, bytes_max, limits::JSON_BODY_READ_MAX).await?;
+    // A bad byte would otherwise be told of as a mistake of JSON, at a column that counts bytes.
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Refusal::invalid(format!("the body is not UTF-8: {error}")).hint("send JSON as UTF-8"))?;
+    serde_json::from_str(text)
+        .map_err(|error| Refusal::invalid(format!("the body is not what this route takes: {error}")))
 }
 
 /// What a form of a page of ours says. A session that sends it is proved by the field `csrf`, which `T` never sees, or was by the header.
@@ -51,7 +65,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
         let (parts, body) = request.into_parts();
         let access = gate::passed::<Access>(&parts)?;
         let is_proved = parts.extensions.get::<ProvedByHeader>().is_some();
-        let (said, rest) = fields(Request::from_parts(parts, body)).await?;
+        let (said, rest) = fields(Request::from_parts(parts, body), JSON_BODY_BYTES_MAX).await?;
         // What nothing proves is told nothing of what the form takes.
         match access.session() {
             Some(session) if !is_proved && !session.is_proved_by(&said) => Err(session::unproved()),
@@ -60,20 +74,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     }
 }
 
-/// A form's fields, and what the field `csrf` says.
-pub(crate) async fn form<T: DeserializeOwned>(request: Request) -> Result<(String, T), Refusal> {
-    let (said, rest) = fields(request).await?;
-    Ok((said, read_form(&rest)?))
+/// The fields of a form that somebody sends who has proved nothing.
+pub(crate) async fn strangers_form<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+    let (_csrf, rest) = fields(request, limits::STRANGERS_BODY_BYTES_MAX).await?;
+    read_form(&rest)
 }
 
 /// What the field `csrf` says, and the other fields as they came.
-async fn fields(request: Request) -> Result<(String, String), Refusal> {
+async fn fields(request: Request, bytes_max: usize) -> Result<(String, String), Refusal> {
     let essence = essence(&request);
     if essence != "application/x-www-form-urlencoded" {
         let detail = format!("the body's media type is {essence:?} and not \"application/x-www-form-urlencoded\"");
         return Err(Refusal::new(415, "media-type", "Unsupported media type", detail).hint("send a form"));
     }
-    let bytes = read(request, JSON_BODY_BYTES_MAX, limits::JSON_BODY_READ_MAX).await?;
+    let bytes = read(request, bytes_max, limits::JSON_BODY_READ_MAX).await?;
     let mut said = String::new();
     let mut rest = form_urlencoded::Serializer::new(String::with_capacity(bytes.len()));
     for (name, value) in form_urlencoded::parse(&bytes) {

@@ -28,6 +28,9 @@ pub(crate) const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// The most bytes of all headers of one request; their number has hyper's own bound, 100.
 pub(crate) const HEADER_BYTES_MAX: usize = 32 * 1024;
 
+/// The most bytes of a body that is held for somebody who has proved nothing: a sign-in, a registration.
+pub(crate) const STRANGERS_BODY_BYTES_MAX: usize = 16 * 1024;
+
 /// The most bytes that one connection buffers of what it has not handed on.
 pub(crate) const CONNECTION_BUFFER_BYTES_MAX: usize = 64 * 1024;
 

@@ -14,7 +14,7 @@ use tokio_util::io::ReaderStream;
 
 use super::answer::Peer;
 use super::auth::{AttemptBearer, RegistrationBearer, RunnerBearer, count_registration};
-use super::body::{JsonBody, LogBytes};
+use super::body::{JsonBody, LogBytes, StrangersJson};
 use super::limits::FILE_PIECE_BYTES;
 use super::path::PathOf;
 use super::problem::Refusal;
@@ -26,7 +26,7 @@ pub(super) async fn register(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     RegistrationBearer(token): RegistrationBearer,
-    JsonBody(request): JsonBody<RegisterRequest>,
+    StrangersJson(request): StrangersJson<RegisterRequest>,
 ) -> Result<Response, Refusal> {
     let registered = api.core.register_from(Some(peer.remote.ip().to_canonical()), &token, request).await;
     let registered = count_registration(registered, peer, &api)?;

@@ -93,7 +93,7 @@ struct Login {
 pub(crate) async fn sign_in(State(api): State<Api>, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     session::check_origin(&parts, &api)?;
-    let (_csrf, login) = body::form::<Login>(Request::from_parts(parts.clone(), body)).await?;
+    let login: Login = body::strangers_form(Request::from_parts(parts.clone(), body)).await?;
     let next = local(&login.next);
     match auth::sign_in(&parts, &api, &login.token).await {
         Ok((access, id)) => {

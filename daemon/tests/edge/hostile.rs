@@ -7,6 +7,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{PATIENCE, Place, REGISTRATION_TOKEN, problem, read_head};
 
+/// The most bytes of a body that the daemon takes from a stranger.
+const STRANGERS_BYTES_MAX: usize = 16 * 1024;
+
 fn registration(head: &str) -> String {
     format!(
         "POST /api/v1/runners HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {REGISTRATION_TOKEN}\r\n\
@@ -32,13 +35,30 @@ async fn a_huge_content_length_is_refused_unread() {
 async fn a_body_without_a_length_is_bounded_too() {
     let place = Place::new();
     let daemon = place.start().await;
-    let body = vec![b' '; forge_api::JSON_BODY_BYTES_MAX + 1];
+    let body = vec![b' '; STRANGERS_BYTES_MAX + 1];
     let mut request = registration("Transfer-Encoding: chunked\r\n").into_bytes();
     request.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
     request.extend_from_slice(&body);
     request.extend_from_slice(b"\r\n0\r\n\r\n");
     let answer = daemon.raw(&request).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_proved_nothing_sends_little() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let length = format!("Content-Length: {}\r\n", STRANGERS_BYTES_MAX + 1);
+    let login = format!(
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n{length}\r\n"
+    );
+    for head in [registration(&length), login] {
+        let request = [head.as_bytes(), &vec![b' '; STRANGERS_BYTES_MAX + 1]].concat();
+        let answer = daemon.raw(&request).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+    daemon.assert_well().await;
     daemon.stop().await;
 }
 
