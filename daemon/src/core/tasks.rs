@@ -156,26 +156,44 @@ impl Core {
         tokio::task::spawn_blocking(work).await.map_err(internal)
     }
 
-    /// Why a task is where it is.
+    /// Why a task is where it is, for who may see everything.
     pub async fn why(&self, number: u64) -> Result<Why, CoreError> {
-        let circumstances = self.inner.store.circumstances(number).await.map_err(stored)?;
-        let circumstances = circumstances.ok_or_else(|| no_task(number))?;
-        let candidates = self.candidates().await?;
+        self.why_for(None, number).await
+    }
+
+    /// Why a task is where it is, for who sees `visible` projects (`None` is all): it tells nothing of other projects' runners.
+    pub(crate) async fn why_for(&self, visible: Option<&[String]>, number: u64) -> Result<Why, CoreError> {
+        self.whys_for(visible, vec![number]).await?.pop().ok_or_else(|| no_task(number))
+    }
+
+    /// The same of several tasks at once; those that do not exist are left out.
+    pub(crate) async fn whys_for(&self, visible: Option<&[String]>, numbers: Vec<u64>) -> Result<Vec<Why>, CoreError> {
+        let all = self.inner.store.circumstances(numbers).await.map_err(stored)?;
+        let mut candidates = self.candidates().await?;
+        if let Some(visible) = visible {
+            let sees = |own: &str| visible.iter().any(|seen| seen == own);
+            // Whoever runs one of the tasks is named in it, whosever it has become since.
+            let runs = |name: &str| all.iter().any(|one| one.task.runner.as_deref() == Some(name));
+            candidates
+                .retain(|candidate| candidate.facts.project.as_deref().is_none_or(sees) || runs(&candidate.facts.name));
+        }
         let applied = self.inner.scheduler.applied();
-        let declared = project_facts(&applied).get(&circumstances.task.project).copied();
-        let project = declared.unwrap_or(assign::removed_project(circumstances.global_runners));
-        let attempt = forge_api::AttemptId { task: number, attempt: circumstances.task.attempt };
-        let lease = self.inner.scheduler.lease_facts(attempt);
-        let storage_full = self.inner.scheduler.is_storage_full();
-        let situation = why::Situation {
-            candidates: &candidates,
-            project,
-            lease,
-            storage_full,
-            has_rules: applied.applied_at.is_some(),
-            now: self.now(),
-        };
-        Ok(why::why(&circumstances, &situation))
+        let declared = project_facts(&applied);
+        let (storage_full, now) = (self.inner.scheduler.is_storage_full(), self.now());
+        let whys = all.iter().map(|circumstances| {
+            let Task { number, attempt, ref project, .. } = circumstances.task;
+            let removed = || assign::removed_project(circumstances.global_runners);
+            let situation = why::Situation {
+                candidates: &candidates,
+                project: declared.get(project).copied().unwrap_or_else(removed),
+                lease: self.inner.scheduler.lease_facts(forge_api::AttemptId { task: number, attempt }),
+                storage_full,
+                has_rules: applied.applied_at.is_some(),
+                now,
+            };
+            why::why(circumstances, &situation)
+        });
+        Ok(whys.collect())
     }
 
     /// Asks for a task's end. Asking again changes nothing; a task that ended is a conflict.

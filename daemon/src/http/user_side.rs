@@ -199,8 +199,12 @@ pub(super) async fn attempts(State(api): State<Api>, SeenTask(task): SeenTask) -
 }
 
 /// `GET /tasks/{n}/why`
-pub(super) async fn why(State(api): State<Api>, SeenTask(task): SeenTask) -> Result<Json<Why>, Refusal> {
-    Ok(Json(api.core.why(task.number).await?))
+pub(super) async fn why(
+    State(api): State<Api>,
+    access: Access,
+    SeenTask(task): SeenTask,
+) -> Result<Json<Why>, Refusal> {
+    Ok(Json(api.core.why_for(access.visible().as_deref(), task.number).await?))
 }
 
 /// `POST /tasks/{n}/cancel`

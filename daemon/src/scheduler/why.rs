@@ -5,7 +5,10 @@ use forge_api::{DeliveryState, RUNNER_OFFLINE_AFTER_MS, RunnerStatus, Task, Task
 use super::assign::{Need, ProjectFacts, RunnerFacts, Unmet, project_has_room, suits, template_has_room, verdict};
 use super::task::{self, Happening, Next};
 use super::{deadline, words};
-use crate::store::{Circumstances, WaitingTold};
+use crate::store::{AHEAD_COUNTED_MAX, Circumstances, WaitingTold};
+
+/// How many runners the words of an answer name; its data names all.
+const RUNNERS_NAMED_MAX: usize = 5;
 
 /// A runner as `why` tells of it.
 #[derive(Clone, Debug)]
@@ -152,11 +155,12 @@ fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
         }));
     } else if circumstances.ahead > 0 && (ready || unmet.is_empty()) {
         let ahead = circumstances.ahead;
-        let message = format!("{ahead} tasks of its template are served first");
+        let or_more = if ahead >= AHEAD_COUNTED_MAX { " or more" } else { "" };
+        let message = format!("{ahead}{or_more} tasks of its template are served first");
         unmet.push(reason("turn", None, message, "their start, or the end of those that are canceled"));
     }
     unmet.extend(circumstances.told.iter().map(|told| told_reason(told, now)));
-    let words: Vec<&str> = unmet.iter().map(|unmet| unmet.message.as_str()).collect();
+    let words = in_words(&unmet);
     let waited = words::about(now.millis_since(circumstances.open.queued_at));
     let (message, remedy) = if words.is_empty() {
         (
@@ -165,11 +169,26 @@ fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
         )
     } else {
         (
-            format!("waiting for {waited}: {wanted}; {}", words.join(", ")),
+            format!("waiting for {waited}: {wanted}; {words}"),
             format!("whatever lets one runner take it; `forge task cancel {}` ends it", task.number),
         )
     };
     Answer { message, unmet, remedy: Some(remedy), deadline: stored_deadline(circumstances) }
+}
+
+/// What is unmet in a line, however many runners there are.
+fn in_words(unmet: &[UnmetReason]) -> String {
+    let mut runners: Vec<&str> = unmet.iter().filter_map(|unmet| unmet.runner.as_deref()).collect();
+    runners.dedup();
+    let named = runners.get(..RUNNERS_NAMED_MAX).unwrap_or(&runners);
+    let is_said = |unmet: &&UnmetReason| unmet.runner.as_deref().is_none_or(|runner| named.contains(&runner));
+    let words: Vec<&str> = unmet.iter().filter(is_said).map(|unmet| unmet.message.as_str()).collect();
+    let more = match runners.len() - named.len() {
+        0 => String::new(),
+        1 => ", and the like of one more runner".to_owned(),
+        more => format!(", and the like of {more} more runners"),
+    };
+    format!("{}{more}", words.join(", "))
 }
 
 /// A webhook target that was told, since what it starts is what the task waits for.

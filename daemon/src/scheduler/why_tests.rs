@@ -236,6 +236,24 @@ fn what_its_project_its_template_and_the_disk_hold_against_it_is_told_of() {
 }
 
 #[test]
+fn the_words_name_a_few_runners_and_the_data_all() {
+    let away = |number: u32| {
+        let mut away = with(Unmet::Offline);
+        away.draining = number.is_multiple_of(2);
+        away.facts.name = format!("ny-{number}").into();
+        away
+    };
+    let fleet: Vec<Candidate> = (0..200).map(away).collect();
+    let why = told(&circumstances(TaskState::Queued), &fleet);
+    assert!(why.message.contains("ny-4 ") && !why.message.contains("ny-5 "), "{}", why.message);
+    assert!(why.message.ends_with(", and the like of 195 more runners"), "{}", why.message);
+    assert!(why.message.len() < 1_000, "{}", why.message);
+    assert!(why.unmet.iter().any(|unmet| unmet.runner.as_deref() == Some("ny-199")), "{why:?}");
+    let few = told(&circumstances(TaskState::Queued), &fleet[..5]);
+    assert!(!few.message.contains("more runner"), "{}", few.message);
+}
+
+#[test]
 fn the_nearest_end_of_a_task_whose_runner_is_away_is_told_of() {
     let lease = LeaseFacts { quiet_ms: 40_000, left_ms: 80_000 };
     let tell = |circumstances: &Circumstances, candidate: Candidate, lease| {

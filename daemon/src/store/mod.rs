@@ -47,7 +47,7 @@ pub(crate) use events::NewEvent;
 pub(crate) use news::{RunnerNews, RunnerTold, WaitingGroup, WaitingTold};
 pub(crate) use outbox::{Teller, Tidings};
 pub(crate) use plan::{Choice, Plan, QueueFacts};
-pub(crate) use queries::{AttemptView, Circumstances, Delivery, Listing};
+pub(crate) use queries::{AHEAD_COUNTED_MAX, AttemptView, Circumstances, Delivery, Listing};
 pub(crate) use retain::Keep;
 pub(crate) use revisions::REVISIONS_KEPT;
 pub(crate) use runners::{ContactRow, Held, NewRegistration, Registered, Registration};
@@ -605,9 +605,9 @@ impl Store {
         self.writer.stats()
     }
 
-    /// What `why` reads.
-    pub(crate) async fn circumstances(&self, number: u64) -> Result<Option<Circumstances>, StoreError> {
-        self.readers.read(move |connection| queries::circumstances(connection, number)).await
+    /// What `why` reads of those of these tasks that exist, in their order.
+    pub(crate) async fn circumstances(&self, numbers: Vec<u64>) -> Result<Vec<Circumstances>, StoreError> {
+        self.readers.read(move |connection| queries::circumstances(connection, &numbers)).await
     }
 
     /// Makes something of what those of the attempts need that are still live, on a thread that may block.

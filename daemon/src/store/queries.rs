@@ -132,7 +132,7 @@ pub(crate) struct Circumstances {
     pub(crate) global_runners: bool,
     pub(crate) deadline_at: Option<Timestamp>,
     pub(crate) live: Vec<Live>,
-    /// Tasks of the same project that are served before it.
+    /// How many tasks of its template are served before it, of [`AHEAD_COUNTED_MAX`] at most.
     pub(crate) ahead: u64,
     /// A live task of the same template.
     pub(crate) running_sibling: Option<u64>,
@@ -146,8 +146,17 @@ pub(crate) struct Circumstances {
 const RUNNING_SIBLING: &str = "SELECT min(task) FROM attempts INDEXED BY attempts_live
      WHERE closed_at IS NULL AND project = ?1 AND template = ?2 AND task <> ?3";
 
-/// Everything that `why` reads of a task.
-pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Option<Circumstances>, StoreError> {
+/// How many of the tasks that are served before one are counted: nobody waits otherwise for more.
+pub(crate) const AHEAD_COUNTED_MAX: u64 = 1_000;
+
+/// Everything that `why` reads of those of these tasks that exist, in their order.
+pub(super) fn circumstances(connection: &Connection, numbers: &[u64]) -> Result<Vec<Circumstances>, StoreError> {
+    let live = plan::live(connection)?;
+    let found = numbers.iter().filter_map(|number| circumstances_of(connection, *number, &live).transpose());
+    found.collect()
+}
+
+fn circumstances_of(connection: &Connection, number: u64, live: &[Live]) -> Result<Option<Circumstances>, StoreError> {
     let Some(task) = task(connection, number)? else {
         return Ok(None);
     };
@@ -167,10 +176,10 @@ pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Opti
         connection.prepare_cached(&sql)?.query_row([number], read)?;
     let ahead = connection
         .prepare_cached(
-            "SELECT count(*) FROM tasks WHERE state = 'queued' AND project = ?1 AND template = ?2
-             AND (priority > ?3 OR priority = ?3 AND number < ?4)",
+            "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE state = 'queued' AND project = ?1 AND template = ?2
+             AND (priority > ?3 OR priority = ?3 AND number < ?4) LIMIT ?5)",
         )?
-        .query_row(params![task.project, task.template, priority, number], |row| row.get(0))?;
+        .query_row(params![task.project, task.template, priority, number, AHEAD_COUNTED_MAX], |row| row.get(0))?;
     let running_sibling = connection
         .prepare_cached(RUNNING_SIBLING)?
         .query_row(params![task.project, task.template, number], |row| row.get(0))?;
@@ -182,7 +191,6 @@ pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Opti
             plan::asking(connection, &task.project, &task.template)?.filter(|other| *other != number)
         }
     };
-    let live = plan::live(connection)?;
     let told = news::waiting_told(connection, number)?;
     Ok(Some(Circumstances {
         task,
@@ -194,7 +202,7 @@ pub(super) fn circumstances(connection: &Connection, number: u64) -> Result<Opti
         may_run_on,
         global_runners,
         deadline_at,
-        live,
+        live: live.to_vec(),
         ahead,
         running_sibling,
         asking_sibling,

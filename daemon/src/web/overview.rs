@@ -78,11 +78,9 @@ async fn lists(api: &Api, visitor: &Visitor) -> Result<Lists, Refusal> {
     }
     failed.sort_by_key(|task: &Task| std::cmp::Reverse(task.finished_at));
     failed.truncate(FAILED_LISTED);
-    let mut reasons = Vec::new();
-    for task in &waiting.items {
-        // One that was assigned meanwhile says so itself; one that is gone has no reason.
-        reasons.extend(api.core.why(task.number).await.ok());
-    }
+    // One that was assigned meanwhile says so itself; one that is gone has no reason.
+    let numbers = waiting.items.iter().map(|task| task.number).collect();
+    let reasons = api.core.whys_for(visitor.access.visible().as_deref(), numbers).await?;
     Ok(Lists { running, waiting, awaiting: list(TaskState::AwaitingApproval, LISTED).await?, failed, reasons })
 }
 

@@ -37,7 +37,11 @@ pub(crate) async fn show(
     QueryOf(query): QueryOf<TaskQuery>,
     headers: HeaderMap,
 ) -> Result<Markup, Refusal> {
-    let why = if task.state.is_final() { None } else { Some(api.core.why(task.number).await?) };
+    let why = if task.state.is_final() {
+        None
+    } else {
+        Some(api.core.why_for(visitor.access.visible().as_deref(), task.number).await?)
+    };
     let attempts = api.core.attempts(task.number).await?;
     let shown = query.attempt.unwrap_or(task.attempt);
     let log = if headers.contains_key(PARTS_HEADER) {

@@ -75,6 +75,34 @@ async fn a_tasks_attempts_lines_and_numbers_are_there_for_who_sees_it() {
     daemon.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_task_waits_tells_nothing_of_other_projects_runners() {
+    let place = place();
+    place.put("runners/vault-1.toml", "project = \"bank\"\n");
+    place.put("runners/ny-1.toml", "project = \"shop\"\nrun_untagged = false\n");
+    let all = place.token("all", "role = \"admin\"");
+    let shop = place.token("shop", "role = \"operator\"\nprojects = [\"shop\"]");
+    let daemon = place.start().await;
+    let run = daemon.request(Method::POST, "/projects/shop/templates/hello/tasks", &shop);
+    let created = run.json(&json!({ "variables": { "count": 1, "share": 1 } })).send().await.expect("an answer");
+    assert_eq!(created.status(), 201);
+    let seen = daemon.get_json("/tasks/1/why", &shop).await.to_string();
+    assert!(seen.contains("ny-1 takes no task") && !seen.contains("vault"), "{seen}");
+    let seen = daemon.get_json("/tasks/1/why", &all).await.to_string();
+    assert!(seen.contains("ny-1 takes no task") && seen.contains("vault-1 belongs to project bank"), "{seen}");
+
+    let body = form_urlencoded::Serializer::new(String::new()).append_pair("token", &shop).finish();
+    let login = daemon.browser().post(format!("{}/login", daemon.addresses.api)).body(body);
+    let login = login.header("content-type", "application/x-www-form-urlencoded").send().await.expect("an answer");
+    let cookie = login.headers()["set-cookie"].to_str().expect("text").split(';').next().expect("a pair").to_owned();
+    for page in ["/", "/tasks/1"] {
+        let page = daemon.browser().get(format!("{}{page}", daemon.addresses.api)).header("cookie", &cookie);
+        let page = page.send().await.expect("an answer").text().await.expect("a page");
+        assert!(page.contains("ny-1 takes no task") && !page.contains("vault"), "{page}");
+    }
+    daemon.stop().await;
+}
+
 /// The revisions that a token sees, once there are `count`.
 async fn revisions(daemon: &Running, token: &str, count: usize) -> Vec<ConfigRevision> {
     wait_for("so many revisions", async || {
