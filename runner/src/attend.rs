@@ -19,7 +19,7 @@ use crate::executor::MEMORY_RAN_OUT;
 use crate::job::Context;
 use crate::launch::LastWords;
 use crate::session::EndWhy;
-use crate::spool::{self, Record};
+use crate::spool::{self, Ran, Record};
 use crate::state::boottime_ms;
 use crate::upload::Available;
 use crate::warden::alive_interval_ms;
@@ -73,7 +73,7 @@ pub(crate) struct Line {
     pub(crate) told_ms: u64,
 }
 
-/// Passes orders on until there is a result, and makes it available. `early` is how an attempt ended that no supervisor had.
+/// Passes orders on until there is a result, and makes it available. `early` is how an attempt ended that no supervisor began.
 pub(crate) async fn attend(
     context: &Context,
     folder: &Path,
@@ -85,6 +85,7 @@ pub(crate) async fn attend(
 ) {
     let patience =
         Duration::from_millis(context.settings.stop_grace_ms.saturating_add(context.settings.obey_margin_ms));
+    let ran = if early.is_some() { Ran::Nothing } else { Ran::Perhaps };
     let mut given = early.map(|order| Given { order, overdue_at: Instant::now() + patience });
     let kills_before = health::oom_kills();
     // Only who started it talks with it from the beginning.
@@ -118,12 +119,13 @@ pub(crate) async fn attend(
                     // Nothing is known of the job's own end.
                     false => Order { outcome: AttemptOutcome::Lost, reason: MACHINE_WENT_DOWN.to_owned() },
                 };
-                break bury(context, folder, record, given.map_or_else(unexplained, |given| given.order)).await;
+                let order = given.map_or_else(unexplained, |given| given.order);
+                break bury(context, folder, record, (order, ran)).await;
             }
             Err(error) => {
                 let reason = format!("the result in the runner's spool cannot be read: {error}");
                 let order = Order { outcome: AttemptOutcome::Failed, reason };
-                break bury(context, folder, record, order).await;
+                break bury(context, folder, record, (order, Ran::Perhaps)).await;
             }
         }
         tokio::select! {
@@ -213,7 +215,7 @@ async fn talk(
 }
 
 /// Does what a dead supervisor cannot: ends what it left, removes its secrets, writes the result.
-async fn bury(context: &Context, folder: &Path, record: &Record, order: Order) -> AttemptResult {
+async fn bury(context: &Context, folder: &Path, record: &Record, (order, ran): (Order, Ran)) -> AttemptResult {
     let Order { outcome, mut reason } = order;
     let stop_grace_ms = context.settings.stop_grace_ms;
     let left = record.clone();
@@ -229,7 +231,7 @@ async fn bury(context: &Context, folder: &Path, record: &Record, order: Order) -
     let kept = context.settings.kept_workspaces();
     let words = kept::keep(kept.as_deref(), folder, &record.workspace, record.attempt, outcome);
     let last = words.iter().fold(reason.clone(), |lines, words| format!("{lines}\n{words}"));
-    spool::result_without_supervisor(folder, record.attempt, outcome, &reason, &last).unwrap_or_else(|error| {
+    spool::result_without_supervisor(folder, record.attempt, (outcome, ran), &reason, &last).unwrap_or_else(|error| {
         tracing::error!(attempt = %record.attempt, %error, "the spool cannot be written");
         AttemptResult {
             outcome,
@@ -242,6 +244,7 @@ async fn bury(context: &Context, folder: &Path, record: &Record, order: Order) -
             carry: None,
             no_retry: false,
             retry_after_ms: None,
+            nothing_ran: ran == Ran::Nothing,
         }
     })
 }

@@ -54,6 +54,8 @@ pub(crate) struct Verdict {
     pub(crate) no_retry: bool,
     /// How long the plugin asks to be left alone.
     pub(crate) retry_after_ms: Option<u64>,
+    /// Whether the plugin was never called.
+    pub(crate) nothing_ran: bool,
 }
 
 impl Verdict {
@@ -67,7 +69,13 @@ impl Verdict {
             carry: None,
             no_retry: false,
             retry_after_ms: None,
+            nothing_ran: false,
         }
+    }
+
+    /// A failure that came before the plugin was called.
+    pub(crate) fn unbegun(reason: impl Into<String>) -> Self {
+        Self { nothing_ran: true, ..Self::failed(reason) }
     }
 }
 
@@ -120,7 +128,7 @@ pub(crate) fn execute(
     let plugin_name = &job.plugin.name;
     let Ready { host, plugin } = match ready {
         Ok(ready) => ready,
-        Err(reason) => return Verdict::failed(reason),
+        Err(reason) => return Verdict::unbegun(reason),
     };
     ground.guest.is_in(&host);
     let state = ground.shared.now();
@@ -197,6 +205,7 @@ fn judge(brief: &Brief, ended: Result<Done, ExecuteError>) -> Verdict {
             carry: None,
             no_retry: false,
             retry_after_ms: None,
+            nothing_ran: false,
         },
         Ok(Done::Pending { outcome: Outcome { summary, output, exit_code }, carry }) => {
             match brief.carrier().pack(brief.job.attempt, &carry) {
@@ -208,6 +217,7 @@ fn judge(brief: &Brief, ended: Result<Done, ExecuteError>) -> Verdict {
                     carry: Some(carry),
                     no_retry: false,
                     retry_after_ms: None,
+                    nothing_ran: false,
                 },
                 Err(error) => Verdict::failed(error.to_string()),
             }
@@ -220,6 +230,7 @@ fn judge(brief: &Brief, ended: Result<Done, ExecuteError>) -> Verdict {
             carry: None,
             no_retry: false,
             retry_after_ms: None,
+            nothing_ran: false,
         },
         Err(ExecuteError::Retry { message, after_ms }) => {
             Verdict { outcome: AttemptOutcome::Retry, retry_after_ms: after_ms, ..Verdict::failed(message) }
@@ -528,6 +539,7 @@ mod tests {
             carry: None,
             no_retry: false,
             retry_after_ms: None,
+            nothing_ran: false,
         };
         assert_eq!(name_cause(succeeded(), true).reason, None, "a plugin that got over it has nothing to explain");
     }

@@ -82,6 +82,7 @@ mod tests {
             carry: None,
             no_retry: false,
             retry_after_ms: None,
+            nothing_ran: false,
         }
     }
 

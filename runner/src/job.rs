@@ -160,9 +160,10 @@ async fn run_as(
         stream.write_all(&wire::line(&Go { leased_ms })?).await
     };
     if let Err(error) = told.await {
+        // The supervisor begins at the line's end, which it did not get.
         let reason = format!("its supervisor cannot be told to begin: {error}{}", words.read());
         drop(stream);
-        let order = Order { outcome: AttemptOutcome::Failed, reason };
+        let order = Order { outcome: unbegun(&job), reason };
         fail_early(context, folder, record, order, orders).await;
         return;
     }
@@ -228,7 +229,7 @@ pub(crate) async fn run_found(
     context.users.release(user.as_ref());
 }
 
-/// Ends an attempt that no supervisor had.
+/// Ends an attempt that no supervisor began: nothing of its job ran.
 async fn fail_early(
     context: &Context,
     folder: &Path,

@@ -209,11 +209,20 @@ pub(crate) fn read_result(folder: &Path, attempt: AttemptId) -> io::Result<Optio
     }
 }
 
+/// What is known of the job of an attempt that left no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    /// It never began.
+    Nothing,
+    /// Nobody knows how much of it ran.
+    Perhaps,
+}
+
 /// The result of an attempt that ended without one: what its log holds is all that is known. `last` are the log's last lines.
 pub(crate) fn result_without_supervisor(
     folder: &Path,
     attempt: AttemptId,
-    outcome: AttemptOutcome,
+    (outcome, ran): (AttemptOutcome, Ran),
     reason: &str,
     last: &str,
 ) -> io::Result<AttemptResult> {
@@ -233,6 +242,7 @@ pub(crate) fn result_without_supervisor(
         carry: None,
         no_retry: false,
         retry_after_ms: None,
+        nothing_ran: ran == Ran::Nothing,
     };
     write_result(folder, attempt, &result)?;
     Ok(result)
@@ -391,7 +401,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path();
         let (attempt, another) = (AttemptId { task: 7, attempt: 1 }, AttemptId { task: 7, attempt: 2 });
-        let made = result_without_supervisor(folder, attempt, AttemptOutcome::Failed, "why", "why").expect("made");
+        let end = (AttemptOutcome::Failed, Ran::Perhaps);
+        let made = result_without_supervisor(folder, attempt, end, "why", "why").expect("made");
         assert_eq!(read_result(folder, attempt).expect("read"), Some(made.clone()));
         assert_eq!(read_result(folder, another).expect("read"), None, "what an earlier attempt left here");
 

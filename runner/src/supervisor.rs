@@ -183,6 +183,7 @@ fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
         carry: verdict.carry.filter(|_| verdict.outcome == AttemptOutcome::AwaitsApproval),
         no_retry: verdict.no_retry,
         retry_after_ms: verdict.retry_after_ms,
+        nothing_ran: verdict.nothing_ran,
     };
     let written = spool::write_result(&brief.spool, brief.job.attempt, &result).or_else(|_| {
         // The disk is full: what this attempt holds of it is given free first.
@@ -242,13 +243,19 @@ fn carry_out(
     }
     let commit_known = |commit: &str| ground.shared.commit_known(commit);
     match workspace::prepare(brief, &git, commit_known) {
-        Err(error) => (Verdict::failed(error.to_string()), ground.shared.now().commit),
+        Err(error) => (Verdict::unbegun(error.to_string()), ground.shared.now().commit),
         Ok(_) if ground.shared.is_ending() => {
-            (Verdict::failed(WorkspaceError::Canceled.to_string()), ground.shared.now().commit)
+            (Verdict::unbegun(WorkspaceError::Canceled.to_string()), ground.shared.now().commit)
         }
         Ok(prepared) => match resume(brief, ground) {
             Ok(()) => (executor::execute(brief, ready, &prepared, cache.map(Cache::path), ground), prepared.commit),
-            Err(error) => (Verdict::failed(error.to_string()), prepared.commit),
+            // This runner's disk, say: another one may have room for the plan.
+            Err(error @ (CarryError::File { .. } | CarryError::Io(_))) => {
+                (Verdict::unbegun(error.to_string()), prepared.commit)
+            }
+            Err(error @ (CarryError::TooLarge | CarryError::NoKey | CarryError::Sealed)) => {
+                (Verdict::failed(error.to_string()), prepared.commit)
+            }
         },
     }
 }

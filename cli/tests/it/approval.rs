@@ -96,6 +96,42 @@ fn what_one_runner_has_planned_another_does_once_a_person_has_said_so() {
 }
 
 #[test]
+fn a_runner_that_cannot_begin_with_a_plan_leaves_it_to_the_next() {
+    let world = world("");
+    let daemon = world.daemon();
+    let planning = world.runner(&daemon, "ny-1", "");
+    let number = start(&world, &daemon);
+    world.wait_state(&daemon, number, "awaiting_approval");
+    assert_eq!(planning.stop().code(), Some(0));
+    // What another runner would fetch is not the plugin any more.
+    let components = std::fs::read_dir(world.path("data/plugins")).expect("the plugins");
+    let planner = std::fs::metadata(world.path("tree/plugins/planner.wasm")).expect("the plugin").len();
+    let [component] = &components
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| entry.metadata().is_ok_and(|found| found.len() == planner))
+        .map(|entry| entry.path())
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("one component is the planner's")
+    };
+    std::fs::write(component, "damaged").expect("written");
+    let failing = world.runner(&daemon, "ny-2", "");
+    decide(&world, &daemon, "approve", number, &[]).expect_code(0);
+    let attempts = wait_for("the runner reports that it cannot begin", || {
+        let shown = world.ask(&daemon, &["task", "show", &number.to_string(), "--output", "json"]).json();
+        (shown["state"] == "queued" && shown["attempt"] == 2).then_some(shown)
+    });
+    assert_eq!(attempts["approved"]["by"], "admin", "it needs no other word: {attempts}");
+    assert_eq!(failing.stop().code(), Some(0));
+    // The first one has the plugin, and the template no retry.
+    let _doing = world.start_runner("ny-1");
+    let task = world.wait_state(&daemon, number, "succeeded");
+    assert_eq!(task["runner"], "ny-1", "{task}");
+    let log = String::from_utf8(world.log(&daemon, number)).expect("text");
+    assert!(log.ends_with("ny-1 does: greet from ny-1, password hunter2\n600\n"), "{log}");
+}
+
+#[test]
 fn a_rejected_plan_and_one_that_nobody_wants_change_nothing() {
     let world = world("approval_timeout = \"1s\"");
     let daemon = world.daemon();

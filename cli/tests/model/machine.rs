@@ -560,6 +560,10 @@ impl Machine {
         };
         let terms = Terms { timeout_ms: job.timeout_ms, runner_grace_ms, on_runner_lost };
         let resume = job.resume.as_ref().map(|carry| carry.attempt);
+        if resume.is_some() && self.random.between(0, 2) == 0 {
+            let order = Order { outcome: AttemptOutcome::Retry, reason: "its plan cannot be had".to_owned() };
+            return self.hand_in_unbegun(attempt, job.token, &order);
+        }
         let outcome = match self.random.between(0, 99) {
             0..60 if job.template == "planned" && resume.is_none() => AttemptOutcome::AwaitsApproval,
             0..70 => AttemptOutcome::Succeeded,
@@ -589,8 +593,14 @@ impl Machine {
     fn end_unstarted(&mut self, attempt: AttemptId, why: EndWhy) {
         let Some(process) = &mut self.process else { return };
         let Some(Starting { job, .. }) = process.starting.remove(&attempt) else { return };
-        let result = Some(result_of(&why.order(), b""));
-        let spooled = Spooled { token: job.token, log: Vec::new(), result, running: None, spool: Spool::Whole };
+        self.hand_in_unbegun(attempt, job.token, &why.order());
+    }
+
+    /// Hands in the end of an attempt of which nothing ran.
+    fn hand_in_unbegun(&mut self, attempt: AttemptId, token: Secret, order: &Order) {
+        let Some(process) = &mut self.process else { return };
+        let result = Some(AttemptResult { nothing_ran: true, ..result_of(order, b"") });
+        let spooled = Spooled { token, log: Vec::new(), result, running: None, spool: Spool::Whole };
         self.disk.insert(attempt, spooled);
         process.uploads.insert(attempt, Upload::new(Spool::Whole));
     }
@@ -630,5 +640,6 @@ fn result_of(order: &Order, log: &[u8]) -> AttemptResult {
         carry: None,
         no_retry: false,
         retry_after_ms: None,
+        nothing_ran: false,
     }
 }

@@ -85,6 +85,9 @@ pub struct AttemptResult {
     /// Not before this long is another try of use, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Whether nothing of the job ran: its plugin was never called, so what was approved may still be done, once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nothing_ran: bool,
 }
 
 /// The answer to a result.

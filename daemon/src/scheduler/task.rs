@@ -8,6 +8,9 @@ use forge_api::{AttemptOutcome, OnRunnerLost, TaskState};
 /// The most attempts that lost runners alone may cost a task: beyond it something is wrong that another try does not mend.
 pub(crate) const ATTEMPTS_MAX: u32 = 100;
 
+/// How long an approved plan waits that a runner could not begin with, for each attempt of its task: the next runner may fail as fast.
+pub(crate) const UNBEGUN_AGAIN_MS: u64 = 5_000;
+
 /// How long a plugin may have its task wait before the next attempt. Beyond it the task is tried again.
 pub(crate) const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
@@ -69,6 +72,8 @@ pub(crate) struct Report {
     pub(crate) no_retry: bool,
     /// How long the plugin asked to be left alone.
     pub(crate) retry_after_ms: Option<u64>,
+    /// Whether the plugin was never called.
+    pub(crate) nothing_ran: bool,
 }
 
 /// What follows.
@@ -283,10 +288,17 @@ fn reported(standing: &Standing, report: &Report) -> Next {
     if let Some(by) = &standing.cancel_by {
         return canceled_by(by);
     }
-    let Report { outcome, reason, no_retry, retry_after_ms } = report;
+    let Report { outcome, reason, no_retry, retry_after_ms, nothing_ran } = report;
     let reason = reason.as_deref();
     match outcome {
         AttemptOutcome::Succeeded => Next::End { state: TaskState::Succeeded, reason: None },
+        // The plan was approved and nothing of it was done, so it holds: the next runner does it. It is no try of the template's.
+        AttemptOutcome::Failed | AttemptOutcome::Retry | AttemptOutcome::Lost
+            if standing.resumes && *nothing_ran && standing.attempt < ATTEMPTS_MAX =>
+        {
+            let delay_ms = UNBEGUN_AGAIN_MS.saturating_mul(u64::from(standing.attempt));
+            Next::Requeue { delay_ms, queue: QueueClock::GoesOn, retry: Retry::Free }
+        }
         // Nobody knows how much of the plan was done: a person looks at it before anything is planned anew. `Retry` says that nothing was.
         AttemptOutcome::Failed if standing.resumes || *no_retry => {
             end(TaskState::Failed, reason.unwrap_or("the attempt failed and its runner did not say why"))
@@ -338,7 +350,13 @@ mod tests {
     }
 
     fn reports(outcome: AttemptOutcome, reason: &str) -> Happening {
-        Happening::Report(Report { outcome, reason: Some(reason.to_owned()), no_retry: false, retry_after_ms: None })
+        Happening::Report(Report {
+            outcome,
+            reason: Some(reason.to_owned()),
+            no_retry: false,
+            retry_after_ms: None,
+            nothing_ran: false,
+        })
     }
 
     fn happenings() -> Vec<Happening> {
@@ -484,6 +502,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_approved_and_not_begun_waits_for_the_next_runner_and_costs_no_retry() {
+        let reports = |outcome, nothing_ran| {
+            let reason = Some("the plugin cannot be had".to_owned());
+            Happening::Report(Report { outcome, reason, no_retry: false, retry_after_ms: None, nothing_ran })
+        };
+        let mut standing = Standing { resumes: true, attempt: 2, ..standing(TaskState::Running) };
+        let waits = Next::Requeue { delay_ms: 10_000, queue: QueueClock::GoesOn, retry: Retry::Free };
+        for outcome in [AttemptOutcome::Failed, AttemptOutcome::Retry, AttemptOutcome::Lost] {
+            assert_eq!(step(&standing, &reports(outcome, true)), Ok(waits.clone()), "{outcome:?}");
+            let may_have_run = step(&standing, &reports(outcome, false));
+            assert!(matches!(may_have_run, Ok(Next::End { .. })), "{outcome:?}: {may_have_run:?}");
+        }
+        // Who asked for its end gets it, and a job that has no time left does not get more.
+        let canceled = Standing { cancel_by: Some("ann".to_owned()), ..standing.clone() };
+        assert_eq!(word(&step(&canceled, &reports(AttemptOutcome::Failed, true))), "canceled");
+        assert_eq!(word(&step(&standing, &reports(AttemptOutcome::TimedOut, true))), "timed_out");
+        // Without an approval it is a failure like any other, and it is never tried for ever.
+        let without = Standing { resumes: false, ..standing.clone() };
+        assert_eq!(word(&step(&without, &reports(AttemptOutcome::Failed, true))), "failed");
+        standing.attempt = ATTEMPTS_MAX;
+        let last = Ok(end(TaskState::Failed, "the plugin cannot be had"));
+        assert_eq!(step(&standing, &reports(AttemptOutcome::Failed, true)), last);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_never_tried_again() {
         let standing = Standing { retries_left: 3, ..standing(TaskState::Running) };
         let invalid = Happening::Report(Report {
@@ -491,6 +534,7 @@ mod tests {
             reason: Some("no such workspace".to_owned()),
             no_retry: true,
             retry_after_ms: None,
+            nothing_ran: false,
         });
         assert_eq!(step(&standing, &invalid), Ok(end(TaskState::Failed, "no such workspace")));
     }
@@ -500,7 +544,13 @@ mod tests {
         let standing = Standing { retries_left: 1, ..standing(TaskState::Running) };
         let waits = |retry_after_ms| {
             let outcome = AttemptOutcome::Retry;
-            let report = Happening::Report(Report { outcome, reason: None, no_retry: false, retry_after_ms });
+            let report = Happening::Report(Report {
+                outcome,
+                reason: None,
+                no_retry: false,
+                retry_after_ms,
+                nothing_ran: false,
+            });
             match step(&standing, &report) {
                 Ok(Next::Requeue { delay_ms, .. }) => delay_ms,
                 other => panic!("{other:?}"),

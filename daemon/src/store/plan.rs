@@ -129,7 +129,7 @@ pub(super) fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) ->
                 Ok(Waiting { task: row.get(0)?, priority: row.get(1)?, concurrency: rows::named(row, 2)? })
             })?
             .collect::<Result<Vec<_>, _>>()?;
-        let (approved, others) = in_turn(connection, &last, waiting)?;
+        let (approved, others) = in_turn(connection, &last, waiting, now)?;
         for (waiting, resume) in [(approved, true), (others, false)] {
             if !waiting.is_empty() {
                 let required_tag = Some(last.2.clone()).filter(|tag| !tag.is_empty());
@@ -143,6 +143,7 @@ pub(super) fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) ->
 
 pub(super) const APPROVED: &str = "SELECT number, priority, concurrency FROM tasks INDEXED BY tasks_resume
      WHERE state = 'queued' AND resume_attempt IS NOT NULL AND project = ?1 AND template = ?2 AND required_tag = ?3
+         AND ready_at <= ?4
      ORDER BY number";
 
 pub(super) const ASKING: &str = "SELECT min(number) FROM (
@@ -164,6 +165,7 @@ fn in_turn(
     connection: &Connection,
     (project, template, required_tag): &(String, String, String),
     mut others: Vec<Waiting>,
+    now: Timestamp,
 ) -> Result<(Vec<Waiting>, Vec<Waiting>), rusqlite::Error> {
     let is_held = asking(connection, project, template)?.is_some();
     if !is_held {
@@ -172,7 +174,7 @@ fn in_turn(
     others.retain(|waiting| waiting.concurrency == Concurrency::Parallel);
     let approved = connection
         .prepare_cached(APPROVED)?
-        .query_map(params![project, template, required_tag], |row| {
+        .query_map(params![project, template, required_tag, now.unix_micros()], |row| {
             Ok(Waiting { task: row.get(0)?, priority: row.get(1)?, concurrency: rows::named(row, 2)? })
         })?
         .collect::<Result<_, _>>()?;

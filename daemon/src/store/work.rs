@@ -394,6 +394,7 @@ pub(super) fn finish(
         reason: result.reason.clone(),
         no_retry: result.no_retry,
         retry_after_ms: result.retry_after_ms,
+        nothing_ran: result.nothing_ran,
     });
     let fate = happen(connection, id.task, &happening, now)?;
     keep(true)?;

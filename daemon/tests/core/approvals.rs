@@ -209,6 +209,61 @@ async fn a_plan_that_may_have_been_carried_out_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_approved_and_could_not_begin_is_done_by_the_next_runner_and_once() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    // Its template has no retry.
+    let waiting = plan(&daemon, &runner, "many").await;
+    daemon.core.approve(waiting.number, "ann", &Decision::default()).await.expect("approved");
+    let unbegun = AttemptResult {
+        reason: Some("the plugin cannot be had".to_owned()),
+        nothing_ran: true,
+        ..result(AttemptOutcome::Retry, b"")
+    };
+    let access = runner.begin(&daemon.core).await;
+    for _sent_again in 0..2 {
+        let answer = daemon.core.finish_attempt(&access, unbegun.clone()).await.expect("counts");
+        assert_eq!((answer.state, answer.counted), (TaskState::Queued, true));
+    }
+    let task = daemon.core.task(waiting.number).await.expect("there");
+    assert_eq!(task.approved.as_ref().map(|approved| approved.by.as_str()), Some("ann"), "{task:?}");
+    let why = daemon.core.why(waiting.number).await.expect("why");
+    assert!(why.unmet.iter().any(|unmet| unmet.code == "retry_delay"), "{why:?}");
+
+    // Not at once: the next runner may fail as fast.
+    let other = TestRunner::register(&daemon, "ny-2").await;
+    daemon.time.advance_ms(9_000);
+    assert!(other.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty());
+    daemon.time.advance_ms(1_000);
+    let job = next_job(&daemon, &other).await;
+    assert_eq!((job.attempt.task, job.attempt.attempt), (waiting.number, 3));
+    assert_eq!(job.resume.as_ref().map(|carry| carry.attempt.attempt), Some(1));
+    assert_eq!(carried(&daemon, &job).await.expect("its plan"), PLAN);
+    let access = daemon.core.authenticate_attempt(job.attempt, &job.token).await.expect("its token");
+    daemon.core.start_attempt(&access, StartRequest::default()).await.expect("starts");
+    // This one may have done some of it: nobody does it again.
+    let failed = AttemptResult { reason: Some("exit code 1".to_owned()), ..result(AttemptOutcome::Failed, b"") };
+    assert_eq!(daemon.core.finish_attempt(&access, failed).await.expect("counts").state, TaskState::Failed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_approved_and_never_begins_expires() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let waiting = plan(&daemon, &runner, "many").await;
+    daemon.core.approve(waiting.number, "ann", &Decision::default()).await.expect("approved");
+    // queue_timeout is an hour, counted from the approval.
+    daemon.time.advance_ms(3_000_000);
+    let access = runner.begin(&daemon.core).await;
+    let unbegun =
+        AttemptResult { reason: Some("no disk".to_owned()), nothing_ran: true, ..result(AttemptOutcome::Retry, b"") };
+    daemon.core.finish_attempt(&access, unbegun).await.expect("counts");
+    daemon.time.advance_ms(601_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Expired] == 1).await;
+    assert_eq!(daemon.state(waiting.number).await, TaskState::Expired);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_keeps_its_templates_one_place() {
     let daemon = Daemon::start(tree_but(|tree| shop(tree).max_parallel_tasks = 1)).await;
     let runner = TestRunner::register(&daemon, "ny-1").await;

@@ -41,6 +41,7 @@ pub(crate) fn result(outcome: AttemptOutcome, log: &[u8]) -> AttemptResult {
         carry: None,
         no_retry: false,
         retry_after_ms: None,
+        nothing_ran: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use forge_api::{AttemptId, AttemptOutcome, Job, Secret};
+use forge_api::{AttemptId, AttemptOutcome, Job, Repository, Secret};
 
 use crate::Place;
 use crate::daemon::CarryFault;
@@ -120,9 +120,43 @@ async fn a_plan_that_is_not_what_was_approved_is_not_begun_and_may_be_tried_agai
     place.daemon.queue(&Job { attempt: second, resume: planned.carry, ..job(&place, 1, "cat plan") });
     let (ended, log) = place.daemon.result(second).await;
     // Nothing was done: a failure would say that nobody knows how much.
-    assert_eq!(ended.outcome, AttemptOutcome::Retry, "{ended:?}");
+    assert_eq!((ended.outcome, ended.nothing_ran), (AttemptOutcome::Retry, true), "{ended:?}");
     let reason = ended.reason.expect("a reason");
     assert!(reason.contains("what the daemon sent is not what was approved"), "{reason}");
     assert!(!log.contains("the plan"), "{log}");
+    working.drained().await.expect("it drains");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_whose_checkout_fails_is_one_of_which_nothing_was_done() {
+    let place = Place::registered().await;
+    let working = place.work();
+    place.daemon.queue(&job(&place, 1, "printf 'the plan' > plan; exit 78"));
+    let first = AttemptId { task: 1, attempt: 1 };
+    let (planned, _) = place.daemon.result(first).await;
+    assert!(!planned.nothing_ran, "{planned:?}");
+    let bytes = place.daemon.seen.lock().expect("free").carries[&first].clone();
+    place.daemon.seen.lock().expect("free").approved = bytes;
+    let gone = Repository {
+        name: "gone".to_owned(),
+        url: format!("file://{}", place.path("gone").display()),
+        branch: None,
+        commit: None,
+        submodules: false,
+        depth: None,
+        key: None,
+    };
+    let second = AttemptId { task: 1, attempt: 2 };
+    let resumed = Job { attempt: second, resume: planned.carry, ..job(&place, 1, "cat plan; exit 3") };
+    place.daemon.queue(&Job { repository: Some(gone), ..resumed.clone() });
+    let (ended, log) = place.daemon.result(second).await;
+    assert_eq!((ended.outcome, ended.nothing_ran), (AttemptOutcome::Failed, true), "{ended:?}");
+    assert!(!log.contains("the plan"), "{log}");
+    // What has begun may have done some of it, however it ends.
+    let third = AttemptId { task: 1, attempt: 3 };
+    place.daemon.queue(&Job { attempt: third, ..resumed });
+    let (ended, log) = place.daemon.result(third).await;
+    assert_eq!((ended.outcome, ended.nothing_ran), (AttemptOutcome::Failed, false), "{ended:?}");
+    assert!(log.contains("the plan"), "{log}");
     working.drained().await.expect("it drains");
 }

@@ -120,6 +120,7 @@ impl Simulated {
             carry: None,
             no_retry: false,
             retry_after_ms: None,
+            nothing_ran: false,
         };
         let path = format!("/attempts/{}/result", held.attempt);
         let accepted: ResultAccepted =
