@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::name::Name;
 use crate::place::{Place, RootKind, place_of};
-use crate::secret::WEBHOOK_SECRETS;
+use crate::secret::{PLUGIN_SECRETS, WEBHOOK_SECRETS};
 use crate::written::sheet::{Sheet, Span};
 
 /// What an age value begins with.
@@ -34,7 +34,8 @@ pub struct AgeText {
 pub fn age_texts(path: &str, text: &str) -> Result<Vec<AgeText>, Vec<Diagnostic>> {
     let project = match place_of(path) {
         Some(Ok(Place::Project(project) | Place::InProject(project, _, _))) => Some(project),
-        Some(Ok(Place::Root(RootKind::Webhook | RootKind::Plugin, _))) => WEBHOOK_SECRETS.parse().ok(),
+        Some(Ok(Place::Root(RootKind::Webhook, _))) => WEBHOOK_SECRETS.parse().ok(),
+        Some(Ok(Place::Root(RootKind::Plugin, _))) => PLUGIN_SECRETS.parse().ok(),
         Some(Ok(
             Place::Root(RootKind::Runner | RootKind::RegistrationToken | RootKind::Access, _) | Place::Secrets,
         ))
@@ -97,8 +98,10 @@ mod tests {
             assert_eq!(&text[one.range.clone()], value);
         }
         assert_eq!(text.lines().nth(found[0].line - 1), Some("private_key = { age = \"\"\""));
-        let of_webhook = age_texts("webhooks/ops.toml", &format!("secret = {{ age = {value} }}")).expect("TOML");
-        assert_eq!(of_webhook[0].project.as_str(), "webhooks");
+        for (path, owner) in [("webhooks/ops.toml", "webhooks"), ("plugins/ops.toml", "plugins")] {
+            let found = age_texts(path, &format!("secret = {{ age = {value} }}")).expect("TOML");
+            assert_eq!(found[0].project.as_str(), owner, "{path}");
+        }
         for elsewhere in ["runners/a.toml", "secrets.toml", "README.md", "elsewhere/a.toml"] {
             assert_eq!(age_texts(elsewhere, &text), Ok(Vec::new()), "{elsewhere}");
         }

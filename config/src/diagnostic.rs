@@ -94,9 +94,7 @@ codes! {
     /// A TOML file where Forge reads none.
     UnknownPlace = "FORGE-C009" =>
         "Move or rename the file; the hint says where such files are read. Files whose names do not end in `.toml`, dotfiles and dot folders may lie anywhere.",
-    /// Something that this version of Forge reads and checks, and does not act upon yet.
-    NotActedUponYet = "FORGE-C010" =>
-        "As a note it changes nothing: the file is checked now and acts after an update of Forge. As an error it keeps a template from running without something that it relies on: take that out until then.",
+    // FORGE-C010 was for what an earlier version read and did not act upon: its number is not given again.
     /// A project's folder has no project.toml.
     ProjectFileMissing = "FORGE-C011" =>
         "Make `project.toml` in the project's folder. It may be empty: every key has a default.",
@@ -123,7 +121,7 @@ codes! {
         "Replace the secret, since it is in git's history now, and write where its new value comes from: `{ file = ... }`, `{ env = ... }`, `{ credential = ... }`, or `{ age = ... }` as `forge secret encrypt` prints it.",
     /// The project may not use this file, variable or credential of the daemon's host.
     SecretNotAllowed = "FORGE-C019" =>
-        "On the daemon's host, list it in forge.toml below `[secrets.allow.<project>]` (`[secrets.allow.webhooks]` for webhook targets). Nothing is allowed by default, so that one project's commit does not reach another's secrets.",
+        "On the daemon's host, list it in forge.toml below `[secrets.allow.<project>]` (`[secrets.allow.webhooks]` for webhook targets, `[secrets.allow.plugins]` for `[config]` of plugins). Nothing is allowed by default, so that one project's commit does not reach another's secrets.",
     /// A repository's URL is refused.
     RepositoryUrl = "FORGE-C020" =>
         "Write an https, ssh or file URL, `user@host:path`, or an absolute path. Passwords belong into a key of the type `login_password`, and transports that run commands are refused.",

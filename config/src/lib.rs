@@ -44,8 +44,8 @@ pub use name::{Digest, DigestError, NAME_CHARS_MAX, Name, NameError};
 pub use objects::{Fields, Objects, objects};
 pub use schema::schema_mistake;
 pub use secret::{
-    AgeCause, AgeRefusal, AgeValues, RecipientError, SecretText, SecretValue, SecretsAllow, WEBHOOK_SECRETS,
-    check_recipient,
+    AgeCause, AgeRefusal, AgeValues, PLUGIN_SECRETS, RecipientError, SecretText, SecretValue, SecretsAllow,
+    WEBHOOK_SECRETS, check_recipient,
 };
 pub use settings::{
     DaemonListen, DaemonLogs, DaemonSecrets, DaemonSettings, DaemonSource, DaemonTls, DaemonWebhooks,

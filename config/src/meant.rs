@@ -372,8 +372,10 @@ pub struct Plugin {
     pub memory_bytes: u64,
     /// Its own computing, in milliseconds.
     pub time_ms: u64,
-    /// Its `[config]`.
+    /// Its `[config]`, with `{{secret:field}}` in the place of each secret.
     pub config: Map<String, Value>,
+    /// The secrets of its `[config]`, by field.
+    pub config_secrets: BTreeMap<String, SecretValue>,
 }
 
 /// Where a plugin's component comes from.

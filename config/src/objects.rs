@@ -312,7 +312,9 @@ fn registration_token(token: &RegistrationToken) -> Fields {
 }
 
 fn plugin(plugin: &Plugin) -> Fields {
-    let Plugin { name: _, source, sha256, kind, programs, hosts, env, memory_bytes, time_ms, config } = plugin;
+    let Plugin { name: _, source, sha256, kind, programs, hosts, env, memory_bytes, time_ms, config, config_secrets } =
+        plugin;
+    let config = with_secrets(config, config_secrets);
     let source = match source {
         PluginSource::Builtin(name) => format!("builtin:{name}"),
         PluginSource::File(path) => path.clone(),
@@ -328,8 +330,15 @@ fn plugin(plugin: &Plugin) -> Fields {
         ("sha256", json!(sha256.hex())),
         ("allow", Value::Object(allow)),
         ("limits", json!({ "memory": size_text(*memory_bytes), "time": duration_text(*time_ms) })),
-        ("config", Value::Object(config.clone())),
+        ("config", Value::Object(config)),
     ])
+}
+
+/// A `[config]` with where its secrets come from.
+fn with_secrets(config: &Fields, secrets: &BTreeMap<String, SecretValue>) -> Fields {
+    let mut config = config.clone();
+    config.extend(secrets.iter().map(|(field, value)| (field.clone(), json!(secret(value)))));
+    config
 }
 
 fn webhook(webhook: &Webhook) -> Fields {
@@ -344,8 +353,7 @@ fn webhook(webhook: &Webhook) -> Fields {
         retry_attempts,
         retry_delay_ms,
     } = webhook;
-    let mut config = config.clone();
-    config.extend(config_secrets.iter().map(|(field, value)| (field.clone(), json!(secret(value)))));
+    let config = with_secrets(config, config_secrets);
     fields([
         ("plugin", json!(plugin)),
         ("events", events.iter().map(|event| event.as_str()).collect()),

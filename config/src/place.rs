@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Code;
 use crate::name::{Name, NameError};
-use crate::secret::WEBHOOK_SECRETS;
+use crate::secret::{PLUGIN_SECRETS, WEBHOOK_SECRETS};
 use crate::suggest::{either_of, list_of, nearest};
 
 /// What a file of the tree declares.
@@ -207,10 +207,10 @@ fn name_of(part: &str, noun: &str, path: &str) -> Result<Name, Misplaced> {
     })
 }
 
-/// The name of a project's folder. One name is taken: under it the secrets of webhook targets are allowed and encrypted.
+/// The name of a project's folder. Two names are taken: under them the secrets of webhook targets and of plugins are allowed and encrypted.
 fn project_name(part: &str, path: &str) -> Result<Name, Misplaced> {
-    if part == WEBHOOK_SECRETS {
-        let message = format!("no project may be named `{part}`: the secrets of webhooks/ go by that name");
+    if [WEBHOOK_SECRETS, PLUGIN_SECRETS].contains(&part) {
+        let message = format!("no project may be named `{part}`: the secrets of {part}/ go by that name");
         return Err(Misplaced { code: Code::BadName, message, hint: Some("give it another name".to_owned()) });
     }
     name_of(part, "project", path)
@@ -272,6 +272,7 @@ mod tests {
             ("projects/shop/templates/a/b.toml", Code::UnknownPlace, "projects/shop/templates/b.toml"),
             ("webhook/a.toml", Code::UnknownPlace, "did you mean webhooks/?"),
             ("projects/webhooks/project.toml", Code::BadName, "another name"),
+            ("projects/plugins/project.toml", Code::BadName, "another name"),
             ("runners/NY_1.toml", Code::BadName, "rename it to runners/ny-1.toml"),
             ("projects/Shop/project.toml", Code::BadName, "rename it to projects/shop/project.toml"),
         ] {

@@ -46,7 +46,7 @@ pub(crate) fn tree(
     catalog: &dyn PluginCatalog,
     options: &CheckOptions,
 ) -> Option<meant::Tree> {
-    let plugins = plugins::plugins(&written.plugins, files, catalog);
+    let plugins = plugins::plugins(&written.plugins, files, catalog, options);
     let templates = templates::Context { tree: written, plugins: &plugins, catalog };
     let projects: BTreeMap<_, _> = written
         .projects

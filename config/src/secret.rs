@@ -10,6 +10,9 @@ use crate::name::Name;
 /// `forge secret encrypt --project webhooks`. No project may have this name.
 pub const WEBHOOK_SECRETS: &str = "webhooks";
 
+/// The same for `plugins/`: all projects that use a plugin share the secrets of its `[config]`.
+pub const PLUGIN_SECRETS: &str = "plugins";
+
 /// Where a secret's value comes from. It holds no clear secret but for survey answers, which never come from the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretValue {

@@ -20,13 +20,15 @@ mod schedules;
 mod space;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use forge_api::{
     AttemptOutcome, ContentRange, CreateTask, HeartbeatRequest, RegisterRequest, RunnerStatus, Secret, StartRequest,
     TaskState,
 };
+use forge_config::SecretValue;
 use forge_daemon::core::CoreError;
-use harness::{Daemon, TestRunner, result, trigger};
+use harness::{Daemon, TestRunner, result, tree_but, trigger};
 
 /// Complaint 14 (output truncated): a result may come before its log, which is then handed in by offset and compared as a whole.
 #[tokio::test(flavor = "multi_thread")]
@@ -333,6 +335,41 @@ async fn a_secret_that_does_not_resolve_ends_its_task_with_the_reason() {
     assert!(reason.contains("DB_PASSWORD") && reason.contains("[secrets.allow.shop]"), "{reason}");
     let next = daemon.create("many").await.task.number;
     assert_eq!(waits.await.expect("no panic").expect("a claim").jobs[0].attempt.task, next);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_a_plugin_s_config_is_the_plugin_s_and_no_project_s() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "hunter2-of-the-plugin\n").expect("written");
+    let with_secret = |path: &str| {
+        let value = SecretValue::File(path.to_owned());
+        tree_but(|tree| {
+            let plugin = tree.plugins.values_mut().next().and_then(Arc::get_mut).expect("the plugin");
+            plugin.config = [("token".to_owned(), "{{secret:token}}".into())].into_iter().collect();
+            plugin.config_secrets = [("token".to_owned(), value)].into();
+        })
+    };
+    let path = file.to_str().expect("UTF-8");
+    // A project that may read it lends it to no plugin.
+    let daemon = Daemon::start_allowing("shop", path, with_secret(path)).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let _waits = daemon.park(&runner, &[]).await;
+    let failing = daemon.create("many").await.task.number;
+    daemon.until(|counters| counters.tasks[&TaskState::Failed] == 1).await;
+    let reason = daemon.core.task(failing).await.expect("there").reason.expect("a reason");
+    assert!(
+        reason.contains("config.token of plugins/shell.toml") && reason.contains("[secrets.allow.plugins]"),
+        "{reason}"
+    );
+
+    let daemon = Daemon::start_allowing("plugins", path, with_secret(path)).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    daemon.create("many").await;
+    let job = runner.open(&daemon, &runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
+    assert_eq!(job.plugin.config["token"], "{{secret:token}}");
+    assert_eq!(job.plugin_secrets["token"].reveal(), "hunter2-of-the-plugin");
+    assert!(job.secrets().iter().any(|secret| secret.reveal() == "hunter2-of-the-plugin"), "it is masked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ use crate::child::Child;
 use crate::guest::Guest;
 use crate::health;
 use crate::log::Log;
+use crate::placeholder::Placeholders;
 use crate::process::{self, Processes, Running, Scope, Start};
 use crate::state::Shared;
 use crate::user::JobUser;
@@ -131,9 +132,13 @@ pub(crate) fn execute(
         Err(reason) => return Verdict::unbegun(reason),
     };
     ground.guest.is_in(&host);
+    let placeholders = match Placeholders::new(&job.plugin_secrets) {
+        Ok(placeholders) => placeholders,
+        Err(error) => return Verdict::unbegun(format!("the plugin cannot be told of its secrets: {error}")),
+    };
     let state = ground.shared.now();
     let request = ExecuteRequest {
-        job: guest_job(job, prepared, cache, state.contact),
+        job: guest_job(job, placeholders.told(&job.plugin.config), prepared, cache, state.contact),
         workspace: brief.workspace.clone(),
         grants: Grants { plugin_name: plugin_name.clone(), programs: job.plugin.grants.programs.clone() },
         limits: Limits { memory_bytes: job.plugin.limits.memory_bytes, time_ms: job.plugin.limits.time_ms },
@@ -144,8 +149,13 @@ pub(crate) fn execute(
             ground.log.forge(&format!("{name} of the environment does not count: each attempt has one of its own"));
         }
     }
-    let services =
-        JobServices { ground: Arc::clone(ground), environment: environment(brief, prepared), user: brief.user.clone() };
+    let services = JobServices {
+        ground: Arc::clone(ground),
+        environment: environment(brief, prepared),
+        user: brief.user.clone(),
+        plugin_name: plugin_name.clone(),
+        placeholders,
+    };
     ground.guest.computes(&ground.bell);
     let ended = plugin.execute(request, Box::new(services));
     ground.guest.pauses();
@@ -255,7 +265,13 @@ fn summary_of(text: &str, output: Option<Value>) -> Value {
     }
 }
 
-fn guest_job(job: &Job, prepared: &Prepared, cache: Option<&Path>, contact: Contact) -> forge_plugin_host::Job {
+fn guest_job(
+    job: &Job,
+    config: Value,
+    prepared: &Prepared,
+    cache: Option<&Path>,
+    contact: Contact,
+) -> forge_plugin_host::Job {
     let ends_ms = contact.started_ms.saturating_add(job.timeout_ms);
     forge_plugin_host::Job {
         id: job.attempt.task.to_string(),
@@ -263,7 +279,7 @@ fn guest_job(job: &Job, prepared: &Prepared, cache: Option<&Path>, contact: Cont
         project: job.project.clone(),
         template: job.template.clone(),
         params: job.params.clone(),
-        config: job.plugin.config.clone(),
+        config,
         variables: job.variables.clone(),
         variables_file: prepared.variables_file.display().to_string(),
         inventory: prepared.inventory.clone(),
@@ -324,6 +340,9 @@ struct JobServices {
     ground: Arc<Ground>,
     environment: Environment,
     user: Option<JobUser>,
+    plugin_name: String,
+    /// What stands for the secrets of the plugin's own `[config]`.
+    placeholders: Placeholders,
 }
 
 impl Drop for JobServices {
@@ -339,11 +358,20 @@ impl JobServices {
         if self.ground.shared.is_ending() {
             return Err(CapabilityError::Canceled);
         }
+        if let Some(field) = command.args.iter().find_map(|argument| self.placeholders.field_in(argument)) {
+            return Err(CapabilityError::Denied(format!(
+                "the secret config.{field} of plugins/{}.toml stands in an argument of {}, which everyone on the runner's machine can read: \
+                 give it in a variable or on standard input",
+                self.plugin_name, command.program
+            )));
+        }
+        let of_plugin: Vec<(&String, String)> =
+            command.env.iter().map(|(name, value)| (name, self.placeholders.fill_text(value))).collect();
         let env: BTreeMap<&String, &String> = self
             .environment
             .task
             .iter()
-            .chain(command.env.iter().map(|(name, value)| (name, value)))
+            .chain(of_plugin.iter().map(|(name, value)| (*name, value)))
             .chain(&self.environment.own)
             .collect();
         let path = self.environment.task.get("PATH").cloned().unwrap_or_default();
@@ -359,7 +387,7 @@ impl JobServices {
             args: command.args.iter().map(OsString::from).collect(),
             env: env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
             cwd: command.cwd.clone(),
-            stdin: command.stdin.clone(),
+            stdin: command.stdin.as_deref().map(|bytes| self.placeholders.fill(bytes)),
             stdout,
             stderr,
             user: self.user.clone(),

@@ -20,6 +20,7 @@
 //! | `wire` | what runner and supervisor say to each other |
 //! | `supervisor`, `warden` (pure) | the attempt's own process, and when it must end |
 //! | `executor`, `child`, `process`, `log`, `mask` (pure) | running the plugin and its processes, keeping their output |
+//! | `placeholder` | secrets of a plugin's own `[config]` |
 //! | `user` | whose processes a job's are |
 //! | `workspace`, `git` | the folder that the job works in |
 //! | `cache` | what stays between attempts of one project and plugin |
@@ -53,6 +54,7 @@ mod mask;
 mod open;
 mod orphans;
 mod pin;
+mod placeholder;
 mod preparing;
 mod process;
 mod procfs;

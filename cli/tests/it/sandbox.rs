@@ -86,6 +86,49 @@ fn a_file_that_a_process_wrote_brings_no_secret_into_the_summary() {
 }
 
 #[test]
+fn a_file_of_secrets_lies_where_no_plugin_reads() {
+    let world = world("peeks");
+    let daemon = world.daemon();
+    let _runner = world.runner(&daemon, "ny-1", "");
+    let (told, reason) = spy(&world, &daemon, "true");
+    let reason = reason.expect("it is refused");
+    assert!(reason.contains("variables.json is absolute; paths are relative to the workspace"), "{told:?} {reason}");
+}
+
+#[test]
+fn a_secret_of_the_plugin_s_own_config_reaches_its_processes_and_not_the_plugin() {
+    let world = world("configured");
+    let secret = world.path("secret");
+    let plugin = std::fs::read_to_string(world.path("tree/plugins/spy.toml")).expect("it is there");
+    world.write("plugins/spy.toml", &format!("{plugin}[config]\nroom = \"ops\"\ntoken = {{ file = {secret:?} }}\n"));
+    let allow = |owner: &str| format!("[secrets.allow.{owner}]\nfiles = [{secret:?}]\n");
+    world.daemon_settings(&format!("{}{}", allow("shop"), allow("plugins")));
+    let daemon = world.daemon();
+    let _runner = world.runner(&daemon, "ny-1", "");
+
+    // A variable and standard input hold the value, which the environment's PASSWORD has as well.
+    let script = r#"[ "$CONFIG" = "{\"room\":\"ops\",\"token\":\"$PASSWORD\"}" ] && [ "$(cat)" = "$CONFIG" ] && echo "it is $CONFIG""#;
+    let arguments = ["run", "shop/spy", "--arg=bash", "--arg=-c", "--arg", script, "--output", "json"];
+    let task = world.ask(&daemon, &arguments).expect_code(0).json();
+    let log = String::from_utf8(world.log(&daemon, task["number"].as_u64().expect("a number"))).expect("text");
+    assert_eq!(log, "it is {\"room\":\"ops\",\"token\":\"[masked]\"}\n");
+    let told = task["summary"]["text"].as_str().expect("what it was told");
+    assert!(told.starts_with(r#"{"room":"ops","token":"{{secret:token:"#) && !told.contains(SECRET), "{told}");
+
+    // Everyone on the runner's machine reads what stands in a command line.
+    let refused = world.ask(&daemon, &["run", "shop/spy", "--arg=bash", "--output", "json"]).expect_code(1).json();
+    let reason = refused["reason"].as_str().expect("a reason");
+    assert!(
+        reason.contains("config.token of plugins/spy.toml stands in an argument of bash")
+            && reason.contains("in a variable or on standard input"),
+        "{reason}"
+    );
+    // It is in no job before a runner has it.
+    let stored = std::fs::read(world.path("data/forge.db")).expect("the store");
+    assert!(!stored.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()));
+}
+
+#[test]
 fn what_a_plugin_says_of_another_try_is_kept() {
     // `invalid` is never tried again, whatever the template says.
     let world_of_spawn = world("spawn");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 
@@ -10,6 +11,7 @@ use ring::hmac;
 use serde_json::Value;
 
 use crate::harness::{Daemon, Received, Receiver, World, free_port, status, wait_for};
+use crate::packed::pack;
 
 /// A world with a template `quick`, whose project tells the targets `names`.
 fn world(names: &[&str]) -> World {
@@ -90,6 +92,35 @@ fn a_task_is_told_from_its_beginning_to_its_end_signed_and_in_order() {
     // The same once more, by hand: the same delivery.
     world.ask(&daemon, &["webhook", "redeliver", id]).expect_code(0);
     assert_eq!(receiver.wait(4)[3].header("forge-delivery"), id);
+}
+
+#[test]
+fn a_secret_of_the_plugin_itself_is_filled_in_for_all_its_targets() {
+    let world = world(&["ops"]);
+    let receiver = Receiver::good();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let guest = std::fs::read_to_string(root.join("testdata/guests/webhook-shared.wat")).expect("the guest");
+    let wasm = pack(&root, "webhook-shared", &guest.replace("00000", &format!("{:05}", receiver.address.port())));
+    let sha256 = ring::digest::digest(&ring::digest::SHA256, &wasm);
+    let sha256: String = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(world.path("tree/plugins/shared.wasm"), wasm).expect("the plugin");
+    let secret = world.path("hook-secret");
+    world.daemon_settings(&format!("[secrets.allow.plugins]\nfiles = [{secret:?}]\n"));
+    world.write(
+        "plugins/shared.toml",
+        &format!(
+            "source = \"plugins/shared.wasm\"\nsha256 = \"{sha256}\"\n[allow]\nhosts = [\"http://{}\"]\n\
+             [config]\ntoken = {{ file = {secret:?} }}\nroom = \"ops\"\n",
+            receiver.address
+        ),
+    );
+    world.write("webhooks/ops.toml", "plugin = \"shared\"\nevents = [\"task.queued\"]\n");
+    let daemon = world.daemon();
+    world.start_task(&daemon, "quick");
+    let received = receiver.wait(1);
+    assert_eq!(received[0].json(), serde_json::json!({ "token": "hunter2-hunter2", "room": "ops" }));
+    let told = deliveries(&world, &daemon, &["--target", "ops"]);
+    assert!(!told.iter().any(|delivery| delivery.to_string().contains("hunter2")), "{told:?}");
 }
 
 #[test]

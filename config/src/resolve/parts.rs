@@ -8,7 +8,7 @@ use crate::meant;
 use crate::name::Name;
 use crate::place::ProjectKind;
 use crate::resolve::{or_default, project_reference, reference_path, tag};
-use crate::secret::{AgeCause, SecretValue, WEBHOOK_SECRETS};
+use crate::secret::{AgeCause, PLUGIN_SECRETS, SecretValue, WEBHOOK_SECRETS};
 use crate::suggest::either_of;
 use crate::tree::{CheckOptions, WrittenProject};
 use crate::written::declare::Table;
@@ -288,6 +288,7 @@ pub(super) fn allowed(
     }
     let who = match project.as_str() {
         WEBHOOK_SECRETS => "a webhook target".to_owned(),
+        PLUGIN_SECRETS => "a plugin".to_owned(),
         project => format!("the project {project}"),
     };
     let message = format!("{who} may not use `{written}` of the daemon's host in `{key}`");

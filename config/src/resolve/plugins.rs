@@ -7,11 +7,12 @@ use crate::diagnostic::Code;
 use crate::host_grant::HostGrant;
 use crate::meant;
 use crate::name::{Digest, Name};
-use crate::resolve::parts::RESERVED_PREFIX;
+use crate::resolve::parts::{RESERVED_PREFIX, allowed};
 use crate::resolve::reference_path;
 use crate::schema::{self, Compiled};
+use crate::secret::{PLUGIN_SECRETS, SecretValue};
 use crate::suggest::{did_you_mean, list_of, nearest};
-use crate::tree::{Documents, Files};
+use crate::tree::{CheckOptions, Documents, Files};
 use crate::written::plugin::{Allow, Limits, Plugin};
 use crate::written::secret::is_variable_name;
 use crate::written::sheet::{At, Sheet, Span};
@@ -40,12 +41,13 @@ pub(super) fn plugins(
     written: &Documents<Plugin>,
     files: &Files,
     catalog: &dyn PluginCatalog,
+    options: &CheckOptions,
 ) -> BTreeMap<Name, ResolvedPlugin> {
     written
         .iter()
         .map(|(name, document)| {
             let resolved = match &document.written {
-                Some(plugin) => resolve(name, &document.sheet, plugin, files, catalog),
+                Some(plugin) => resolve(name, &document.sheet, plugin, files, catalog, options),
                 None => ResolvedPlugin { facts: None, params_schema: None, meant: None },
             };
             (name.clone(), resolved)
@@ -53,7 +55,14 @@ pub(super) fn plugins(
         .collect()
 }
 
-fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog: &dyn PluginCatalog) -> ResolvedPlugin {
+fn resolve(
+    name: &Name,
+    sheet: &Sheet,
+    written: &Plugin,
+    files: &Files,
+    catalog: &dyn PluginCatalog,
+    options: &CheckOptions,
+) -> ResolvedPlugin {
     let component = written.source.as_ref().and_then(|source| component(source, written, sheet, files, catalog));
     let allow = written.allow.clone().unwrap_or_default().value;
     let grants = grants(&allow, sheet);
@@ -69,6 +78,7 @@ fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog:
     let config_schema = compiled(|facts| facts.config_schema.as_ref());
     let config = config(name, written, component.is_some(), config_schema.as_ref(), sheet);
     let facts = component.as_ref().map(|component| component.facts.clone());
+    let config_secrets = config_secrets(written, options, sheet);
     let meant = (|| {
         let Component { source, facts, digest } = component?;
         let (memory_bytes, time_ms) = limits?;
@@ -84,6 +94,7 @@ fn resolve(name: &Name, sheet: &Sheet, written: &Plugin, files: &Files, catalog:
             memory_bytes,
             time_ms,
             config: config?,
+            config_secrets: config_secrets?,
         })
     })();
     ResolvedPlugin { facts, params_schema, meant }
@@ -98,15 +109,6 @@ fn config(
     sheet: &Sheet,
 ) -> Option<serde_json::Map<String, serde_json::Value>> {
     let config = written.config.as_ref();
-    let mut without_secrets = true;
-    for (field, secret) in config.iter().flat_map(|config| &config.value.secrets) {
-        let message = format!("`config.{field}` is a secret, and this version of Forge fills in none for a plugin");
-        let hint = "take it out: a job gets its secrets from [secrets] of projects/PROJECT/environments/NAME.toml, a webhook target from [config] \
-                    of webhooks/NAME.toml"
-            .to_owned();
-        sheet.error(secret.span, Code::NotActedUponYet, message, Some(hint));
-        without_secrets = false;
-    }
     if !has_component {
         return None;
     }
@@ -118,7 +120,20 @@ fn config(
         span: config.map_or(Span::FILE, |config| config.span),
         code: Code::PluginConfig,
     };
-    schema::check(schema, subject, sheet).filter(|_| without_secrets)
+    schema::check(schema, subject, sheet)
+}
+
+/// The secrets of a plugin's `[config]`: the host fills them into what the plugin sends or runs.
+fn config_secrets(written: &Plugin, options: &CheckOptions, sheet: &Sheet) -> Option<BTreeMap<String, SecretValue>> {
+    // The name is one that every project's name could be; the check of places keeps projects away from it.
+    let owner = PLUGIN_SECRETS.parse::<Name>().ok()?;
+    let mut valid = true;
+    let mut secrets = BTreeMap::new();
+    for (field, secret) in written.config.iter().flat_map(|config| &config.value.secrets) {
+        valid &= allowed(&secret.value.0, secret.span, &format!("config.{field}"), &owner, options, sheet);
+        secrets.insert(field.clone(), secret.value.0.clone());
+    }
+    valid.then_some(secrets)
 }
 
 /// A component that may be asked what it is.

@@ -16,7 +16,7 @@ written! {
         optional allow: Allow,
         /// How much it may use.
         optional limits: Limits,
-        /// What it is told, by its own schema.
+        /// What it is told, by its own schema. A secret (`{ file = "..." }`, and so on) it sees as `{{secret:field}}` only: the host fills it in.
         optional config: SecretConfig,
     }
 }

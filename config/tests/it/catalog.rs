@@ -62,13 +62,17 @@ impl PluginCatalog for FakeCatalog {
     }
 
     fn builtin(&self, name: &str) -> Option<Result<PluginFacts, String>> {
+        let sender = json!({ "type": "object", "properties": { "sender": { "type": "string" } } });
         let endpoint = json!({ "type": "object", "properties": { "endpoint": { "type": "string" } } });
         match name {
             "shell" => Some(Ok(facts(1, PluginKind::Executor, Some(shell_params()), None))),
             "levels" => Some(Ok(facts(2, PluginKind::Executor, Some(levels_params()), Some(endpoint)))),
             "notify" => {
                 let wants = Wants { hosts: vec!["chat.example.com".to_owned()], ..Wants::default() };
-                Some(Ok(PluginFacts { wants, ..facts(3, PluginKind::WebhookTarget, Some(notify_config()), None) }))
+                Some(Ok(PluginFacts {
+                    wants,
+                    ..facts(3, PluginKind::WebhookTarget, Some(notify_config()), Some(sender))
+                }))
             }
             "python" => Some(Err("it was built for another engine".to_owned())),
             _ => None,

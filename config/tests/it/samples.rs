@@ -10,8 +10,8 @@ use forge_config::meant::{
     QuestionKind, RequestPart, Retention, Role, SecretDestination,
 };
 use forge_config::{
-    AgeCause, AgeRefusal, AgeValues, CheckOptions, Checked, Colour, Diagnostic, Files, Name, SecretValue, SecretsAllow,
-    Severity, WEBHOOK_SECRETS, check_tree,
+    AgeCause, AgeRefusal, AgeValues, CheckOptions, Checked, Colour, Diagnostic, Files, Name, PLUGIN_SECRETS,
+    SecretValue, SecretsAllow, Severity, WEBHOOK_SECRETS, check_tree,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -50,7 +50,7 @@ pub(crate) fn read_tree(root: &Path) -> Files {
     files
 }
 
-/// Secrets of `shop` below /etc/forge/shop, of webhook targets below /etc/forge/webhooks, and nothing else.
+/// Secrets of `shop` below /etc/forge/shop, of webhook targets below /etc/forge/webhooks, of plugins in PLUGIN_*, and nothing else.
 pub(crate) fn options() -> CheckOptions {
     let shop = SecretsAllow {
         files: vec!["/etc/forge/shop/*".into()],
@@ -62,7 +62,8 @@ pub(crate) fn options() -> CheckOptions {
         env: vec!["WEBHOOK_*".into()],
         ..SecretsAllow::default()
     };
-    let allow = [("shop", shop), (WEBHOOK_SECRETS, webhooks)];
+    let plugins = SecretsAllow { env: vec!["PLUGIN_*".into()], ..SecretsAllow::default() };
+    let allow = [("shop", shop), (WEBHOOK_SECRETS, webhooks), (PLUGIN_SECRETS, plugins)];
     let allow = allow.map(|(project, allow)| (project.parse().expect("a name"), allow));
     CheckOptions { secrets_allow: Some(allow.into()), age_values: None }
 }
@@ -236,6 +237,12 @@ fn triggers_and_webhooks_mean_what_they_say() {
     assert_eq!(ops.events, [Event::TaskFinished, Event::ConfigFailed]);
     assert_eq!(ops.config["token"], json!("{{secret:token}}"), "the plugin never sees a secret");
     assert_eq!(ops.config_secrets["token"], SecretValue::Env("WEBHOOK_TOKEN".into()));
+    for (plugin, field) in [("notify", "sender"), ("levels", "endpoint")] {
+        let plugin = &tree.plugins[plugin];
+        assert_eq!(plugin.config[field], json!(format!("{{{{secret:{field}}}}}")), "nor one of its own");
+        let from = format!("PLUGIN_{}", field.to_uppercase());
+        assert_eq!(plugin.config_secrets[field], SecretValue::Env(from));
+    }
     for named in [&shop.webhooks, &shop.templates["minimal"].webhooks, &tree.runners["spare"].webhooks] {
         assert_eq!(named.iter().map(Name::as_str).collect::<Vec<_>>(), ["ops"]);
     }
@@ -271,7 +278,7 @@ fn host_secrets_pass_where_no_daemon_is_known() {
     let checked = check_tree(&files, &FakeCatalog, &nothing_allowed);
     assert!(checked.tree.is_none());
     let codes: Vec<_> = checked.diagnostics.iter().map(|diagnostic| diagnostic.code.as_str()).collect();
-    assert_eq!(codes, ["FORGE-C019"; 9], "every host secret and no age value");
+    assert_eq!(codes, ["FORGE-C019"; 11], "every host secret and no age value");
 }
 
 /// Opens every age value in the project `vault` alone.

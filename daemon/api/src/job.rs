@@ -70,6 +70,9 @@ pub struct Job {
     pub runner_grace_ms: u64,
     /// What follows when it is longer.
     pub on_runner_lost: OnRunnerLost,
+    /// The secrets of the plugin's own `[config]`, by field: each stands for the `{{secret:field}}` that is there.
+    #[serde(default)]
+    pub plugin_secrets: BTreeMap<String, Secret>,
     /// What encrypts and opens a [`Carry`] of this task: 32 bytes in base64.
     #[serde(default)]
     pub carry_key: Option<Secret>,
@@ -95,7 +98,7 @@ pub struct PluginRef {
     pub name: String,
     /// SHA-256 of the component, in lower-case hex.
     pub sha256: String,
-    /// Its `[config]`.
+    /// Its `[config]`, with `{{secret:field}}` in the place of each secret.
     pub config: Value,
     /// What it may do.
     pub grants: Grants,
@@ -224,6 +227,7 @@ impl Job {
         std::iter::once(&self.token)
             .chain(self.secret_variables.values())
             .chain(self.secret_env.values())
+            .chain(self.plugin_secrets.values())
             .chain(self.keys.iter().map(|key| &key.key).chain(repository_key).chain(inventory_key).flat_map(of_key))
             .collect()
     }

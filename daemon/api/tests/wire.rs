@@ -36,7 +36,8 @@ const SAMPLES: &[(&str, Again)] = &[
 const OUT: &[(&str, &str)] = &[("0.1.0-alpha", "e4f93a6bb4225d8dd9090c1f8f86e5ca2db0613ffdc4808103d52cc2d0a0e56a")];
 
 /// Fields whose objects are anyone's own: what stands in them is data and no field.
-const FREE: &[&str] = &["summary", "params", "config", "variables", "secret_variables", "env", "secret_env"];
+const FREE: &[&str] =
+    &["summary", "params", "config", "variables", "secret_variables", "env", "secret_env", "plugin_secrets"];
 
 fn again<T: DeserializeOwned + Serialize>(sample: &Value) -> Result<Value, serde_json::Error> {
     serde_json::to_value(serde_json::from_value::<T>(sample.clone())?)

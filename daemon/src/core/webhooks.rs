@@ -229,13 +229,15 @@ impl Core {
         self.inner.scheduler.count_try(outcome);
     }
 
-    /// The value of a webhook target's secret; it blocks for as long as a small file takes.
-    pub(crate) fn webhook_secret(
+    /// The value of a secret of [`forge_config::WEBHOOK_SECRETS`] or [`forge_config::PLUGIN_SECRETS`]; it blocks for as long as a small
+    /// file takes.
+    pub(crate) fn shared_secret(
         &self,
+        owner: &str,
         value: &forge_config::SecretValue,
     ) -> Result<forge_api::Secret, crate::secrets::SecretError> {
         let value = crate::scheduler::spec::secret_ref(value.clone());
-        self.inner.resolver.resolve(forge_config::WEBHOOK_SECRETS, &value)
+        self.inner.resolver.resolve(owner, &value)
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forge_api::Secret;
-use forge_config::HostGrant;
 use forge_config::meant::{Plugin as MeantPlugin, Webhook};
+use forge_config::{HostGrant, PLUGIN_SECRETS, WEBHOOK_SECRETS};
 use forge_plugin_host::{Host, Limits, TargetCall};
 use serde_json::{Map, Value};
 
@@ -31,7 +31,9 @@ pub(crate) struct TargetOptions {
 pub(super) struct Ready {
     pub(super) guest: Arc<dyn Guest>,
     pub(super) plugin_name: String,
-    pub(super) plugin_config_json: String,
+    pub(super) plugin_config: Map<String, Value>,
+    /// The secrets of the plugin's own `[config]`.
+    pub(super) plugin_fields: BTreeMap<String, Secret>,
     pub(super) grants: Vec<HostGrant>,
     pub(super) config: Map<String, Value>,
     pub(super) fields: BTreeMap<String, Secret>,
@@ -122,11 +124,19 @@ fn make(
     made_ms: u64,
 ) -> Result<Ready, String> {
     let secret = |what: String, value| {
-        core.webhook_secret(value).map_err(|error| format!("the secret `{what}` of the target: {error}"))
+        let value = core.shared_secret(WEBHOOK_SECRETS, value);
+        value.map_err(|error| format!("the secret `{what}` of the target: {error}"))
     };
     let mut fields = BTreeMap::new();
     for (field, value) in &webhook.config_secrets {
         fields.insert(field.clone(), secret(format!("config.{field}"), value)?);
+    }
+    let mut plugin_fields = BTreeMap::new();
+    for (field, value) in &plugin.config_secrets {
+        let value = core.shared_secret(PLUGIN_SECRETS, value);
+        let value =
+            value.map_err(|error| format!("the secret `config.{field}` of the plugin {}: {error}", plugin.name))?;
+        plugin_fields.insert(field.clone(), value);
     }
     let own = webhook.secret.as_ref().map(|value| secret("secret".to_owned(), value)).transpose()?;
     // The check of the tree read them already.
@@ -139,7 +149,8 @@ fn make(
     Ok(Ready {
         guest: Arc::new(PluginGuest { plugin: loaded, call }),
         plugin_name,
-        plugin_config_json: Value::Object(plugin.config.clone()).to_string(),
+        plugin_config: plugin.config.clone(),
+        plugin_fields,
         grants,
         config: webhook.config.clone(),
         fields,

@@ -137,7 +137,7 @@ impl Tries {
 
     async fn send(&self, ready: &Ready, due: Due, of_target: Arc<Semaphore>) -> Report {
         let secrets = match TargetSecrets::new(ready.fields.clone(), ready.own.clone()) {
-            Ok(secrets) => secrets,
+            Ok(secrets) => secrets.with_plugin(ready.plugin_fields.clone()),
             Err(error) => {
                 let verdict = Verdict::Retry { message: error.to_string(), after_ms: None };
                 return Report { verdict, exchanges: Vec::new() };
@@ -149,7 +149,7 @@ impl Tries {
             at_ms: u64::try_from(due.at.unix_micros() / 1_000).unwrap_or_default(),
             payload_json: payload(&due.uid, &due.event, due.at, &due.body),
             config_json: secrets.config_json(&ready.config),
-            plugin_config_json: ready.plugin_config_json.clone(),
+            plugin_config_json: secrets.plugin_config_json(&ready.plugin_config),
             attempt: due.tries.saturating_add(1),
         };
         let context = Context {

@@ -17,6 +17,9 @@ pub(crate) struct TaskSpec {
     pub(crate) project: String,
     pub(crate) template: String,
     pub(crate) plugin: PluginRef,
+    /// The secrets of the plugin's own `[config]`, by field.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) plugin_secrets: BTreeMap<String, SecretRef>,
     pub(crate) params: Map<String, Value>,
     pub(crate) survey: Vec<String>,
     pub(crate) variables: Map<String, Value>,
@@ -168,6 +171,11 @@ impl TaskSpec {
             project: project.name.as_str().to_owned(),
             template: template.name.as_str().to_owned(),
             plugin: plugin_ref(plugin),
+            plugin_secrets: plugin
+                .config_secrets
+                .iter()
+                .map(|(field, value)| (field.clone(), secret_ref(value.clone())))
+                .collect(),
             params: template.params.clone(),
             survey: template.survey.keys().cloned().collect(),
             variables: environment.variables,

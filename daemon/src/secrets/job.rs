@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use forge_api::{AttemptId, Inventory, InventorySource, Job, JobKey, KeyMaterial, Repository, Secret, Timestamp};
+use forge_config::PLUGIN_SECRETS;
 
 use super::keys::Keys;
 use super::resolve::{Resolver, SecretError};
@@ -54,6 +55,13 @@ pub(crate) fn build(parts: Parts<'_>) -> Result<Job, JobError> {
             Destination::Env => secret_env.insert(name.clone(), value),
             Destination::Variable => secret_variables.insert(name.clone(), value),
         };
+    }
+    let mut plugin_secrets = BTreeMap::new();
+    for (field, value) in &spec.plugin_secrets {
+        let what = || format!("config.{field} of plugins/{}.toml", spec.plugin.name);
+        let value = resolver.resolve(PLUGIN_SECRETS, value);
+        let value = value.map_err(|source| JobError::Secret { what: what(), source })?;
+        plugin_secrets.insert(field.clone(), value);
     }
     let mut variables = spec.variables.clone();
     let mut env = spec.env.clone();
@@ -118,6 +126,7 @@ pub(crate) fn build(parts: Parts<'_>) -> Result<Job, JobError> {
         timeout_ms: spec.timeout_ms,
         runner_grace_ms: spec.runner_grace_ms,
         on_runner_lost: spec.on_runner_lost,
+        plugin_secrets,
         carry_key: Some(keys.carry_key(attempt.task)),
         resume,
     })

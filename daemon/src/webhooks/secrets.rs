@@ -16,6 +16,9 @@ use crate::secrets::{NoRandomness, random_bytes};
 const BEGIN: &str = "{{secret:";
 const END: &str = "}}";
 
+/// What a field of the plugin's own `[config]` is called by beside those of the target.
+const OF_PLUGIN: &str = "plugin:";
+
 /// What stands in an answer where a secret came back.
 const MASK: &[u8] = b"***";
 /// A shorter text would mask much that is none.
@@ -25,6 +28,7 @@ const MASKED_BYTES_MIN: usize = 4;
 #[derive(Debug)]
 pub struct TargetSecrets {
     fields: BTreeMap<String, Secret>,
+    plugin_fields: BTreeMap<String, Secret>,
     own: Option<Secret>,
     nonce: String,
 }
@@ -35,7 +39,13 @@ impl TargetSecrets {
     /// # Errors
     /// The system gives no random bytes.
     pub fn new(fields: BTreeMap<String, Secret>, own: Option<Secret>) -> Result<Self, NoRandomness> {
-        Ok(Self { fields, own, nonce: hex::encode(&random_bytes::<8>()?) })
+        Ok(Self { fields, plugin_fields: BTreeMap::new(), own, nonce: hex::encode(&random_bytes::<8>()?) })
+    }
+
+    /// With the secrets of the plugin's own `[config]` by field, which all its targets share.
+    #[must_use]
+    pub fn with_plugin(self, plugin_fields: BTreeMap<String, Secret>) -> Self {
+        Self { plugin_fields, ..self }
     }
 
     /// The target's own `secret`.
@@ -55,6 +65,21 @@ impl TargetSecrets {
             config.insert(field.clone(), self.placeholder(field).into());
         }
         Value::Object(config).to_string()
+    }
+
+    /// The plugin's own `[config]` as its guest is told.
+    pub fn plugin_config_json(&self, config: &Map<String, Value>) -> String {
+        let mut config = config.clone();
+        for field in self.plugin_fields.keys() {
+            config.insert(field.clone(), self.placeholder(&format!("{OF_PLUGIN}{field}")).into());
+        }
+        Value::Object(config).to_string()
+    }
+
+    /// The secret that a placeholder's field names.
+    fn of(&self, field: &str) -> Option<&Secret> {
+        let of_plugin = || self.plugin_fields.get(field.strip_prefix(OF_PLUGIN)?);
+        self.fields.get(field).or_else(of_plugin)
     }
 
     /// A text of the guest as people read it: without the random digits.
@@ -92,7 +117,7 @@ impl TargetSecrets {
         let mut from = 0;
         while let Some((start, field, end)) = self.next(bytes, from) {
             let field = String::from_utf8_lossy(field);
-            let secret = self.fields.get(field.as_ref()).ok_or_else(|| Refusal::NoSecret(field.into_owned()))?;
+            let secret = self.of(&field).ok_or_else(|| Refusal::NoSecret(field.into_owned()))?;
             filled.extend_from_slice(bytes.get(from..start).unwrap_or_default());
             filled.extend_from_slice(secret.reveal().as_bytes());
             from = end;
@@ -117,7 +142,11 @@ impl TargetSecrets {
     }
 
     fn all(&self) -> impl Iterator<Item = &[u8]> {
-        self.fields.values().chain(&self.own).map(|secret| secret.reveal().as_bytes())
+        self.fields
+            .values()
+            .chain(self.plugin_fields.values())
+            .chain(&self.own)
+            .map(|secret| secret.reveal().as_bytes())
     }
 
     /// At most the first `bytes_max` bytes of an answer, with each secret masked that came back in it.
@@ -188,6 +217,20 @@ mod tests {
         assert_eq!(told["room"], "ops");
         assert_eq!(told["token"], secrets.placeholder("token"));
         assert_ne!(secrets.placeholder("token"), self::secrets().placeholder("token"), "each try has its own");
+    }
+
+    #[test]
+    fn a_plugins_own_secrets_stand_beside_those_of_its_targets() {
+        let shared = BTreeMap::from([("token".to_owned(), Secret::new("of-the-plugin"))]);
+        let secrets = secrets().with_plugin(shared);
+        let config = json!({ "token": "{{secret:token}}", "room": "ops" });
+        let told: Value =
+            serde_json::from_str(&secrets.plugin_config_json(config.as_object().expect("a table"))).expect("JSON");
+        assert_eq!(told["room"], "ops");
+        let token = told["token"].as_str().expect("a placeholder");
+        assert_eq!(filled(&secrets, token).as_deref(), Ok("of-the-plugin"));
+        assert_eq!(filled(&secrets, &secrets.placeholder("token")).as_deref(), Ok("s3cr3t"));
+        assert_eq!(secrets.mask(b"it is of-the-plugin", 100), b"it is ***");
     }
 
     #[test]

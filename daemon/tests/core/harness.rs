@@ -15,7 +15,7 @@ use forge_config::meant::{
     Concurrency, Environment, EnvironmentSecret, ONE_OFF_WAIT_MS, OnRunnerLost, Plugin, PluginKind, PluginSource,
     Project, Question, QuestionKind, RegistrationToken, Retention, RunnerRule, SecretDestination, Template, Tree,
 };
-use forge_config::{Digest, Name, SecretValue};
+use forge_config::{Digest, Name, SecretValue, SecretsAllow};
 use forge_daemon::clock::{Clock, TestClock};
 use forge_daemon::core::{
     Applied, AttemptAccess, Core, CoreError, CoreOptions, CoreStartError, CoreTasks, Counters, FreeSpace, LogLimits,
@@ -144,6 +144,7 @@ pub(crate) fn tree_with(retention: Retention, token_expires: Option<Timestamp>) 
         memory_bytes: 1 << 26,
         time_ms: 5_000,
         config: Default::default(),
+        config_secrets: Default::default(),
     };
     let east = RegistrationToken {
         hash: digest_of(&Secret::new("east-token")),
@@ -203,9 +204,20 @@ impl Daemon {
 
     /// A daemon on a folder that may hold what another one left.
     pub(crate) async fn start_in(folder: tempfile::TempDir, tree: Tree) -> Self {
+        Self::start_with(folder, tree, BTreeMap::new()).await
+    }
+
+    /// One whose forge.toml allows a file of its host to a project, and nothing else.
+    pub(crate) async fn start_allowing(project: &str, file: &str, tree: Tree) -> Self {
+        let allow = SecretsAllow { files: vec![file.to_owned()], ..SecretsAllow::default() };
+        Self::start_with(tempfile::tempdir().expect("a folder"), tree, [(project.to_owned(), allow)].into()).await
+    }
+
+    async fn start_with(folder: tempfile::TempDir, tree: Tree, secrets_allow: BTreeMap<String, SecretsAllow>) -> Self {
         let (clock, time) = Clock::test(START);
         let config = config(tree);
-        let (core, tasks) = Core::start(options(folder.path(), &config, &clock, 0)).await.expect("starts");
+        let options = CoreOptions { secrets_allow, ..options(folder.path(), &config, &clock, 0) };
+        let (core, tasks) = Core::start(options).await.expect("starts");
         let free_space = FreeSpace::Measured;
         Self { core, time, folder, disk_reserve_bytes: 0, free_space, tasks: Some(tasks), clock, config }
     }

@@ -206,6 +206,7 @@ impl Place {
             timeout_ms: 120_000,
             runner_grace_ms: 60_000,
             on_runner_lost: OnRunnerLost::Fail,
+            plugin_secrets: BTreeMap::new(),
             carry_key: None,
             resume: None,
         }
