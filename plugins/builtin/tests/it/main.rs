@@ -3,6 +3,7 @@
 mod ansible;
 mod ansible_core;
 mod ansible_galaxy;
+mod papers;
 mod powershell;
 mod processes;
 mod python;

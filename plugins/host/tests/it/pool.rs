@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Barrier};
 
-use forge_plugin_host::{ExecuteError, Host, HostOptions, Limits, Memory, TrapCause};
+use forge_plugin_host::{Done, ExecuteError, Host, HostOptions, Limits, Memory, TrapCause};
 
 use crate::guests::{Seen, bytes, execute};
 
@@ -26,6 +26,21 @@ fn a_slot_is_used_again_and_limits_hold_in_it() {
             other => panic!("{other:?}"),
         }
         execute(&good, &Seen::default(), workspace.path(), limits, &["true"]).expect("the slot is free, and as new");
+    }
+}
+
+#[test]
+fn a_call_finds_nothing_of_the_one_before() {
+    let workspace = tempfile::tempdir().expect("a folder");
+    for memory in [Memory::OnDemand, Memory::Pool { calls: 1 }] {
+        let host = Host::new(HostOptions { memory, ..HostOptions::default() }).expect("the engine starts");
+        let guest = host.load(&bytes("remembers")).expect("it loads");
+        for call in 0..3 {
+            match execute(&guest, &Seen::default(), workspace.path(), Limits::default(), &[]) {
+                Ok(Done::Finished(outcome)) => assert_eq!(outcome.summary, "11", "call {call}, memory {memory:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }
 
