@@ -3,6 +3,8 @@
 //! Time is the processor time of the calling thread. A machine that is busy with other things never uses up a guest's
 //! limit, waiting costs nothing, and what the host does for a guest (copies, files) counts, so that a loop of host calls
 //! ends like any other. What the embedder does meanwhile (processes, their output) is taken out.
+//!
+//! It begins with a call's first tick: most calls are over before that, and asking for this time is a system call.
 
 use std::time::Duration;
 
@@ -17,7 +19,8 @@ pub(crate) fn thread_time() -> Duration {
 /// What one call has used.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    started: Duration,
+    /// When the first tick came.
+    started: Option<Duration>,
     excluded: Duration,
     limit: Duration,
     /// What had been used when the cancel was first seen.
@@ -33,8 +36,13 @@ pub(crate) enum Verdict {
 }
 
 impl Meter {
-    pub(crate) fn new(now: Duration, limit: Duration) -> Self {
-        Self { started: now, excluded: Duration::ZERO, limit, canceled_at: None }
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { started: None, excluded: Duration::ZERO, limit, canceled_at: None }
+    }
+
+    /// Whether it counts already.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.started.is_some()
     }
 
     /// What the embedder computed is not the guest's.
@@ -43,7 +51,8 @@ impl Meter {
     }
 
     pub(crate) fn verdict(&mut self, now: Duration, canceled: bool) -> Verdict {
-        let used = now.saturating_sub(self.started).saturating_sub(self.excluded);
+        let started = *self.started.get_or_insert(now);
+        let used = now.saturating_sub(started).saturating_sub(self.excluded);
         if canceled {
             let since = *self.canceled_at.get_or_insert(used);
             if used >= since + Duration::from_millis(CANCELED_COMPUTING_MS) {
@@ -64,7 +73,10 @@ mod tests {
 
     #[test]
     fn ends_at_the_limit_without_what_is_excluded() {
-        let mut meter = Meter::new(ms(1_000), ms(50));
+        let mut meter = Meter::new(ms(50));
+        assert!(!meter.has_begun());
+        assert_eq!(meter.verdict(ms(1_000), false), Verdict::Continue);
+        assert!(meter.has_begun());
         assert_eq!(meter.verdict(ms(1_050), false), Verdict::Continue);
         meter.exclude(ms(100));
         assert_eq!(meter.verdict(ms(1_150), false), Verdict::Continue);
@@ -73,7 +85,8 @@ mod tests {
 
     #[test]
     fn leaves_a_canceled_guest_the_time_to_say_so() {
-        let mut meter = Meter::new(ms(0), ms(1_000));
+        let mut meter = Meter::new(ms(1_000));
+        assert_eq!(meter.verdict(ms(0), false), Verdict::Continue);
         assert_eq!(meter.verdict(ms(10), true), Verdict::Continue);
         assert_eq!(meter.verdict(ms(10 + CANCELED_COMPUTING_MS - 1), true), Verdict::Continue);
         assert_eq!(meter.verdict(ms(10 + CANCELED_COMPUTING_MS), true), Verdict::Canceled);

@@ -50,13 +50,16 @@ impl State {
             log: LogBudget::default(),
             written: Written::default(),
             started_at: Instant::now(),
-            meter: Meter::new(thread_time(), Duration::from_millis(limits.time_ms)),
+            meter: Meter::new(Duration::from_millis(limits.time_ms)),
             memory: MemoryLimiter::new(limits.memory_bytes),
         }
     }
 
     /// Leaves the guest's time alone while the embedder works for it.
     pub(crate) fn outside<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> R {
+        if !self.meter.has_begun() {
+            return work(self);
+        }
         let before = thread_time();
         let result = work(self);
         self.meter.exclude(thread_time().saturating_sub(before));
