@@ -39,7 +39,8 @@ pub struct LogSegment {
     /// The text; what was no UTF-8 is U+FFFD.
     pub text: String,
     /// How it looks, by name: `bold`, `dim`, `italic`, `underline`, `inverse`, `strike`; a colour of the text `fg-0` to `fg-255` or
-    /// `fg-rrggbb` in hex; one of what lies behind it `bg-…`; and `cut` for the note that the rest of the line is not shown.
+    /// `fg-rrggbb` in hex; one of what lies behind it `bg-…`; and `cut` for the note that the rest of the line is not shown. `inverse`
+    /// comes without a colour: where one is set, text and ground have changed places already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub style: Vec<String>,
 }

@@ -59,14 +59,23 @@ impl Style {
     }
 
     fn names(self) -> Vec<String> {
-        let marks = MARKS.into_iter().filter(|(mark, _)| self.marks & mark != 0).map(|(_, name)| name.to_owned());
+        let Self { text, behind, marks } = self.turned();
+        let marks = MARKS.into_iter().filter(|(mark, _)| marks & mark != 0).map(|(_, name)| name.to_owned());
         let colour = |prefix: &str, colour: Colour| match colour {
             Colour::Palette(number) => format!("{prefix}-{number}"),
             Colour::True(red, green, blue) => format!("{prefix}-{red:02x}{green:02x}{blue:02x}"),
         };
-        let text = self.text.map(|found| colour("fg", found));
-        let behind = self.behind.map(|found| colour("bg", found));
+        let text = text.map(|found| colour("fg", found));
+        let behind = behind.map(|found| colour("bg", found));
         marks.chain(text).chain(behind).collect()
+    }
+
+    /// With text and ground in the places that they are shown in: whoever shows a colour need not know of `inverse`.
+    fn turned(self) -> Self {
+        if self.marks & INVERSE == 0 || (self.text.is_none() && self.behind.is_none()) {
+            return self;
+        }
+        Self { text: self.behind, behind: self.text, marks: self.marks & !INVERSE }
     }
 
     /// Select Graphic Rendition.
@@ -273,6 +282,8 @@ mod tests {
             ("\x1b[38;2;255;128;0mtrue\x1b[48;2;0;0;1mboth", "<fg-ff8000>true</><fg-ff8000 bg-000001>both</>"),
             ("\x1b[38:5:9mcolons\x1b[38:2::1:2:3mand true", "<fg-9>colons</><fg-010203>and true</>"),
             ("\x1b[2;3;7;9mall\x1b[23;27;29mdim", "<dim italic inverse strike>all</><dim>dim</>"),
+            ("\x1b[7;38;5;208mon orange\x1b[27mnot", "<bg-208>on orange</><fg-208>not</>"),
+            ("\x1b[7;31;48;2;0;0;1mboth\x1b[39mone", "<fg-000001 bg-1>both</><fg-000001>one</>"),
             ("\x1b[4:3mcurly\x1b[4:0mnone", "<underline>curly</>none"),
             ("\x1b[38;5mhalf", "half"),
             ("\x1b[38;2;300;0;0mtoo much", "too much"),
