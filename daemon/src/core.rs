@@ -51,7 +51,7 @@ pub use forge_config::SecretsAllow;
 pub use insight::STATS_TASKS_MAX;
 pub(crate) use integrations::Proved;
 pub use load::LOAD_HOURS_MAX;
-pub use log_lines::LogSearch;
+pub use log_lines::{LinesWanted, LogSearch};
 pub use options::{
     Applied, AttemptAccess, CoreOptions, CoreStartError, Counters, FreeSpace, LogLimits, RunnerIdentity, TaskFilter,
     TryOutcome,

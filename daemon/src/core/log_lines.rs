@@ -4,6 +4,7 @@ use forge_api::{AttemptId, LOG_LINES_MAX, LogLines, LogMatches};
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{Core, CoreError, log_error};
+pub use crate::logs::LinesWanted;
 use crate::logs::{Attempts as _, Expectation};
 
 /// The most bytes of what is searched for.
@@ -51,20 +52,19 @@ impl LogSearch {
 }
 
 impl Core {
-    /// At most `count` lines of the log of a task's newest attempt, or of the one asked for: from the number `from` on, or the last -`from`.
+    /// Some lines of the log of a task's newest attempt, or of the one asked for.
     pub async fn log_lines(
         &self,
         number: u64,
         attempt: Option<u32>,
-        from: i64,
-        count: u32,
+        wanted: LinesWanted,
     ) -> Result<LogLines, CoreError> {
         let (attempt, expectation) = self.look(number, attempt).await?;
         if attempt == 0 {
             return Ok(LogLines { complete: expectation == Expectation::Nothing, ..LogLines::default() });
         }
         let id = AttemptId { task: number, attempt };
-        let window = self.inner.logs.lines(id, from, count.clamp(1, LOG_LINES_MAX)).await;
+        let window = self.inner.logs.lines(id, wanted).await;
         let window = window.map_err(|error| log_error(error, id))?;
         let bytes = self.inner.logs.length(id);
         Ok(LogLines {

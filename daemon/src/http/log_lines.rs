@@ -11,7 +11,7 @@ use super::limits;
 use super::path::QueryOf;
 use super::problem::Refusal;
 use super::routes::Api;
-use crate::core::LogSearch;
+use crate::core::{LinesWanted, LogSearch};
 
 /// What `/log/lines` takes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -51,7 +51,8 @@ pub(super) async fn lines(
     QueryOf(query): QueryOf<LinesQuery>,
 ) -> Result<Json<LogLines>, Refusal> {
     let count = limits::bounded("count", query.count, limits::LOG_LINES_DEFAULT, LOG_LINES_MAX)?;
-    Ok(Json(api.core.log_lines(task.number, query.attempt, query.from.unwrap_or(1), count).await?))
+    let wanted = LinesWanted::new(query.from.unwrap_or(1), count);
+    Ok(Json(api.core.log_lines(task.number, query.attempt, wanted).await?))
 }
 
 /// `GET /tasks/{n}/log/search`

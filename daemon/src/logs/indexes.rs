@@ -7,7 +7,7 @@ use forge_api::AttemptId;
 use regex::bytes::Regex;
 use tokio::sync::Semaphore;
 
-use super::lines::{Found, LineIndex, Window};
+use super::lines::{Found, LineIndex, Wanted, Window};
 use super::{LogError, Logs, blocking};
 
 /// The most indexes that are kept; each has a bounded number of points.
@@ -57,13 +57,13 @@ impl Indexes {
 }
 
 impl Logs {
-    /// Some lines of a log: from the number `from` on, or the last -`from`.
-    pub(crate) async fn lines(&self, id: AttemptId, from: i64, count: u32) -> Result<Window, LogError> {
+    /// Some lines of a log.
+    pub(crate) async fn lines(&self, id: AttemptId, wanted: Wanted) -> Result<Window, LogError> {
         let (file, index) = (self.file(id), self.indexes.of(id));
         let _turn = self.indexes.scans.acquire().await.map_err(|_| LogError::Ended)?;
         blocking(move || {
             let end = file.current_length()?;
-            index.lock().unwrap_or_else(PoisonError::into_inner).window(&*file, end, from, count)
+            index.lock().unwrap_or_else(PoisonError::into_inner).window(&*file, end, wanted)
         })
         .await
     }

@@ -3,6 +3,8 @@
 //! A sparse index knows where each 1,024th line begins, and how text looks there. It is made by one scan that goes on where it ended as the
 //! log grows, so that no request reads all of a log. All of this blocks.
 
+use std::collections::VecDeque;
+
 use forge_api::{LOG_LINE_BYTES_MAX, LogLine, LogMatch};
 use memchr::memchr;
 use regex::bytes::Regex;
@@ -29,7 +31,7 @@ const INDEXED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How much of a log one window or one search looks through, but for the length of its last line.
 const READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The most bytes of text that one answer holds, but for the length of its last line.
+/// The most bytes of text that one answer holds, but for the length of one line.
 const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The most bytes of a found line's text.
@@ -157,6 +159,33 @@ pub(super) struct LineIndex {
     style: Style,
 }
 
+/// Which lines are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The first one's number, or the last -`from` where it is negative.
+    pub from: i64,
+    /// How many, at most.
+    pub count: u32,
+    /// How many bytes of text, at most, but for the length of one line.
+    pub text_bytes_max: usize,
+}
+
+impl Wanted {
+    /// At most `count` lines from `from` on, as many as one answer holds.
+    pub fn new(from: i64, count: u32) -> Self {
+        Self { from, count, text_bytes_max: ANSWER_BYTES_MAX }
+    }
+}
+
+/// Which of the lines that are asked for come where not all do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// The first: who asks goes on after them.
+    First,
+    /// The last: it is the log's end that is asked for.
+    Last,
+}
+
 /// Some lines.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Window {
@@ -240,38 +269,63 @@ impl LineIndex {
         found.copied().unwrap_or(Point { line: 0, offset: 0, style: Style::default() })
     }
 
-    /// At most `count` lines: from the number `from` on, or the last -`from` where it is negative.
-    pub(super) fn window(&mut self, source: &impl Source, end: u64, from: i64, count: u32) -> Result<Window, LogError> {
+    /// How many lines stand before those that are wanted, and which of these come where not all do.
+    fn begin(&self, wanted: Wanted) -> (u64, Side) {
+        let back = match u64::try_from(wanted.from) {
+            Ok(from) => return (from.saturating_sub(1), Side::First),
+            Err(_) => wanted.from.unsigned_abs(),
+        };
+        let before = self.total().saturating_sub(back);
+        if back > u64::from(wanted.count) {
+            return (before, Side::First);
+        }
+        // No further from the end than one request reads.
+        let near = self.covered().saturating_sub(READ_BYTES_MAX);
+        let point = self.points.get(self.points.partition_point(|point| point.offset < near));
+        let last = self.total().saturating_sub(1);
+        (before.max(point.map_or(last, |point| point.line).min(last)), Side::Last)
+    }
+
+    /// Some lines.
+    pub(super) fn window(&mut self, source: &impl Source, end: u64, wanted: Wanted) -> Result<Window, LogError> {
         self.extend(source, end)?;
         let (total, covered) = (self.total(), self.covered());
-        let before = match u64::try_from(from) {
-            Ok(from) => from.saturating_sub(1),
-            Err(_) => total.saturating_sub(from.unsigned_abs()),
-        };
+        let (before, side) = self.begin(wanted);
         let mut window = Window { total, covered, items: Vec::new() };
         if before >= total {
             return Ok(window);
         }
         let Point { line: mut number, offset, mut style } = self.point(before);
         let mut reader = Reader::new(source, offset, covered, u64::MAX);
+        let mut lines: VecDeque<(u64, Line, Style)> = VecDeque::new();
         let mut text_bytes = 0;
-        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
-        while window.items.len() < wanted && text_bytes < ANSWER_BYTES_MAX {
-            let is_enough = reader.at.saturating_sub(offset) > READ_BYTES_MAX && !window.items.is_empty();
-            let mut line = Line::default();
-            let stop = reader.fill(&mut line)?;
-            if is_enough || (stop != Stop::Line && line.length == 0) {
+        let count = usize::try_from(wanted.count).unwrap_or(usize::MAX);
+        loop {
+            let is_far = reader.at.saturating_sub(offset) > READ_BYTES_MAX && !lines.is_empty();
+            let is_full = lines.len() >= count || text_bytes >= wanted.text_bytes_max;
+            if side == Side::First && (is_far || is_full) {
                 break;
             }
-            if number < before {
-                style.carry(&line.head);
-            } else {
-                text_bytes += line.head.len();
-                let segments = render(&line.head, line.length, &mut style);
-                window.items.push(LogLine { number: number + 1, segments });
+            let mut line = Line::default();
+            if reader.fill(&mut line)? != Stop::Line && line.length == 0 {
+                break;
             }
             number += 1;
+            let begins = style;
+            style.carry(&line.head);
+            if number > before {
+                text_bytes += line.head.len();
+                lines.push_back((number, line, begins));
+            }
+            while side == Side::Last && text_bytes > wanted.text_bytes_max && lines.len() > 1 {
+                text_bytes -= lines.pop_front().map_or(0, |(_, line, _)| line.head.len());
+            }
         }
+        let drawn = lines.into_iter().map(|(number, line, mut begins)| LogLine {
+            number,
+            segments: render(&line.head, line.length, &mut begins),
+        });
+        window.items = drawn.collect();
         Ok(window)
     }
 

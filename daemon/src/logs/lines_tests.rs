@@ -37,7 +37,11 @@ fn texts(window: &Window) -> Vec<(u64, String)> {
 }
 
 fn window(source: &Memory, from: i64, count: u32) -> Window {
-    LineIndex::default().window(source, source.end(), from, count).expect("read")
+    LineIndex::default().window(source, source.end(), Wanted::new(from, count)).expect("read")
+}
+
+fn numbers(window: &Window) -> Vec<u64> {
+    window.items.iter().map(|line| line.number).collect()
 }
 
 #[test]
@@ -60,13 +64,13 @@ fn lines_are_numbered_from_one_and_from_the_end() {
 fn a_log_that_grows_is_read_on_from_where_it_ended() {
     let mut log = Memory::new("one\ntw");
     let mut index = LineIndex::default();
-    let first = index.window(&log, log.end(), 1, 10).expect("read");
+    let first = index.window(&log, log.end(), Wanted::new(1, 10)).expect("read");
     assert_eq!((first.total, texts(&first).len()), (2, 2));
     log.bytes.extend_from_slice(b"o\nthree\n");
-    let more = index.window(&log, log.end(), 2, 10).expect("read");
+    let more = index.window(&log, log.end(), Wanted::new(2, 10)).expect("read");
     assert_eq!(texts(&more), [(2, "two".to_owned()), (3, "three".to_owned())]);
     let again = Memory::new("new\n");
-    let fresh = index.window(&again, again.end(), 1, 10).expect("read");
+    let fresh = index.window(&again, again.end(), Wanted::new(1, 10)).expect("read");
     assert_eq!((fresh.total, texts(&fresh)), (1, vec![(1, "new".to_owned())]), "it was emptied and sent again");
 }
 
@@ -80,7 +84,7 @@ fn any_window_of_a_million_lines_reads_little_of_it() {
     assert!(index.points.len() < 1_100);
     for from in [1, 1_024, 1_025, 499_999, 999_001, -1_000] {
         log.read.set(0);
-        let window = index.window(&log, log.end(), from, 1_000).expect("read");
+        let window = index.window(&log, log.end(), Wanted::new(from, 1_000)).expect("read");
         let first = u64::try_from(from).unwrap_or(999_001);
         assert_eq!((window.total, window.items.len()), (1_000_000, 1_000));
         assert_eq!(window.items[0].number, first);
@@ -115,13 +119,35 @@ fn long_lines_are_cut_and_many_of_them_come_in_parts() {
     let part = window(&log, 1, 1_000);
     assert!(part.items.len() < 200 && !part.items.is_empty(), "{} lines", part.items.len());
     assert_eq!(part.total, 1_000);
+    // Who asks for the end gets the end, and who goes on gets on.
+    let last = numbers(&window(&log, -500, 500));
+    assert!(last.len() < 200 && last.last() == Some(&1_000) && last.is_sorted(), "{last:?}");
+    assert_eq!(numbers(&window(&log, -500, 2)), [501, 502]);
+    let one = LineIndex::default().window(&log, log.end(), Wanted { text_bytes_max: 1, ..Wanted::new(-500, 500) });
+    assert_eq!(numbers(&one.expect("read")), [1_000]);
+    let next = part.items.last().expect("a line").number + 1;
+    assert_eq!(window(&log, i64::try_from(next).expect("small"), 1_000).items[0].number, next);
+}
+
+#[test]
+fn the_end_of_a_log_is_read_however_long_its_lines_are() {
+    let long = "x".repeat(usize::try_from(READ_BYTES_MAX / 2).expect("small"));
+    let log = Memory::new(format!("first\n{long}\n{long}\n{long}\nlast\n"));
+    let mut index = LineIndex::default();
+    index.extend(&log, log.end()).expect("indexed");
+    log.read.set(0);
+    let window = index.window(&log, log.end(), Wanted::new(-500, 500)).expect("read");
+    assert_eq!(window.items.last().map(|line| line.number), Some(5), "{:?}", numbers(&window));
+    assert!(log.read.get() <= READ_BYTES_MAX + 2 * BYTES_PER_POINT, "{} bytes were read", log.read.get());
+    let whole = Memory::new(format!("{long}{long}{long}"));
+    assert_eq!(numbers(&self::window(&whole, -500, 500)), [1]);
 }
 
 #[test]
 fn an_index_of_very_many_points_thins_out_and_stays_right() {
     let log = Memory::new("\n".repeat(3 * POINTS_MAX));
     let mut index = LineIndex { lines_per_point: 1, ..LineIndex::default() };
-    let window = index.window(&log, log.end(), 40_000, 2).expect("read");
+    let window = index.window(&log, log.end(), Wanted::new(40_000, 2)).expect("read");
     assert_eq!(window.items.iter().map(|line| line.number).collect::<Vec<_>>(), [40_000, 40_001]);
     assert!(index.points.len() <= POINTS_MAX && index.lines_per_point > 1);
 }
@@ -172,7 +198,7 @@ proptest! {
         // Grown in two steps, with points close to each other.
         let mut index = LineIndex { lines_per_point: 3, ..LineIndex::default() };
         index.extend(&whole, (cut as u64).min(whole.end())).expect("indexed");
-        let window = index.window(&whole, whole.end(), from, 1_000).expect("read");
+        let window = index.window(&whole, whole.end(), Wanted::new(from, 1_000)).expect("read");
         prop_assert_eq!(window.total, expected.len() as u64);
         let skipped = (from - 1) as usize;
         prop_assert_eq!(texts(&window), expected.get(skipped..).unwrap_or_default());

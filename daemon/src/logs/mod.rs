@@ -22,6 +22,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::core::{FreeSpace, LogLimits};
 use file::LogFile;
+pub use lines::Wanted as LinesWanted;
 pub use reader::LogReader;
 pub(crate) use reader::{Attempts, Expectation};
 

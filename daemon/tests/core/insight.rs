@@ -1,7 +1,7 @@
 //! What pages read of tasks: attempts, a log's lines, and how a template's tasks went.
 
 use forge_api::{AttemptOutcome, ContentRange, LogState, TaskState};
-use forge_daemon::core::{AttemptAccess, CoreError, LogSearch};
+use forge_daemon::core::{AttemptAccess, CoreError, LinesWanted, LogSearch};
 
 use super::harness::{Daemon, TestRunner, result, tree};
 
@@ -42,17 +42,17 @@ async fn the_lines_of_a_log_come_by_number_while_it_grows_and_once_it_is_whole()
     let daemon = Daemon::start(tree()).await;
     let runner = TestRunner::register(&daemon, "ny-1").await;
     let task = daemon.create("deploy").await.task.number;
-    let waiting = daemon.core.log_lines(task, None, 1, 10).await.expect("read");
+    let waiting = daemon.core.log_lines(task, None, LinesWanted::new(1, 10)).await.expect("read");
     assert_eq!((waiting.attempt, waiting.total, waiting.complete), (0, 0, false));
     let access = runner.begin(&daemon.core).await;
     let log = b"\x1b[32mok\x1b[0m\nfatal: nothing\nlast";
     let range = ContentRange::of(0, 10).expect("ten bytes");
     daemon.core.append_log(&access, range, log[..10].to_vec().into()).await.expect("taken");
-    let some = daemon.core.log_lines(task, None, 1, 10).await.expect("read");
+    let some = daemon.core.log_lines(task, None, LinesWanted::new(1, 10)).await.expect("read");
     assert_eq!((some.attempt, some.total, some.bytes, some.complete), (1, 1, 10, false));
     assert_eq!(some.items[0].segments[0].style, ["fg-2"]);
     end(&daemon, &access, AttemptOutcome::Failed, log).await;
-    let all = daemon.core.log_lines(task, Some(1), -2, 10).await.expect("read");
+    let all = daemon.core.log_lines(task, Some(1), LinesWanted::new(-2, 10)).await.expect("read");
     assert_eq!((all.total, all.bytes, all.complete), (3, log.len() as u64, true));
     assert_eq!(all.items.iter().map(|line| line.number).collect::<Vec<_>>(), [2, 3]);
 
@@ -60,7 +60,10 @@ async fn the_lines_of_a_log_come_by_number_while_it_grows_and_once_it_is_whole()
     assert_eq!((errors.items.len(), errors.items[0].number, errors.next_from), (1, 2, None));
     let text = LogSearch::Text("LAST".to_owned());
     assert_eq!(daemon.core.search_log(task, None, &text, 1, 10).await.expect("searched").items[0].text, "last");
-    assert!(matches!(daemon.core.log_lines(task, Some(7), 1, 1).await, Err(CoreError::NotFound { .. })));
+    assert!(matches!(
+        daemon.core.log_lines(task, Some(7), LinesWanted::new(1, 1)).await,
+        Err(CoreError::NotFound { .. })
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
