@@ -59,11 +59,7 @@ pub(super) fn panel(visitor: &Visitor, project: &Project, template: &Template, f
                 form.form method="post" action=(path) autocomplete="off" {
                     (parts::csrf(visitor))
                     input type="hidden" name=(KEY) value=(filled.key);
-                    @if let Some((refused, hint)) = &filled.refused {
-                        div.note.bad role="alert" { p { strong { (parts::prose(refused)) } } @if let Some(hint) = hint { p { (parts::prose(hint)) } } }
-                    } @else if !filled.wrong.is_empty() {
-                        p.note.bad role="alert" { (parts::counted(filled.wrong.len() as u64, "answer does", "answers do")) " not fit; what is wrong stands below." }
-                    }
+                    (note(&template.survey, filled))
                     @for (name, question) in &template.survey { (field(name, question, filled)) }
                     @if template.allow_arguments {
                         div.field {
@@ -77,6 +73,27 @@ pub(super) fn panel(visitor: &Visitor, project: &Project, template: &Template, f
             }
         },
     )
+}
+
+/// What is wrong, above all fields: here or at the field that it belongs to.
+fn note(survey: &BTreeMap<String, Question>, filled: &Filled) -> Markup {
+    if let Some((refused, hint)) = &filled.refused {
+        return html! {
+            div.note.bad role="alert" { p { strong { (parts::prose(refused)) } } @if let Some(hint) = hint { p { (parts::prose(hint)) } } }
+        };
+    }
+    let (below, here): (Vec<_>, Vec<_>) = filled.wrong.iter().partition(|(name, _)| survey.contains_key(*name));
+    html! {
+        @if !filled.wrong.is_empty() {
+            div.note.bad role="alert" {
+                @if !below.is_empty() {
+                    p { (parts::counted(below.len() as u64, "answer does", "answers do")) " not fit; what is wrong stands below." }
+                }
+                // The survey is another than the one that the form was made from.
+                @for (_, wrong) in here { p { (parts::prose(wrong)) } }
+            }
+        }
+    }
 }
 
 fn field(name: &str, question: &Question, filled: &Filled) -> Markup {
@@ -110,9 +127,13 @@ fn input(id: &str, name: &str, question: &Question, answer: &str, is_wrong: bool
         }
     };
     match &question.kind {
+        // A field of one line would drop the others.
+        QuestionKind::String { pattern: _ } if answer.contains('\n') => html! {
+            textarea id=(id) name=(field) required[needed] spellcheck="false" aria-invalid=[invalid] aria-describedby=(about) { "\n" (answer) }
+        },
         QuestionKind::String { pattern } => html! {
             // A browser matches all of the text where the survey's pattern matches anywhere, so that it is given only anchored ones.
-            input id=(id) name=(field) value=(answer) required[needed] aria-invalid=[invalid] aria-describedby=(about)
+            input id=(id) name=(field) value=(answer) required[needed] aria-invalid=[invalid] aria-describedby=(about) data-lines
                 pattern=[pattern.as_ref().and_then(|pattern| browser_pattern(pattern.as_str()))];
         },
         QuestionKind::Integer { min, max } => html! {
@@ -126,7 +147,9 @@ fn input(id: &str, name: &str, question: &Question, answer: &str, is_wrong: bool
         QuestionKind::Boolean => options(&["true", "false"]),
         QuestionKind::Choice(choices) => options(&choices.iter().map(String::as_str).collect::<Vec<_>>()),
         QuestionKind::Secret => html! {
-            input id=(id) name=(field) type="password" autocomplete="new-password" required[needed] aria-invalid=[invalid] aria-describedby=(about);
+            // A key has many lines; the stylesheet hides what is typed.
+            textarea.secret id=(id) name=(field) rows="2" autocomplete="off" autocapitalize="off" spellcheck="false" required[needed]
+                aria-invalid=[invalid] aria-describedby=(about) {}
         },
     }
 }
@@ -195,8 +218,12 @@ fn read(template: &Template, fields: Vec<(String, String)>) -> (Filled, CreateTa
             let question = template.survey.get(name);
             let is_secret = question.is_some_and(|question| matches!(question.kind, QuestionKind::Secret));
             // Browsers send the ends of lines as networks do.
-            let text = text.replace("\r\n", "\n");
-            if !is_secret {
+            let mut text = text.replace("\r\n", "\n");
+            if is_secret {
+                // Who types a password and presses Enter means no line end; a key has more of them.
+                let line = text.strip_suffix('\n').filter(|line| !line.contains('\n')).map(str::len);
+                text.truncate(line.unwrap_or(text.len()));
+            } else {
                 filled.answers.insert(name.to_owned(), text.clone());
             }
             // A field that nobody filled in is no answer, unless a text without a default may be empty.
@@ -243,6 +270,30 @@ mod tests {
         );
         assert!(text.contains("&lt;other&gt;") && !text.contains("<b>") && !text.contains("<script>"), "{text}");
         let secret = field("token", &question(QuestionKind::Secret), &filled).into_string();
-        assert!(secret.contains("type=\"password\"") && !secret.contains("value="), "{secret}");
+        assert!(secret.contains("class=\"secret\"") && secret.contains("></textarea>"), "{secret}");
+    }
+
+    #[test]
+    fn answers_of_several_lines_have_fields_of_several_lines() {
+        let mut question = question(QuestionKind::String { pattern: None });
+        assert!(field("text", &question, &Filled::default()).into_string().contains("<input"));
+        question.default = Some(Value::String("\none\n<two>".to_owned()));
+        let shown = field("text", &question, &Filled::default()).into_string();
+        // A browser drops the first line end of a field.
+        assert!(shown.contains(">\n\none\n&lt;two&gt;</textarea>") && !shown.contains("<input"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_no_field_of_the_form_is_told_above_it() {
+        let survey = BTreeMap::from([("version".to_owned(), question(QuestionKind::Boolean))]);
+        let wrong = |names: &[&str]| Filled {
+            wrong: names.iter().map(|name| ((*name).to_owned(), format!("`{name}` is <wrong>"))).collect(),
+            ..Filled::default()
+        };
+        let shown = |names: &[&str]| note(&survey, &wrong(names)).into_string();
+        assert_eq!(shown(&[]), "");
+        assert!(shown(&["version"]).contains("1 answer does not fit") && !shown(&["version"]).contains("wrong&gt;"));
+        let gone = shown(&["left"]);
+        assert!(gone.contains("<code>left</code> is &lt;wrong&gt;") && !gone.contains("below"), "{gone}");
     }
 }
