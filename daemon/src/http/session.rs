@@ -70,6 +70,11 @@ pub(super) fn cookie(headers: &HeaderMap) -> Option<Secret> {
     (1..=COOKIE_BYTES_MAX).contains(&value.len()).then(|| Secret::new(value))
 }
 
+/// Whether the browser has kept a session, whatever that is worth by now.
+pub(crate) fn has_cookie(headers: &HeaderMap) -> bool {
+    cookie(headers).is_some()
+}
+
 /// Has the browser keep a session.
 pub(crate) fn begin_cookie(id: &Secret) -> Result<HeaderValue, Refusal> {
     set_cookie(id.reveal(), SESSION_AGE_MS / 1000)

@@ -6,7 +6,7 @@
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use forge_api::{AuditAction, AuditActor};
-use http::header::SET_COOKIE;
+use http::header::{HeaderMap, SET_COOKIE};
 use http::{StatusCode, Uri};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -23,6 +23,10 @@ use crate::store::Ended;
 
 /// Where one signs in.
 pub(crate) const PATH: &str = "/login";
+
+/// What a browser is told that dropped the cookie.
+const NOT_KEPT: &str = "Your browser did not keep the session: it came over plain HTTP. Open the dashboard over HTTPS, through the proxy \
+                        that stands before this daemon, and sign in there.";
 
 /// The longest path that is gone back to.
 const NEXT_BYTES_MAX: usize = 2048;
@@ -53,11 +57,37 @@ fn local(next: &str) -> &str {
 pub(crate) struct LoginQuery {
     #[serde(default)]
     next: String,
+    /// Set where somebody has just signed in over plain HTTP.
+    #[serde(default)]
+    kept: Option<Asked>,
+}
+
+/// That it is asked whether the browser kept the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Asked {
+    Asked,
 }
 
 /// `GET /login`
-pub(crate) async fn show(QueryOf(query): QueryOf<LoginQuery>) -> Markup {
-    page(local(&query.next), None)
+pub(crate) async fn show(QueryOf(query): QueryOf<LoginQuery>, headers: HeaderMap) -> Response {
+    let next = local(&query.next);
+    match query.kept {
+        None => page(next, None).into_response(),
+        Some(Asked::Asked) if session::has_cookie(&headers) => Redirect::to(next).into_response(),
+        Some(Asked::Asked) => (StatusCode::UNAUTHORIZED, page(next, Some(NOT_KEPT))).into_response(),
+    }
+}
+
+/// Where somebody goes on to who has signed in. Browsers keep the session's cookie over HTTPS only, and say nothing where they drop it:
+/// where the daemon itself does not speak it, whether they have is looked at on the way.
+fn onwards(next: &str, speaks_tls: bool) -> String {
+    if speaks_tls {
+        return next.to_owned();
+    }
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("kept", "asked").append_pair("next", next);
+    format!("{PATH}?{}", query.finish())
 }
 
 /// The form, and why the last token was refused.
@@ -99,7 +129,7 @@ pub(crate) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
         Ok((access, id)) => {
             tracing::info!(access = access.name(), "somebody signed in");
             let cookie = session::begin_cookie(&id)?;
-            Ok(([(SET_COOKIE, cookie)], Redirect::to(next)).into_response())
+            Ok(([(SET_COOKIE, cookie)], Redirect::to(&onwards(next, api.speaks_tls))).into_response())
         }
         Err(refusal) if refusal.status() == 401 => {
             let stranger = Actor { kind: AuditActor::Session, name: String::new(), remote: auth::remote(&parts) };
@@ -149,6 +179,12 @@ mod tests {
         ] {
             assert_eq!(local(foreign), "/", "{foreign:?}");
         }
+    }
+
+    #[test]
+    fn whether_a_browser_keeps_the_session_is_looked_at_where_it_may_not() {
+        assert_eq!(onwards("/tasks?state=failed", true), "/tasks?state=failed");
+        assert_eq!(onwards("/tasks", false), "/login?kept=asked&next=%2Ftasks");
     }
 
     #[test]

@@ -282,3 +282,27 @@ async fn wrong_tokens_are_counted_and_a_visit_is_not() {
     let _right = Browser::signed_in(&daemon, &token).await;
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_drops_the_session_over_plain_http_is_told_so() {
+    let mut place = Place::new();
+    place.listen = "api = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\ninsecure_http = true".to_owned();
+    let token = place.token("ann", "role = \"operator\"");
+    let daemon = place.start().await;
+    let mut browser = Browser::new(&daemon);
+    let signed = browser.login(&token, "/tasks").await;
+    let looked_at = location(&signed).to_owned();
+    assert_eq!((signed.status().as_u16(), looked_at.as_str()), (303, "/login?kept=asked&next=%2Ftasks"));
+    // A browser that reached the daemon itself has no cookie now.
+    let told = browser.get(&looked_at).await;
+    assert_eq!(told.status(), 401);
+    let page = told.text().await.expect("a page");
+    assert!(page.contains("did not keep the session") && page.contains("value=\"/tasks\""), "{page}");
+    // One that came over a proxy that speaks TLS has it, and goes on.
+    let cookie = signed.headers()["set-cookie"].to_str().expect("text");
+    browser.cookie = cookie.split(';').next().expect("a pair").to_owned();
+    let kept = browser.get(&looked_at).await;
+    assert_eq!((kept.status().as_u16(), location(&kept)), (303, "/tasks"));
+    assert!(browser.is_signed_in().await);
+    daemon.stop().await;
+}
