@@ -11,6 +11,25 @@ async function sees(page, what, number) {
   assert.ok((await rows(page).count()) < 200, "only what is in sight is there");
 }
 
+/** Of long lines an answer holds fewer than were asked for: all in sight come, with few requests, and then there is rest. */
+async function longLines(context) {
+  const page = await open(context);
+  let asked = 0;
+  page.on("request", (request) => { if (request.url().includes("/log/lines")) asked += 1; });
+  await page.goto(`/tasks/${told.wide}?attempt=1#L400`);
+  await sees(page, "a line in the middle", 400);
+  await page.locator("#log .log-view").focus();
+  await page.keyboard.press("End");
+  await sees(page, "the last line", 1200);
+  await page.keyboard.press("Home");
+  await sees(page, "the first line", 1);
+  const before = asked;
+  for (let frame = 0; frame < 60; frame += 1) await page.evaluate(() => new Promise((done) => requestAnimationFrame(done)));
+  assert.equal(asked, before, "what is there is not asked for again");
+  assert.ok(asked <= 12, `${asked} requests`);
+  await page.close();
+}
+
 await story(async () => {
   const context = await browser();
   const page = await open(context);
@@ -52,6 +71,16 @@ await story(async () => {
   assert.equal(await other.locator("#log .row.picked").count(), 3);
   await other.getByRole("button", { name: "Wrap" }).click();
   await sees(other, "long lines wrap", 900_001);
+  // The same with keys: a line is chosen, and the address leads to it.
+  await other.getByRole("button", { name: "Wrap" }).click();
+  await other.locator("#log .log-view").focus();
+  await other.keyboard.press("Home");
+  await sees(other, "the first line", 1);
+  for (const key of ["ArrowDown", "ArrowDown", "Enter"]) await other.keyboard.press(key);
+  assert.match(other.url(), /\?attempt=1#L2$/);
+  for (const key of ["ArrowDown", "Shift+Enter"]) await other.keyboard.press(key);
+  assert.match(other.url(), /#L2-L3$/);
+  await longLines(context);
   const download = other.waitForEvent("download");
   await other.getByRole("link", { name: "Download" }).click();
   assert.equal((await download).suggestedFilename(), `task-${told.task}-1.log`);

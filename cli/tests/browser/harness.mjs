@@ -67,6 +67,27 @@ export async function signIn(page, path = "/") {
   await page.waitForURL((url) => url.pathname !== "/login");
 }
 
+/** Asks the API as the admin, as another program would. */
+export async function api(context, method, path, data) {
+  const answer = await context.request.fetch(`/api/v1${path}`, { method, data, headers: { authorization: `Bearer ${told.token}` } });
+  assert.ok(answer.ok(), `${method} ${path}: ${answer.status()} ${await answer.text()}`);
+  return answer.status() === 204 ? null : answer.json();
+}
+
+/** Starts a task of the shop and answers its number. */
+export const startTask = async (context, template, variables = {}) =>
+  (await api(context, "POST", `/projects/shop/templates/${template}/tasks`, { variables })).number;
+
+/** Has a page ask for its parts anew, and waits until it has taken them. */
+export async function refresh(page) {
+  const before = await page.evaluate(() => {
+    dispatchEvent(new Event("pagehide"));
+    dispatchEvent(new Event("pageshow"));
+    return Number(document.body.dataset.fresh ?? "0");
+  });
+  await page.waitForFunction((before) => Number(document.body.dataset.fresh ?? "0") > before, before);
+}
+
 /** Looks for a fact until it is there. */
 export async function waitFor(what, look) {
   const end = Date.now() + FACT_MS;

@@ -6,7 +6,7 @@ await story(async () => {
   const context = await browser({ javaScriptEnabled: false });
   const page = await open(context);
   await signIn(page, "/tasks?state=succeeded");
-  assert.equal(await page.locator("#tasks tbody tr").count(), 1);
+  assert.equal(await page.locator("#tasks tbody tr").count(), 2);
   await page.getByRole("link", { name: `#${told.task}` }).click();
   assert.match(await page.locator("#log").innerText(), /line 1200 of/);
   assert.equal(await page.locator("#log .row").count(), 500);
@@ -14,6 +14,20 @@ await story(async () => {
   await page.getByRole("link", { name: "Earlier lines" }).click();
   await page.getByRole("link", { name: "Earlier lines" }).click();
   assert.match(await page.locator("#log").innerText(), /line 1 of/);
+  // The link of a line leads to it.
+  const link = page.locator("#log .row a.no", { hasText: /^7$/ });
+  await page.goto(new URL(await link.getAttribute("href"), page.url()).href);
+  assert.match(page.url(), /from=1#L7$/);
+  assert.equal(await page.locator("#L7").isVisible(), true);
+  // Of long lines fewer are shown, and the last are the last.
+  const wide = await page.goto(`/tasks/${told.wide}`);
+  assert.ok((await wide.body()).length < 200_000, `a page of ${(await wide.body()).length} bytes`);
+  const last = () => page.locator("#log .row").last().innerText();
+  assert.match(await last(), /^1200\s+line 1200 is long/);
+  await page.getByRole("link", { name: "Earlier lines" }).click();
+  await page.getByRole("link", { name: "Later lines" }).click();
+  await page.getByRole("link", { name: "Last lines" }).click();
+  assert.match(await last(), /^1200\s+line 1200 is long/);
   await page.goto("/projects/shop/templates/many");
   await page.getByLabel("lines").fill("3");
   await page.getByRole("button", { name: "Run many" }).click();

@@ -11,10 +11,14 @@ use serde_json::{Value, json};
 use crate::approval;
 use crate::git::git;
 use crate::gitops;
-use crate::harness::{Daemon, Finished, Receiver, World, need, wait_for};
+use crate::harness::{Daemon, Finished, Process, Receiver, World, need, wait_for};
 
 /// What would like to be markup.
 const HOSTILE: &str = "\"><img src=x onerror=alert(1)><script>alert(2)</script>";
+
+/// Prints 1,200 lines of 9 KB each.
+const WIDE: &str = "awk 'BEGIN { for (more = \"x\"; length(more) < 9000;) more = more more; \
+                    for (i = 1; i <= 1200; i++) print \"line \" i \" is long \" substr(more, 1, 9000) }'";
 
 /// The folder of this repository.
 fn repository() -> PathBuf {
@@ -111,6 +115,75 @@ description = "Of the registry"
     world
 }
 
+/// What the walk runs beside: a form of several lines, a log that goes on when it is told to, a task that succeeds at its second try.
+fn more(world: &World) {
+    let gate = world.path("gate");
+    world.write(
+        "projects/shop/templates/certificate.toml",
+        r#"executor = "shell"
+[params]
+script = '''
+for name in KEY PIN MOTD NOTE; do
+  variable=FORGE_VAR_$name
+  printf '%s %s %s\n' "${name,,}" "$(printf %s "${!variable}" | wc -l)" "$(printf %s "${!variable}" | wc -c)"
+done
+'''
+[survey.key]
+type = "secret"
+[survey.pin]
+type = "secret"
+[survey.note]
+type = "string"
+[survey.motd]
+type = "string"
+default = "welcome\nto the shop\n"
+"#,
+    );
+    world.template(
+        "uneasy",
+        "",
+        &format!(
+            "echo 'error: the first'; until [ -e {}.second ]; do sleep 0.1; done; seq 80; echo 'error: the second'; seq 80",
+            gate.display()
+        ),
+    );
+    world.template(
+        "flaky",
+        "retry = { attempts = 1, delay = \"1s\" }",
+        &format!(
+            "if mkdir {gate}.once; then echo first try; until [ -e {gate}.third ]; do sleep 0.1; done; exit 1; fi; echo second try",
+            gate = gate.display()
+        ),
+    );
+}
+
+/// Runs the commands that the page shows for adding a runner, as somebody would who read them.
+fn add_a_runner(world: &World, daemon: &Daemon, commands: &Value) -> Process {
+    let folder = Path::new(env!("CARGO_BIN_EXE_forge")).parent().expect("a folder").to_owned();
+    let known = std::env::var_os("PATH").expect("PATH is set");
+    let path = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&known))).expect("a PATH");
+    let machine = world.path("machine");
+    std::fs::create_dir_all(&machine).expect("a folder");
+    let shell = |id: &str| {
+        let line = commands[id].as_str().expect("a command").replace("NAME", "east-1");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(line.replace("/var/lib/forge-runner", "spool")).current_dir(&machine);
+        command.env_clear().env("PATH", &path).env("HOME", &machine);
+        command
+    };
+    let made = Finished::of(shell("add-token"), b"").expect_code(0).text();
+    let after = |key: &str| {
+        let found = made.lines().find_map(|line| line.strip_prefix(key));
+        found.unwrap_or_else(|| panic!("{key} is printed: {made}")).trim().to_owned()
+    };
+    let token = format!("hash = \"{}\"\ntags = [\"east\"]\n", after("hash:"));
+    world.write("registration-tokens/east.toml", &token);
+    world.ask(daemon, &["config", "apply"]).expect_code(0);
+    std::fs::write(machine.join("registration-token"), format!("{}\n", after("token:"))).expect("written");
+    Finished::of(shell("add-setup"), b"").expect_code(0);
+    Process::start(shell("add-start"), &world.path("out"), "east-1")
+}
+
 /// Declares the target that the shop's project tells.
 fn tell(world: &World, receiver: &Receiver) {
     world.write(
@@ -136,11 +209,20 @@ fn start(world: &World, daemon: &Daemon, template: &str, more: &[&str]) -> u64 {
 #[test]
 fn an_operator_s_day_goes_through_the_browser() {
     let world = shop();
+    more(&world);
     let receiver = Receiver::good();
     tell(&world, &receiver);
     let daemon = world.daemon();
     let _runner = world.runner(&daemon, "ny-1", "");
-    browse(&world, &daemon, "walk", &json!({ "gate": world.path("gate"), "script": approval::SCRIPT }));
+    // One that registered and never came.
+    world.register(&world.runner_settings(&daemon, "spare", "")).expect_code(0);
+    let commands = world.path("commands.json");
+    let told = json!({ "gate": world.path("gate"), "script": approval::SCRIPT, "commands": commands });
+    browse(&world, &daemon, "walk", &told);
+    let commands = serde_json::from_slice(&std::fs::read(commands).expect("they were copied")).expect("JSON");
+    let _east = add_a_runner(&world, &daemon, &commands);
+    let runner = world.wait_runner(&daemon, "east-1", "online");
+    assert_eq!(runner["tags"], json!(["east"]), "{runner}");
 }
 
 /// Complaint 25 (big logs freeze the page): of a million lines only those in sight are elements, whichever they are.
@@ -150,11 +232,14 @@ fn a_log_of_a_million_lines_is_scrolled_and_searched() {
     let script = "awk 'BEGIN { print \"begin\"; for (i = 1; i <= 1000000; i++) { \
                   if (i == 900000) print \"fatal: [web-09]: UNREACHABLE!\"; print \"line \" i \" of the big log\" } }'";
     world.template("big", "", script);
+    world.template("wide", "", WIDE);
     let daemon = world.daemon();
     let _runner = world.runner(&daemon, "ny-1", "");
     let number = world.start_task(&daemon, "big");
+    let wide = world.start_task(&daemon, "wide");
     world.wait_state(&daemon, number, "succeeded");
-    browse(&world, &daemon, "biglog", &json!({ "task": number }));
+    world.wait_state(&daemon, wide, "succeeded");
+    browse(&world, &daemon, "biglog", &json!({ "task": number, "wide": wide }));
 }
 
 #[test]
@@ -165,11 +250,14 @@ fn without_a_script_one_signs_in_reads_a_log_and_runs_a_form() {
         "executor = \"shell\"\n[params]\nscript = 'for i in $(seq $FORGE_VAR_LINES); do echo \"line $i of many\"; done'\n\
          [survey.lines]\ntype = \"integer\"\ndefault = 1200\n",
     );
+    world.template("wide", "", WIDE);
     let daemon = world.daemon();
     let _runner = world.runner(&daemon, "ny-1", "");
     let number = world.start_task(&daemon, "many");
+    let wide = world.start_task(&daemon, "wide");
     world.wait_state(&daemon, number, "succeeded");
-    browse(&world, &daemon, "noscript", &json!({ "task": number }));
+    world.wait_state(&daemon, wide, "succeeded");
+    browse(&world, &daemon, "noscript", &json!({ "task": number, "wide": wide }));
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(crate) async fn show(State(api): State<Api>, visitor: Visitor) -> Result<Mar
     let revisions = api.core.config_revisions(visitor.access.visible(), None, REVISIONS_SHOWN).await?.items;
     let content = html! {
         div.head { div { h1 { "Configuration" } p { "A folder of files that is read whole and applied whole, or not at all." } } }
-        div id="config" data-live {
+        div id="config" data-live data-on="config" {
             @match &status.last_error {
                 Some(failure) => (refused(&visitor, failure)),
                 None => p.note.good data-announce { strong { "The newest revision serves." } },

@@ -33,7 +33,7 @@ pub(crate) async fn list(State(api): State<Api>, visitor: Visitor) -> Markup {
         .collect();
     let content = html! {
         div.head { div { h1 { "Integrations" } p { "Programs elsewhere that start templates." } } }
-        section.panel id="integrations" data-live aria-label="Integrations" {
+        section.panel id="integrations" data-live data-on="task config poll" aria-label="Integrations" {
             @if found.is_empty() {
                 p.empty { "There is none. A file under " code { "projects/NAME/integrations/" } " makes one." }
             } @else {
@@ -69,7 +69,7 @@ pub(crate) async fn show(
     let content = html! {
         p.crumbs { a href="/integrations" { "Integrations" } span aria-hidden="true" { "/" } (project_name) }
         div.head { div { h1 { (name) } p { "Its newest requests. Nothing of what they hold is kept." } } }
-        section.panel id="requests" data-live aria-label="Requests" {
+        section.panel id="requests" data-live data-on="task config poll" aria-label="Requests" {
             @if requests.is_empty() { (parts::empty("None came yet.")) } @else { (table(&visitor, &requests)) }
         }
     };

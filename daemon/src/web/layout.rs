@@ -109,7 +109,7 @@ impl<'a> Page<'a> {
                         }
                     } }
                     main id="main" tabindex="-1" {
-                        div id="alerts" data-live {
+                        div id="alerts" data-live data-on="config" {
                             @if visitor.config_refused && place != Place::Config {
                                 div.note.bad data-announce {
                                     p { strong { "The newest configuration is not applied." } " The last good one serves. "

@@ -37,7 +37,7 @@ pub(crate) async fn overview(State(api): State<Api>, visitor: Visitor) -> Result
     let now = visitor.now;
     let content = html! {
         div.head { div { h1 { "Overview" } } (run_link(&visitor)) }
-        div id="now" data-live {
+        div id="now" data-live data-on="task runner config" {
             (tiles(&lists, &runners))
             (approvals(&lists.awaiting.items))
             div.grid {

@@ -15,7 +15,7 @@ pub(crate) async fn list(State(api): State<Api>, visitor: Visitor) -> Markup {
     let plugins = plugins::summaries(&applied.tree, &api.catalog);
     let content = html! {
         div.head { div { h1 { "Plugins" } p { "Sandboxed components. Each may do what its file grants, and nothing else." } } }
-        div id="plugins" data-live {
+        div id="plugins" data-live data-on="config" {
             @if plugins.is_empty() { section.panel { (parts::empty("The tree has none.")) } }
             div.grid { @for plugin in &plugins { (panel(plugin)) } }
         }

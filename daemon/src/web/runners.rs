@@ -37,7 +37,7 @@ pub(crate) async fn list(State(api): State<Api>, visitor: Visitor, headers: Head
             div { h1 { "Runners" } p { "They dial in and pull their work; the daemon never calls them." } }
             a.button href="#add" { "Add a runner" }
         }
-        section.panel id="runners" data-live aria-label="Runners" {
+        section.panel id="runners" data-live data-on="task runner config" aria-label="Runners" {
             @if runners.is_empty() { (parts::empty("No runner is here yet.")) } @else { (table(&visitor, &runners, &tasks)) }
         }
         (how_to_add(&api, asked))

@@ -14,7 +14,7 @@ pub(crate) async fn list(State(api): State<Api>, visitor: Visitor) -> Result<Mar
     let schedules = api.core.schedules(visitor.access.visible()).await?;
     let content = html! {
         div.head { div { h1 { "Schedules" } p { "Templates that start by the clock." } } }
-        section.panel id="schedules" data-live aria-label="Schedules" {
+        section.panel id="schedules" data-live data-on="task config" aria-label="Schedules" {
             @if schedules.is_empty() {
                 p.empty { "There is none. A file under " code { "projects/NAME/schedules/" } " makes one." }
             } @else { (table(&visitor, &schedules)) }

@@ -49,10 +49,13 @@ pub(crate) async fn show(
     } else {
         log_view::panel(&api, &task, shown, attempts.len(), query.from).await?
     };
+    let on = news(&task);
     let title = format!("Task {} · {}/{}", task.number, task.project, task.template);
     let content = html! {
         p.crumbs { a href="/tasks" { "Tasks" } span aria-hidden="true" { "/" } (parts::template_link(&task.project, &task.template)) }
-        div id="task" data-live {
+        // What the log's script turns to.
+        p id="newest-attempt" data-live data-on=(on) hidden { (task.attempt) }
+        div id="task" data-live data-on=(on) {
             div.head {
                 div {
                     div.titled {
@@ -67,13 +70,23 @@ pub(crate) async fn show(
             (summary::panel(&task))
         }
         (log)
-        div.split id="details" data-live {
+        div.split id="details" data-live data-on=(on) {
             div { (timeline(&visitor, &task, &attempts)) }
             (about(&visitor, &task))
         }
     };
     let page = Page { title: &title, place: Place::Tasks, scripts: Scripts::Log, content };
     Ok(page.draw(&visitor))
+}
+
+/// What changes the page: the task itself, and what it waits for.
+fn news(task: &Task) -> String {
+    let own = format!("task:{}", task.number);
+    match (task.state, &task.runner) {
+        (TaskState::Queued, _) => "task runner config".to_owned(),
+        (TaskState::Assigned | TaskState::Running, Some(runner)) => format!("{own} runner:{runner}"),
+        _ => own,
+    }
 }
 
 /// What most look for first, in a line.

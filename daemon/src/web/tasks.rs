@@ -62,7 +62,7 @@ pub(crate) async fn list(
             button type="submit" { "Filter" }
             @if filters.iter().any(|(_, value)| value.is_some()) { a.button href="/tasks" { "Clear" } }
         }
-        section.panel id="tasks" data-live aria-label="Tasks" {
+        section.panel id="tasks" data-live data-on="task" aria-label="Tasks" {
             @if page.items.is_empty() {
                 (parts::empty("No task is like this."))
             } @else {

@@ -27,7 +27,7 @@ pub(crate) async fn list(State(api): State<Api>, visitor: Visitor) -> Markup {
         applied.tree.projects.values().filter(|project| visitor.access.sees(project.name.as_str())).collect();
     let content = html! {
         div.head { div { h1 { "Templates" } p { "What a task is made from, as the configuration says." } } }
-        div id="templates" data-live {
+        div id="templates" data-live data-on="config" {
             @if projects.is_empty() {
                 section.panel { p.empty { "No project is applied that you may see. " a href="/config" { "The configuration" } " says what serves." } }
             }
@@ -112,7 +112,7 @@ pub(super) async fn page(
         div.split {
             div {
                 @if let Some(template) = template { @if visitor.may(Role::Operator) { (run::panel(visitor, project, template, filled)) } }
-                div id="history" data-live { (history(visitor, project_name, name, &tasks, &stats)) }
+                div id="history" data-live data-on="task" { (history(visitor, project_name, name, &tasks, &stats)) }
             }
             div {
                 @if let Some(template) = template { (about(template)) }

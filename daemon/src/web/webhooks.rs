@@ -40,14 +40,14 @@ pub(crate) async fn list(
     let filters = [("target", target.as_deref()), ("state", state.as_deref())];
     let content = html! {
         div.head { div { h1 { "Webhooks" } p { "Who is told of what happens, and whether it arrived." } } }
-        section.panel id="targets" data-live aria-label="Targets" { (target_table(&visitor, &targets)) }
+        section.panel id="targets" data-live data-on="task runner config poll" aria-label="Targets" { (target_table(&visitor, &targets)) }
         form.filters method="get" action="/webhooks" role="search" aria-label="Filter deliveries" {
             (parts::choice("target", "Target", "every target", target.as_deref(), targets.iter().map(|target| target.name.as_str())))
             (parts::choice("state", "State", "every state", state.as_deref(), DeliveryState::ALL.map(DeliveryState::as_str)))
             button type="submit" { "Filter" }
             @if filters.iter().any(|(_, value)| value.is_some()) { a.button href="/webhooks" { "Clear" } }
         }
-        section.panel id="deliveries" data-live aria-labelledby="deliveries-title" {
+        section.panel id="deliveries" data-live data-on="task runner config poll" aria-labelledby="deliveries-title" {
             header { h2 id="deliveries-title" { "Deliveries" } }
             @if page.items.is_empty() { (parts::empty("No delivery is like this.")) } @else { (delivery_table(&visitor, &page.items)) }
             (parts::pager("/webhooks", &filters, cursor.as_deref(), page.next_cursor.as_deref()))
@@ -142,7 +142,7 @@ pub(crate) async fn delivery(
     ];
     let content = html! {
         p.crumbs { a href="/webhooks" { "Webhooks" } }
-        div id="delivery" data-live {
+        div id="delivery" data-live data-on=(if delivery.state == DeliveryState::Waiting { "poll" } else { "" }) {
             div.head {
                 div.titled { h1 { (delivery.event) } span data-announce { (parts::delivery_state(delivery.state)) } }
                 div.buttons { (parts::action(&visitor, &format!("{}/redeliver", path(&delivery.id)), "", "Deliver again")) }
