@@ -3,6 +3,7 @@
 //! Each story there fails on a dialog, an error in the console, a break of the content policy, and a request to anyone else. With
 //! `FORGE_SCREENSHOTS=docs/images` the story of all pages writes its pictures there.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +13,21 @@ use crate::approval;
 use crate::git::git;
 use crate::gitops;
 use crate::harness::{Daemon, Finished, Process, Receiver, World, need, wait_for};
+
+/// The pages of which the repository keeps pictures, beside the one for signing in.
+fn check_pictures(pages: &Value) {
+    let names = pages.as_array().expect("pages").iter().map(|page| page[0].as_str().expect("a name"));
+    let expected: BTreeSet<String> = names
+        .chain(["sign-in"])
+        .flat_map(|name| ["light", "dark"].map(|scheme| format!("{name}-{scheme}.png")))
+        .collect();
+    let kept = std::fs::read_dir(repository().join("docs/images")).expect("the folder of pictures");
+    let kept: BTreeSet<String> = kept
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .filter(|name| !name.ends_with("-phone.png"))
+        .collect();
+    assert_eq!(kept, expected, "make them anew with FORGE_SCREENSHOTS=docs/images");
+}
 
 /// What would like to be markup.
 const HOSTILE: &str = "\"><img src=x onerror=alert(1)><script>alert(2)</script>";
@@ -369,4 +385,5 @@ fn every_page_is_accessible_in_both_themes_and_fits_a_phone() {
         ["configuration", "/config"],
     ]);
     browse(&world, &daemon, "pages", &json!({ "pages": pages }));
+    check_pictures(&pages);
 }

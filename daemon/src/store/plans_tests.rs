@@ -1,7 +1,7 @@
 //! Nothing that a claim, a step of a task, a metric or a page asks for reads all of the history: SQLite's own word on it.
 
 use super::*;
-use crate::store::{open, retain, work};
+use crate::store::{insight, open, retain, work};
 
 /// 2,000 tasks that ended, every hundredth of them another project's.
 fn with_history(folder: &std::path::Path) -> Connection {
@@ -36,9 +36,11 @@ fn nothing_reads_the_whole_history() {
         Listing { template: Some("many".to_owned()), ..page_of(Some("shop"), None) },
     ];
     let mut statements: Vec<String> = listings.iter().map(|listing| page_sql(listing).0).collect();
+    statements.push(insight::bad_ends_sql());
     statements.extend(
         [
             COUNTS,
+            insight::NEXT_PROJECT_OF_BAD_ENDS,
             OLDEST_READY,
             NEXT_PROJECT_IN_STATE,
             RUNNING_SIBLING,

@@ -15,7 +15,7 @@ use crate::http::routes::Api;
 const LISTED: u32 = 20;
 
 /// How many tasks that ended badly it shows.
-const FAILED_LISTED: usize = 8;
+const FAILED_LISTED: u32 = 8;
 
 /// How far back its chart looks, in hours.
 const CHART_HOURS: u32 = 24;
@@ -72,12 +72,7 @@ async fn lists(api: &Api, visitor: &Visitor) -> Result<Lists, Refusal> {
     running.items.extend(assigned.items);
     running.items.sort_by_key(|task| std::cmp::Reverse(task.number));
     let waiting = list(TaskState::Queued, LISTED).await?;
-    let mut failed = Vec::new();
-    for state in [TaskState::Failed, TaskState::TimedOut, TaskState::Lost, TaskState::Expired] {
-        failed.extend(list(state, u32::try_from(FAILED_LISTED).unwrap_or(LISTED)).await?.items);
-    }
-    failed.sort_by_key(|task: &Task| std::cmp::Reverse(task.finished_at));
-    failed.truncate(FAILED_LISTED);
+    let failed = api.core.bad_ends(visitor.access.visible(), FAILED_LISTED).await?;
     // One that was assigned meanwhile says so itself; one that is gone has no reason.
     let numbers = waiting.items.iter().map(|task| task.number).collect();
     let reasons = api.core.whys_for(visitor.access.visible().as_deref(), numbers).await?;
@@ -180,9 +175,15 @@ fn waiting(visitor: &Visitor, lists: &Lists) -> Markup {
 fn failed(visitor: &Visitor, tasks: &[Task]) -> Markup {
     parts::panel(
         "Failed lately",
-        more("/tasks?state=failed"),
+        html! { span.more {
+            "All: "
+            @for (index, state) in [TaskState::Failed, TaskState::TimedOut, TaskState::Lost, TaskState::Expired].into_iter().enumerate() {
+                @if index > 0 { ", " }
+                a href={ "/tasks?state=" (state.as_str()) } { (state.as_str().replace('_', " ")) }
+            }
+        } },
         html! {
-            @if tasks.is_empty() { (parts::empty("Nothing failed.")) } @else {
+            @if tasks.is_empty() { (parts::empty("Nothing failed within a week.")) } @else {
                 (parts::table("Tasks that failed lately", html! {
                     thead { tr {
                         th scope="col" { "Task" } th scope="col" { "Template" } th scope="col" { "State" } th.num scope="col" { "Ended" }
