@@ -386,6 +386,25 @@ mod tests {
         assert_eq!(read().expect("one").unbegun(), Some(order));
     }
 
+    /// What older versions leave in a spool is read for ever (`testdata/spool`).
+    #[test]
+    fn what_an_older_runner_left_is_read() {
+        let older = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/spool");
+        for version in ["0.1.0-alpha"] {
+            let bytes = fs::read(older.join(version).join(ATTEMPT)).expect("a sample");
+            let record = read_record(&bytes).expect("read").expect("a record");
+            assert_eq!(record.attempt, AttemptId { task: 42, attempt: 1 });
+            assert!(record.unbegun().is_none(), "some of it may have run");
+            let said: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+            let again = serde_json::to_value(&record).expect("JSON");
+            for (field, value) in said.as_object().expect("an object") {
+                assert_eq!(again.get(field), Some(value), "{version}: {field}");
+            }
+            let result = read_result(&older.join(version), record.attempt).expect("read").expect("a result");
+            assert_eq!((result.outcome, result.exit_code), (AttemptOutcome::Failed, Some(3)));
+        }
+    }
+
     #[test]
     fn after_a_power_cut_nobody_says_that_nothing_ran() {
         let told = Record { boot_id: "another".to_owned(), ..record(Stage::Told) };

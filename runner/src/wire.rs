@@ -128,3 +128,32 @@ pub(crate) fn line<T: Serialize>(message: &T) -> std::io::Result<Vec<u8>> {
     bytes.push(b'\n');
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// Each message of a file, as it was written and as it is understood.
+    fn read<T: DeserializeOwned + Serialize>(file: &str) -> Vec<(String, String)> {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/spool").join(file);
+        let text = std::fs::read_to_string(&path).expect("a sample");
+        let again = |said: &str| {
+            let message: T = serde_json::from_str(said).unwrap_or_else(|error| panic!("{file}: {said}: {error}"));
+            String::from_utf8(line(&message).expect("JSON")).expect("text").trim_end().to_owned()
+        };
+        text.lines().map(|said| (said.to_owned(), again(said))).collect()
+    }
+
+    /// A runner that was upgraded talks with supervisors that the older one started (`testdata/spool`).
+    #[test]
+    fn what_older_versions_say_is_understood() {
+        let told = read::<ToSupervisor>("0.1.0-alpha/to-supervisor.jsonl");
+        let heard = read::<FromSupervisor>("0.1.0-alpha/from-supervisor.jsonl");
+        assert_eq!((told.len(), heard.len()), (3, 3));
+        for (said, again) in told.iter().chain(&heard) {
+            assert_eq!(said, again, "it would be said otherwise now, which an older supervisor does not understand");
+        }
+    }
+}

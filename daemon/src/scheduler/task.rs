@@ -299,6 +299,10 @@ fn reported(standing: &Standing, report: &Report) -> Next {
             let delay_ms = UNBEGUN_AGAIN_MS.saturating_mul(u64::from(standing.attempt));
             Next::Requeue { delay_ms, queue: QueueClock::GoesOn, retry: Retry::Free }
         }
+        // Its runner was stopped or started again before the job began: `on_runner_lost` is for jobs that ran.
+        AttemptOutcome::Lost if *nothing_ran && standing.attempt < ATTEMPTS_MAX => {
+            Next::Requeue { delay_ms: 0, queue: QueueClock::GoesOn, retry: Retry::Free }
+        }
         // Nobody knows how much of the plan was done: a person looks at it before anything is planned anew. `Retry` says that nothing was.
         AttemptOutcome::Failed if standing.resumes || *no_retry => {
             end(TaskState::Failed, reason.unwrap_or("the attempt failed and its runner did not say why"))
@@ -518,9 +522,14 @@ mod tests {
         let canceled = Standing { cancel_by: Some("ann".to_owned()), ..standing.clone() };
         assert_eq!(word(&step(&canceled, &reports(AttemptOutcome::Failed, true))), "canceled");
         assert_eq!(word(&step(&standing, &reports(AttemptOutcome::TimedOut, true))), "timed_out");
-        // Without an approval it is a failure like any other, and it is never tried for ever.
+        // Without an approval it is a failure like any other, unless its runner went away, and it is never tried for ever.
         let without = Standing { resumes: false, ..standing.clone() };
         assert_eq!(word(&step(&without, &reports(AttemptOutcome::Failed, true))), "failed");
+        let at_once = Next::Requeue { delay_ms: 0, queue: QueueClock::GoesOn, retry: Retry::Free };
+        assert_eq!(step(&without, &reports(AttemptOutcome::Lost, true)), Ok(at_once));
+        assert_eq!(word(&step(&without, &reports(AttemptOutcome::Lost, false))), "lost");
+        let often = Standing { attempt: ATTEMPTS_MAX, ..without };
+        assert_eq!(word(&step(&often, &reports(AttemptOutcome::Lost, true))), "lost");
         standing.attempt = ATTEMPTS_MAX;
         let last = Ok(end(TaskState::Failed, "the plugin cannot be had"));
         assert_eq!(step(&standing, &reports(AttemptOutcome::Failed, true)), last);

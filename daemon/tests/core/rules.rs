@@ -1,9 +1,35 @@
 //! What a template and forge.toml say of tasks: concurrency, retries, lost runners, limits, and what people are told of it.
 
-use forge_api::{AttemptOutcome, ClaimRequest, ContentRange, CreateTask, RefusedJob, Secret, StartRequest, TaskState};
+use forge_api::{
+    AttemptOutcome, AttemptResult, ClaimRequest, ContentRange, CreateTask, RefusedJob, Secret, StartRequest, TaskState,
+};
 use forge_daemon::core::CoreError;
 
 use super::harness::{Daemon, TestRunner, result, tree, trigger};
+
+/// Complaint 2 ("a restart leaves tasks running"): what a restarted runner had not begun is nobody's loss.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_its_runner_never_began_is_given_away_again_at_once() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("deploy").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    let lost = |nothing_ran| AttemptResult {
+        reason: Some("its runner was restarted before the job began".to_owned()),
+        nothing_ran,
+        ..result(AttemptOutcome::Lost, b"")
+    };
+    let answer = daemon.core.finish_attempt(&access, lost(true)).await.expect("counts");
+    assert_eq!((answer.state, answer.counted), (TaskState::Queued, true));
+    let access = runner.begin(&daemon.core).await;
+    assert_eq!((access.attempt().task, access.attempt().attempt), (number, 2));
+    let answer = daemon.core.finish_attempt(&access, lost(false)).await.expect("counts");
+    assert_eq!(
+        answer.state,
+        TaskState::Lost,
+        "some of it may have run, and its template says on_runner_lost = \"fail\""
+    );
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn skip_ends_the_second_and_replace_the_first() {

@@ -220,6 +220,7 @@ async fn what_a_runner_had_not_begun_when_it_was_killed_is_handed_in_at_once() {
     let (result, log) = place.daemon.result(asked.attempt).await;
     let reason = "its runner was restarted before the job began";
     assert_eq!((result.outcome, result.reason.as_deref()), (AttemptOutcome::Lost, Some(reason)));
+    assert!(result.nothing_ran, "{result:?}");
     assert_eq!(log, format!("[forge] {reason}\n"), "nothing of it ran");
     let (result, _) = place.daemon.result(failed.attempt).await;
     assert_eq!((result.outcome, result.reason.as_deref()), (AttemptOutcome::Failed, Some("no plugin is to be had")));
