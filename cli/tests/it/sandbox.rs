@@ -60,7 +60,7 @@ fn a_plugin_reads_no_secret_back_and_nothing_of_the_runners_environment() {
     assert_eq!(told.as_deref(), Some(format!("{}\n[masked]\n[masked]\n", SECRET.len()).as_str()));
     // The file of variables: where it lies stands in the runner's spool, which a job of the runner's own user can read.
     let file =
-        r#"$(sed -n 's/.*"private":"\([^"]*\)".*/\1/p' ../../attempts/$FORGE_TASK-1/attempt.json)/variables.json"#;
+        r#"$(sed -n '$s/.*"private":"\([^"]*\)".*/\1/p' ../../attempts/$FORGE_TASK-1/attempt.json)/variables.json"#;
     let (told, _) = spy(&world, &daemon, &format!("cat {file}; head -c 30 {file} >&2"));
     assert!(told.as_deref().is_some_and(|told| told.contains("\"token\":\"[masked]\"")), "{told:?}");
     let (told, _) = spy(

@@ -119,7 +119,7 @@ impl Job {
         parse("params", &self.params_json)
     }
 
-    /// The plugin's `[config]`.
+    /// The plugin's `[config]`. A secret in it is a text to pass on, whole, in a variable or on standard input of a command: the host fills it in there.
     ///
     /// # Errors
     /// As for [`Job::params`].

@@ -31,7 +31,8 @@ async fn a_spool_that_a_power_cut_has_shortened_takes_nothing_from_what_was_ackn
         place.gone(&supervisor).await;
         // The machine comes up again: another boot, and the end of the log was not on its disk.
         let record = place.path("tmp/attempts/1-1/attempt.json");
-        let mut text: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).expect("read")).expect("JSON");
+        let lines = std::fs::read_to_string(&record).expect("read");
+        let mut text: serde_json::Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
         text["boot_id"] = "another".into();
         std::fs::write(&record, format!("{text}\n")).expect("written");
         let log = std::fs::File::options().write(true).open(place.path("tmp/attempts/1-1/log")).expect("opened");
