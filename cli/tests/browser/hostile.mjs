@@ -22,6 +22,9 @@ await story(async () => {
   for (const part of told.logged) assert.ok(shown.includes(part), `${part} is shown as text in\n${shown}`);
   assert.ok(!/[\u0000-\u0008\u001b]/.test(shown), "no control character is left");
   assert.equal(await page.locator("#log .row .say a").count(), 0, "a link in a log is text");
+  // Inverse text is drawn with its colour behind it, and in one that can be read there.
+  const colours = (element) => { const style = getComputedStyle(element); return [style.color, style.backgroundColor]; };
+  assert.deepEqual(await page.locator("#log .say span", { hasText: "turned" }).evaluate(colours), ["rgb(0, 0, 0)", "rgb(255, 135, 0)"]);
   await checkElements(page, "the log");
   // A survey answer comes back as what it was.
   await page.goto("/projects/shop/templates/hostile");

@@ -289,7 +289,7 @@ fn hostile_text_from_everywhere_is_shown_as_text() {
              printf '\\033]8;;javascript:alert(1)\\033\\\\click here\\033]8;;\\033\\\\\\n'\n\
              printf '\\033[31m<b onclick=alert(3)>red</b>\\033[0m\\n\\033[2J\\033[1;1H\\007\\010after\\n'\n\
              printf '\\033]0;a title\\007</span><script>alert(3)</script>\\n\\033[38;5;208;48;2;1;2;3morange\\n'\n\
-             printf 'fatal: \\xff\\xfe is no text\\n'\n'''\n\
+             printf '\\033[0;7;38;5;208mturned\\033[0m\\n'\nprintf 'fatal: \\xff\\xfe is no text\\n'\n'''\n\
              [survey.word]\ntype = \"string\"\ndescription = {hostile}\ndefault = {hostile}\n\
              [survey.pick]\ntype = \"choice\"\nchoices = [{hostile}, \"b\"]\ndefault = {hostile}\n\
              [survey.count]\ntype = \"integer\"\nmax = 5\ndefault = 1\n",

@@ -65,7 +65,7 @@ fn table(visitor: &Visitor, entries: &[AuditEntry]) -> Markup {
                     td { @if entry.actor.is_empty() { span.soft { "unknown" } } @else { bdi { (entry.actor) } } div.soft.small { (entry.actor_kind.as_str()) } }
                     td { @if let Some(remote) = &entry.remote { code { (remote) } } }
                     td { code { (entry.action.as_str()) } }
-                    td { (object(&entry.object)) @if let Some(project) = &entry.project { div.soft.small { (project) } } }
+                    td.breaks { (object(&entry.object)) @if let Some(project) = &entry.project { div.soft.small { (project) } } }
                     td {
                         @match entry.result {
                             AuditResult::Ok => (parts::badge("is-good", "ok")),
