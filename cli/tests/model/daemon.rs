@@ -223,6 +223,23 @@ impl DaemonSide {
         self.core().expect("it serves").remove_runner(name, "ann").await.expect("removed");
     }
 
+    /// Has a runner take nothing new, or again.
+    pub(crate) async fn set_draining(&self, name: &str, draining: bool) {
+        self.core().expect("it serves").set_draining(name, draining, "ann").await.expect("set");
+    }
+
+    /// The attempts that are a runner's at this moment.
+    pub(crate) async fn held_by(&self, name: &str) -> Vec<AttemptId> {
+        let mut held = Vec::new();
+        for state in [TaskState::Assigned, TaskState::Running] {
+            let filter = TaskFilter { state: Some(state), ..TaskFilter::default() };
+            let tasks = self.core().expect("it serves").tasks(filter, None, 500).await.expect("listed").items;
+            let of_runner = tasks.iter().filter(|task| task.runner.as_deref() == Some(name));
+            held.extend(of_runner.map(|task| AttemptId { task: task.number, attempt: task.attempt }));
+        }
+        held
+    }
+
     pub(crate) async fn create(&self, template: &str) -> Option<u64> {
         let trigger = Trigger { kind: TriggerKind::User, by: "ann".to_owned() };
         let made = self.core()?.create_task("shop", template, CreateTask::default(), trigger, None).await;

@@ -40,6 +40,8 @@ pub(crate) enum Broken {
     OverLimit,
     /// A runner ran what it must not.
     WrongRunner,
+    /// A runner that is removed or drained was given something.
+    GivenAnyway,
     /// Two tasks of a template that takes turns.
     OutOfTurn,
     /// A task did not end, or a runner did not get rid of what it had.
@@ -241,7 +243,7 @@ impl World {
                 self.after(delay_ms, Event::SyncLogs);
             }
             Event::People => self.people().await,
-            Event::Trouble => self.trouble().await,
+            Event::Trouble => self.trouble().await?,
             Event::DaemonUp => {
                 if !self.daemon.is_up() {
                     self.note("the daemon starts".to_owned());
@@ -310,9 +312,9 @@ impl World {
     }
 
     /// Something goes wrong.
-    async fn trouble(&mut self) {
+    async fn trouble(&mut self) -> Result<(), Violation> {
         if self.daemon.now_ms() > TROUBLE_MS {
-            return;
+            return Ok(());
         }
         let delay_ms = self.random.between(500, 25_000);
         self.after(delay_ms, Event::Trouble);
@@ -362,6 +364,7 @@ impl World {
                 }
                 self.after(lasts_ms, Event::Heal(index));
             }
+            7 if self.chance(25) => self.drain(index).await?,
             7 if self.chance(50) => {
                 self.note("r0 is disabled".to_owned());
                 self.daemon.set_enabled(false);
@@ -376,19 +379,40 @@ impl World {
                     self.after(lasts_ms, Event::MachineUp(index));
                 }
             }
-            8 => self.remove(index).await,
+            8 => self.remove(index).await?,
             _ => self.clone_one(lasts_ms),
         }
+        Ok(())
     }
 
     /// A person removes a runner, whatever it runs, and registers its machine again.
-    async fn remove(&mut self, index: usize) {
-        let Some(machine) = self.machines.get_mut(index).filter(|_| self.daemon.is_up()) else { return };
+    async fn remove(&mut self, index: usize) -> Result<(), Violation> {
+        let Some(machine) = self.machines.get_mut(index).filter(|_| self.daemon.is_up()) else { return Ok(()) };
         self.daemon.remove(&machine.name).await;
+        if let Some(held) = self.daemon.held_by(&machine.name).await.first() {
+            let words = format!("{held} is {}'s, which is removed", machine.name);
+            return Err(self.violation(Broken::GivenAnyway, words));
+        }
         let limit = if index == 0 { 0 } else { machine.limit };
         let registered = self.daemon.register(&machine.name, machine.public_key(), limit).await;
         machine.take_token(&registered);
         self.note(format!("machine {index}: its runner is removed and registered again"));
+        Ok(())
+    }
+
+    /// A person drains a runner for a moment: what it holds is what it held.
+    async fn drain(&mut self, index: usize) -> Result<(), Violation> {
+        let Some(machine) = self.machines.get(index).filter(|_| self.daemon.is_up()) else { return Ok(()) };
+        let name = machine.name.clone();
+        let before = self.daemon.held_by(&name).await;
+        self.daemon.set_draining(&name, true).await;
+        let after = self.daemon.held_by(&name).await;
+        if let Some(held) = after.iter().find(|held| !before.contains(held)) {
+            return Err(self.violation(Broken::GivenAnyway, format!("{held} was given to {name}, which is drained")));
+        }
+        self.daemon.set_draining(&name, false).await;
+        self.note(format!("machine {index}: its runner is drained and resumed"));
+        Ok(())
     }
 
     /// A copy of the first runner appears, with its token and its key.

@@ -502,17 +502,29 @@ impl Planner for Scheduler {
             Situation { runners, projects, groups: facts.groups, live: facts.live, turns: live.turns.clone() };
         let (assignments, turns) = assign::assign(situation);
         live.turns = turns;
+        let asked = assignments.into_iter().filter_map(|assignment| {
+            let key = live.parked.get(&assignment.runner)?.registration.key;
+            Some((assignment, key))
+        });
+        let asked: Vec<_> = asked.collect();
         drop(live);
-        let choices = assignments.into_iter().filter_map(|assignment| {
+        let choices = asked.into_iter().filter_map(|(assignment, key)| {
             // Without randomness nothing is given away: the tasks wait, and the log says why.
             let nonce = random_bytes()
                 .inspect_err(|error| tracing::error!(task = assignment.task, %error, "a task could not be assigned"))
                 .ok()?;
-            Some(Choice { task: assignment.task, runner: assignment.runner, nonce })
+            Some(Choice { task: assignment.task, runner: assignment.runner, key, nonce })
         });
         let choices = choices.collect();
         let keys = Arc::clone(&self.keys);
         Plan { choices, token_hash: Box::new(move |id, nonce| keys.attempt_token(id, nonce).1.0) }
+    }
+
+    fn outdated(&self, runner: &str) {
+        // It finds out by itself what it is by now; where the transaction is taken back it parks again.
+        if let Some(parked) = self.lock().parked.remove(runner) {
+            parked.wake(Wake::Look);
+        }
     }
 
     fn committed(&self, assigned: Vec<Assigned>) {

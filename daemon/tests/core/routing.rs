@@ -137,6 +137,25 @@ async fn a_runner_whose_claim_is_gone_is_given_nothing() {
     assert_eq!(runner.begin(&daemon.core).await.attempt().task, number);
 }
 
+/// The end of what a removed runner ran makes room for the next task, in the same transaction: that is another runner's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_is_removed_is_given_nothing_in_that_very_moment() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    // One at a time: the second waits for the end of the first.
+    let first = daemon.create("deploy").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    let second = daemon.create("deploy").await.task.number;
+    let waits = daemon.park(&runner, &[access.attempt()]).await;
+    daemon.core.remove_runner("ny-1", "ann").await.expect("removed");
+    assert!(matches!(waits.await.expect("no panic"), Err(CoreError::Unauthorized)));
+    let waiting = daemon.core.task(second).await.expect("there");
+    assert_eq!((waiting.state, waiting.attempt), (TaskState::Queued, 0));
+    assert_eq!(daemon.state(first).await, TaskState::Lost);
+    let other = TestRunner::register(&daemon, "ny-2").await;
+    assert_eq!(other.begin(&daemon.core).await.attempt().task, second);
+}
+
 /// Complaint 11 (one runner gets everything; a limit of 0 matched none): the least loaded is next, and 0 is unlimited.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_least_loaded_is_next_and_a_limit_of_0_is_none() {
