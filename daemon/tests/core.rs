@@ -2,6 +2,8 @@
 
 #[path = "core/approvals.rs"]
 mod approvals;
+#[path = "core/clock.rs"]
+mod clock;
 #[path = "core/crash.rs"]
 mod crash;
 #[path = "core/harness.rs"]

@@ -26,14 +26,13 @@ impl Core {
     /// Looks for news until the shutdown.
     pub(super) async fn look_for_news(self, shutdown: CancellationToken) {
         let clock = self.inner.clock.clone();
-        let started_ms = clock.elapsed_ms();
         loop {
             // Counted from before the look: what passes meanwhile is not waited for once more.
             let looked_ms = clock.elapsed_ms();
             let applied = self.inner.scheduler.applied();
             if !applied.tree.webhooks.is_empty() {
                 // A daemon that has just started has heard of nobody: who does not speak may be there all the same.
-                let may_be_gone = clock.elapsed_ms().saturating_sub(started_ms) >= forge_api::RUNNER_OFFLINE_AFTER_MS;
+                let may_be_gone = self.inner.scheduler.present_ms() >= forge_api::RUNNER_OFFLINE_AFTER_MS;
                 if let Err(error) = self.tell_news(&applied, may_be_gone).await {
                     tracing::error!(%error, "webhook targets could not be told of runners and waiting tasks; it is tried again");
                 }

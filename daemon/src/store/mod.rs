@@ -4,6 +4,7 @@
 //! connections of their own. Nothing here decides: the pure steps of the scheduler do, inside the writer's transactions.
 
 mod audit;
+mod calendar;
 pub(crate) mod copies;
 mod create;
 mod deliveries;
@@ -39,6 +40,7 @@ use crate::scheduler::task::Happening;
 
 pub use audit::Actor;
 pub(crate) use audit::{About, AuditListing, Ended, Note, Seen};
+pub(crate) use calendar::CalendarSet;
 pub(crate) use create::{Idempotency, Made, NewTask};
 use deliveries::Still;
 pub(crate) use deliveries::{Came, DeliveryListing, Due, DueOfTarget, Kept, payload};
@@ -214,11 +216,6 @@ impl Store {
             .await
     }
 
-    /// Puts deadlines off that a calendar which was set forward has brought nearer.
-    pub(crate) async fn clock_jumped(&self, jump_ms: u64, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.execute(move |connection, _marks| work::clock_jumped(connection, jump_ms, now)).await
-    }
-
     /// Acts on every deadline that has passed; also answers when there is something to do next.
     pub(crate) async fn reconcile(&self, now: Timestamp) -> Result<(Vec<Fate>, Option<Timestamp>), StoreError> {
         self.writer
@@ -349,15 +346,18 @@ impl Store {
             .await
     }
 
-    /// Forgets runners that are gone for good.
+    /// Forgets runners that are gone for good; `is_away` says whether nobody is heard of under a name.
     pub(crate) async fn expire_runners(
         &self,
         one_off_before: Timestamp,
         away_before: Timestamp,
         declared: Vec<String>,
+        is_away: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<Vec<String>, StoreError> {
         self.writer
-            .execute(move |connection, _marks| runners::expire(connection, one_off_before, away_before, &declared))
+            .execute(move |connection, _marks| {
+                runners::expire(connection, one_off_before, away_before, &declared, is_away)
+            })
             .await
     }
 

@@ -108,7 +108,7 @@ fn assign_one(
     }
     let attempt = AttemptId { task: choice.task, attempt: row.standing.attempt + 1 };
     let token_sha256 = token_hash(attempt, &choice.nonce);
-    let new = NewAttempt { attempt, runner: choice.runner.clone(), nonce: choice.nonce, token_sha256 };
+    let new = NewAttempt { attempt, runner: choice.runner.clone(), key: choice.key, nonce: choice.nonce, token_sha256 };
     let grace_ms = work::assign(connection, &row, &new, now, &Happening::Assign)?;
     Ok(Some(Assigned { attempt, runner: choice.runner.clone(), grace_ms, token_sha256 }))
 }
@@ -235,8 +235,11 @@ mod tests {
             let parked = self.0.lock().expect("whole");
             let waiting = facts.groups.iter().flat_map(|group| &group.waiting);
             let choices = parked.first().map(|(name, key)| {
-                let choose = |waiting: &Waiting| {
-                    Choice { task: waiting.task, runner: (*name).to_owned(), key: *key, nonce: [0; 16] }
+                let choose = |waiting: &Waiting| Choice {
+                    task: waiting.task,
+                    runner: (*name).to_owned(),
+                    key: *key,
+                    nonce: [0; 16],
                 };
                 waiting.map(choose).collect()
             });

@@ -3,12 +3,15 @@
 use forge_api::{AttemptId, AttemptResult, LogState, OnRunnerLost, StartRequest, TaskState, Timestamp, TriggerKind};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Fate, Refused, StoreError, rows};
+use super::{Fate, Refused, StoreError, calendar, rows};
 use crate::scheduler::deadline::{self, Open};
 use crate::scheduler::task::{self, Happening, Next, QueueClock, Refusal, Report, Retry, Standing};
 
 /// The most tasks that one reconciling transaction acts on.
 const RECONCILED_TASKS_MAX: u32 = 512;
+
+/// The longest delay of another attempt, in milliseconds: a hundred years.
+const DELAY_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 
 /// When a deadline that could not be acted on is tried again, in milliseconds.
 const DEADLINE_AGAIN_MS: i64 = 60_000;
@@ -27,6 +30,8 @@ pub(super) struct TaskRow {
 pub(super) struct NewAttempt {
     pub(super) attempt: AttemptId,
     pub(super) runner: String,
+    /// Of the runner's registration.
+    pub(super) key: i64,
     pub(super) nonce: [u8; 16],
     pub(super) token_sha256: [u8; 32],
 }
@@ -97,8 +102,8 @@ pub(super) fn assign(
         .execute(params![row.number, new.attempt.attempt, micros, deadline_micros(&open)])?;
     connection
         .prepare_cached(
-            "INSERT INTO attempts (task, attempt, runner, project, template, nonce, token_sha256, grace_ms, assigned_at)
-             SELECT number, ?2, ?3, project, template, ?4, ?5, ?6, ?7 FROM tasks WHERE number = ?1",
+            "INSERT INTO attempts (task, attempt, runner, project, template, nonce, token_sha256, grace_ms, assigned_at, runner_key)
+             SELECT number, ?2, ?3, project, template, ?4, ?5, ?6, ?7, ?8 FROM tasks WHERE number = ?1",
         )?
         .execute(params![
             row.number,
@@ -107,7 +112,8 @@ pub(super) fn assign(
             new.nonce.as_slice(),
             new.token_sha256.as_slice(),
             row.grace_ms,
-            micros
+            micros,
+            new.key
         ])?;
     Ok(row.grace_ms)
 }
@@ -179,7 +185,7 @@ pub(super) fn happen(
             let open = Open { state: TaskState::Queued, queued_at: now, ..row.open };
             connection
                 .prepare_cached(
-                    "UPDATE tasks SET state = 'queued', queued_at = ?2, ready_at = ?2, deadline_at = ?3, assigned_at = NULL,
+                    "UPDATE tasks SET state = 'queued', queued_at = ?2, ready_at = ?2, delay_ms = 0, deadline_at = ?3, assigned_at = NULL,
                          started_at = NULL, summary = NULL, resume_attempt = attempt, approved_by = ?4, approved_at = ?2 WHERE number = ?1",
                 )?
                 .execute(params![number, now.unix_micros(), deadline_micros(&open), by])?;
@@ -248,8 +254,8 @@ fn close_attempt(connection: &Connection, id: AttemptId, why: &str, now: Timesta
 /// A machine that took the name after the attempt is another one: its predecessor's late report is nothing to it.
 fn one_off_runner(connection: &Connection, id: AttemptId) -> Result<Option<i64>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT r.key FROM attempts a JOIN runners r ON r.name = a.runner
-         WHERE a.task = ?1 AND a.attempt = ?2 AND r.one_off AND r.registered_at <= a.assigned_at",
+        "SELECT r.key FROM attempts a JOIN runners r ON r.key = a.runner_key
+         WHERE a.task = ?1 AND a.attempt = ?2 AND r.one_off",
     )?;
     Ok(statement.query_row(params![id.task, id.attempt], |row| row.get(0)).optional()?)
 }
@@ -271,6 +277,7 @@ fn requeue(
     retry: Retry,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let delay_ms = delay_ms.min(DELAY_MS_MAX);
     let ready_at = now.plus_millis(i64::try_from(delay_ms).unwrap_or(i64::MAX));
     let queued_at = match queue {
         QueueClock::GoesOn => row.open.queued_at,
@@ -291,13 +298,14 @@ fn requeue(
     let sql = format!(
         "UPDATE tasks SET {approval} state = 'queued', reason = NULL, exit_code = NULL, summary = NULL, cancel_by = NULL,
              cancel_at = NULL, assigned_at = NULL, started_at = NULL, finished_at = NULL, queued_at = ?2, ready_at = ?3,
-             deadline_at = ?4, retries_left = {retries} WHERE number = ?1"
+             delay_ms = ?5, deadline_at = ?4, retries_left = {retries} WHERE number = ?1"
     );
     connection.prepare_cached(&sql)?.execute(params![
         row.number,
         queued_at.unix_micros(),
         ready_at.unix_micros(),
-        deadline_micros(&open)
+        deadline_micros(&open),
+        delay_ms
     ])?;
     Ok(())
 }
@@ -489,18 +497,6 @@ pub(super) fn next_moment(connection: &Connection, now: Timestamp) -> Result<Opt
     Ok(deadline.into_iter().chain(ready).min().map(Timestamp::from_unix_micros))
 }
 
-/// The calendar was set forward by so much: what waits waits on as long as it would have, and what is with a runner gets time to report.
-pub(super) fn clock_jumped(connection: &Connection, jump_ms: u64, now: Timestamp) -> Result<(), StoreError> {
-    let jump_micros = i64::try_from(jump_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
-    connection
-        .prepare_cached(
-            "UPDATE tasks SET deadline_at = deadline_at + ?1, queued_at = queued_at + ?1
-             WHERE state IN ('queued', 'awaiting_approval') AND deadline_at IS NOT NULL",
-        )?
-        .execute([jump_micros])?;
-    let_report(connection, now)
-}
-
 /// An attempt that was live when the daemon started.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveAttempt {
@@ -512,7 +508,7 @@ pub(crate) struct LiveAttempt {
 }
 
 /// Gives what is with a runner the time to report.
-fn let_report(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn let_report(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
     let sql = format!(
         "SELECT {}, t.number FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.state IN ('assigned', 'running')",
         rows::STANDING_COLUMNS
@@ -535,7 +531,7 @@ fn let_report(connection: &Connection, now: Timestamp) -> Result<(), StoreError>
 
 /// Makes a boot's start of it: what is with a runner gets time to report, everything else that is due is acted on.
 pub(super) fn boot(connection: &Connection, now: Timestamp) -> Result<Vec<LiveAttempt>, StoreError> {
-    let_report(connection, now)?;
+    calendar::begin(connection, now)?;
     loop {
         let fates = reconcile(connection, now)?;
         if fates.is_empty() {
