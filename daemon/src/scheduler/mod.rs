@@ -280,7 +280,9 @@ impl Scheduler {
         let now_ms = self.clock.elapsed_ms();
         let live = self.lock();
         let lease = live.leases.get(&id)?;
+        let contact = live.contacts.get(&lease.runner);
         Some(why::LeaseFacts {
+            is_held: contact.is_none_or(|contact| contact.seen_ms <= millis(lease.seen_ms)),
             quiet_ms: now_ms.saturating_sub(lease.seen_ms),
             left_ms: lease.due_ms().saturating_sub(now_ms),
         })

@@ -56,7 +56,7 @@ pub(crate) use runners::{ContactRow, Held, NewRegistration, Registered, Registra
 pub(crate) use schedules::{Fired, NewFiring, ScheduleKey, ScheduleRow};
 pub use seed::seed_history;
 pub(crate) use sessions::{NewSession, SESSION_IDLE_MS, SessionRow};
-pub(crate) use work::{Finished, LiveAttempt};
+pub(crate) use work::{Finished, LiveAttempt, RetryWhen, StillRuns};
 pub(crate) use writer::{Planner, WriterStats, WriterThread};
 
 /// An attempt that was made and is to be delivered.
@@ -126,6 +126,31 @@ impl Store {
                 let made = create::create(connection, &new, now)?;
                 marks.replan |= !made.replayed;
                 Ok(made)
+            })
+            .await
+    }
+
+    /// A person asks for another attempt of a task. What may still run of the last one is written down with it.
+    pub(crate) async fn retry(
+        &self,
+        number: u64,
+        when: RetryWhen,
+        note: Note,
+        now: Timestamp,
+    ) -> Result<(Fate, Option<StillRuns>), StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let (fate, still_runs) = work::retry(connection, number, &note.actor.name, when, now)?;
+                let detail = still_runs.as_ref().map(|StillRuns { attempt, runner, until }| {
+                    let words = match when {
+                        RetryWhen::Over => "it waits until nothing of it can run",
+                        RetryWhen::Now => "it runs at once, beside what may still run",
+                    };
+                    serde_json::json!({ "may_still_run": { "attempt": attempt, "runner": runner, "until": until }, "retry": words })
+                });
+                audit::record(connection, &Note { detail, ..note }, &Ended::Ok, now)?;
+                marks.replan = true;
+                Ok((fate, still_runs))
             })
             .await
     }
@@ -606,8 +631,12 @@ impl Store {
     }
 
     /// What `why` reads of those of these tasks that exist, in their order.
-    pub(crate) async fn circumstances(&self, numbers: Vec<u64>) -> Result<Vec<Circumstances>, StoreError> {
-        self.readers.read(move |connection| queries::circumstances(connection, &numbers)).await
+    pub(crate) async fn circumstances(
+        &self,
+        numbers: Vec<u64>,
+        now: Timestamp,
+    ) -> Result<Vec<Circumstances>, StoreError> {
+        self.readers.read(move |connection| queries::circumstances(connection, &numbers, now)).await
     }
 
     /// Makes something of what those of the attempts need that are still live, on a thread that may block.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use forge_api::{Attempt, AttemptId, AttemptResult, Carry, LogState, Task, TaskOutcome, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Value as Sql};
 
+use super::work::{self, StillRuns, TaskRow};
 use super::{StoreError, WaitingTold, news, plan, rows};
 use crate::scheduler::assign::{Concurrency, Live};
 use crate::scheduler::deadline::Open;
@@ -126,8 +127,8 @@ pub(crate) struct Circumstances {
     pub(crate) grace_ms: u64,
     pub(crate) concurrency: Concurrency,
     pub(crate) ready_at: Timestamp,
-    /// The runner of its last attempt has not said how that ended, and may still be at it.
-    pub(crate) may_run_on: bool,
+    /// What its last attempt may still run.
+    pub(crate) still_runs: Option<StillRuns>,
     /// Whether its project took global runners when it was made.
     pub(crate) global_runners: bool,
     pub(crate) deadline_at: Option<Timestamp>,
@@ -150,29 +151,36 @@ const RUNNING_SIBLING: &str = "SELECT min(task) FROM attempts INDEXED BY attempt
 pub(crate) const AHEAD_COUNTED_MAX: u64 = 1_000;
 
 /// Everything that `why` reads of those of these tasks that exist, in their order.
-pub(super) fn circumstances(connection: &Connection, numbers: &[u64]) -> Result<Vec<Circumstances>, StoreError> {
+pub(super) fn circumstances(
+    connection: &Connection,
+    numbers: &[u64],
+    now: Timestamp,
+) -> Result<Vec<Circumstances>, StoreError> {
     let live = plan::live(connection)?;
-    let found = numbers.iter().filter_map(|number| circumstances_of(connection, *number, &live).transpose());
+    let found = numbers.iter().filter_map(|number| circumstances_of(connection, *number, &live, now).transpose());
     found.collect()
 }
 
-fn circumstances_of(connection: &Connection, number: u64, live: &[Live]) -> Result<Option<Circumstances>, StoreError> {
+fn circumstances_of(
+    connection: &Connection,
+    number: u64,
+    live: &[Live],
+    now: Timestamp,
+) -> Result<Option<Circumstances>, StoreError> {
     let Some(task) = task(connection, number)? else {
         return Ok(None);
     };
     let sql = format!(
         "SELECT {}, t.concurrency, t.ready_at, t.deadline_at, t.priority,
-             EXISTS (SELECT 1 FROM attempts a WHERE a.task = t.number AND a.attempt = t.attempt
-                     AND a.started_at IS NOT NULL AND a.result IS NULL),
              coalesce(json_extract(s.json, '$.global_runners'), 1)
          FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1",
         rows::STANDING_COLUMNS
     );
     let read = |row: &Row<'_>| {
         let more = (rows::named(row, 15)?, rows::time(row, 16)?, rows::maybe_time(row, 17)?, row.get::<_, i32>(18)?);
-        Ok((rows::standing(row)?, more, (row.get::<_, bool>(19)?, row.get::<_, bool>(20)?)))
+        Ok((rows::standing(row)?, more, row.get::<_, bool>(19)?))
     };
-    let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority), (may_run_on, global_runners)) =
+    let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority), global_runners) =
         connection.prepare_cached(&sql)?.query_row([number], read)?;
     let ahead = connection
         .prepare_cached(
@@ -191,6 +199,9 @@ fn circumstances_of(connection: &Connection, number: u64, live: &[Live]) -> Resu
             plan::asking(connection, &task.project, &task.template)?.filter(|other| *other != number)
         }
     };
+    let row = TaskRow { number, standing, open, grace_ms, ready_at };
+    let still_runs = work::still_runs(connection, &row, now)?;
+    let TaskRow { standing, open, .. } = row;
     let told = news::waiting_told(connection, number)?;
     Ok(Some(Circumstances {
         task,
@@ -199,7 +210,7 @@ fn circumstances_of(connection: &Connection, number: u64, live: &[Live]) -> Resu
         grace_ms,
         concurrency,
         ready_at,
-        may_run_on,
+        still_runs,
         global_runners,
         deadline_at,
         live: live.to_vec(),

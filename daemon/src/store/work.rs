@@ -4,7 +4,7 @@ use forge_api::{AttemptId, AttemptResult, LogState, OnRunnerLost, StartRequest, 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Fate, Refused, StoreError, calendar, rows};
-use crate::scheduler::deadline::{self, Open};
+use crate::scheduler::deadline::{self, Open, Unreported};
 use crate::scheduler::task::{self, Happening, Next, QueueClock, Refusal, Report, Retry, Standing};
 
 /// The most tasks that one reconciling transaction acts on.
@@ -23,6 +23,8 @@ pub(super) struct TaskRow {
     pub(super) standing: Standing,
     pub(super) open: Open,
     pub(super) grace_ms: u64,
+    /// Not assigned before.
+    pub(super) ready_at: Timestamp,
 }
 
 /// An attempt about to be made.
@@ -47,11 +49,16 @@ pub(super) struct AttemptRow {
 
 /// Reads where a task stands.
 pub(super) fn load(connection: &Connection, number: u64) -> Result<Option<TaskRow>, StoreError> {
-    let sql =
-        format!("SELECT {} FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1", rows::STANDING_COLUMNS);
+    let sql = format!(
+        "SELECT {}, t.ready_at FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1",
+        rows::STANDING_COLUMNS
+    );
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_row([number], rows::standing).optional()?;
-    Ok(found.map(|(standing, open, grace_ms)| TaskRow { number, standing, open, grace_ms }))
+    let read = |row: &rusqlite::Row<'_>| {
+        let (standing, open, grace_ms) = rows::standing(row)?;
+        Ok(TaskRow { number, standing, open, grace_ms, ready_at: rows::time(row, 15)? })
+    };
+    Ok(statement.query_row([number], read).optional()?)
 }
 
 fn existing(connection: &Connection, number: u64) -> Result<TaskRow, StoreError> {
@@ -193,13 +200,9 @@ pub(super) fn happen(
             fate.closed = true;
         }
         Next::Requeue { delay_ms, queue, retry } => {
-            let delay_ms = match happening {
-                Happening::Retry { .. } => delay_ms.max(runs_on_ms(connection, live, now)?),
-                _other => delay_ms,
-            };
             close_attempt(connection, live, "its task went back to the queue", now)?;
             requeue(connection, &row, delay_ms, queue, retry, now)?;
-            if let Happening::Retry { by } = happening {
+            if let Happening::Retry { by, .. } | Happening::RunNow { by } = happening {
                 connection
                     .prepare_cached("UPDATE tasks SET trigger_kind = ?2, trigger_by = ?3 WHERE number = ?1")?
                     .execute(params![number, rows::to_name(&TriggerKind::Retry)?, by])?;
@@ -222,16 +225,79 @@ fn advance(connection: &Connection, row: &TaskRow, state: TaskState, now: Timest
     Ok(())
 }
 
-/// How long an attempt that was closed without its runner's report may run on: the runner is out of reach, and may still be at it.
-fn runs_on_ms(connection: &Connection, id: AttemptId, now: Timestamp) -> Result<u64, StoreError> {
-    let unreported = connection
+/// What the newest attempt of a task may still run, though that is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StillRuns {
+    pub(crate) attempt: u32,
+    pub(crate) runner: String,
+    /// Its runner's word may come before.
+    pub(crate) until: Timestamp,
+}
+
+/// What the newest attempt of a task may still run at `now`: it began, was closed, and its runner has not said how it ended.
+pub(super) fn still_runs(
+    connection: &Connection,
+    row: &TaskRow,
+    now: Timestamp,
+) -> Result<Option<StillRuns>, StoreError> {
+    let TaskRow { number, standing: Standing { attempt, on_runner_lost, .. }, open: Open { timeout_ms, .. }, .. } = row;
+    let found = connection
         .prepare_cached(
-            "SELECT closed_at, grace_ms FROM attempts WHERE task = ?1 AND attempt = ?2 AND started_at IS NOT NULL
-             AND closed_at IS NOT NULL AND result IS NULL",
+            "SELECT runner, started_at, closed_at, grace_ms FROM attempts WHERE task = ?1 AND attempt = ?2
+             AND started_at IS NOT NULL AND closed_at IS NOT NULL AND result IS NULL",
         )?
-        .query_row(params![id.task, id.attempt], |row| Ok((rows::time(row, 0)?, row.get::<_, u64>(1)?)))
+        .query_row(params![number, attempt], |row| {
+            let (started_at, closed_at, grace_ms) = (rows::time(row, 1)?, rows::time(row, 2)?, row.get(3)?);
+            let (on_runner_lost, timeout_ms) = (*on_runner_lost, *timeout_ms);
+            let unreported = Unreported { started_at, closed_at, on_runner_lost, timeout_ms, grace_ms };
+            Ok(StillRuns { attempt: *attempt, runner: row.get(0)?, until: deadline::runs_until(unreported) })
+        })
         .optional()?;
-    Ok(unreported.map_or(0, |(closed_at, grace_ms)| deadline::runs_on_ms(closed_at, grace_ms, now)))
+    Ok(found.filter(|still_runs| still_runs.until > now))
+}
+
+/// When a person's retry of a task runs that may still run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetryWhen {
+    /// Once nothing of it runs.
+    Over,
+    /// At once, beside it.
+    Now,
+}
+
+/// A person asks for another attempt, or has the one that they asked for run at once. Also answers what may still run.
+pub(super) fn retry(
+    connection: &Connection,
+    number: u64,
+    by: &str,
+    when: RetryWhen,
+    now: Timestamp,
+) -> Result<(Fate, Option<StillRuns>), StoreError> {
+    let row = existing(connection, number)?;
+    let still_runs = still_runs(connection, &row, now)?;
+    let waits = row.standing.state == TaskState::Queued && still_runs.is_some() && row.ready_at > now;
+    let until = still_runs.as_ref().map(|still_runs| still_runs.until);
+    let happening = match when {
+        RetryWhen::Now if waits => Happening::RunNow { by: by.to_owned() },
+        RetryWhen::Now => Happening::Retry { by: by.to_owned(), runs_on_ms: 0 },
+        RetryWhen::Over => {
+            let runs_on_ms = until.map_or(0, |until| until.millis_since(now));
+            Happening::Retry { by: by.to_owned(), runs_on_ms }
+        }
+    };
+    Ok((happen(connection, number, &happening, now)?, still_runs))
+}
+
+/// Its runner has said how the newest attempt ended: a task that waits for nothing else goes on.
+fn wait_no_more(connection: &Connection, row: &TaskRow, now: Timestamp) -> Result<(), StoreError> {
+    let open = Open { queued_at: row.open.queued_at.min(now), ..row.open.clone() };
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET queued_at = ?2, ready_at = min(ready_at, ?3), delay_ms = 0, deadline_at = ?4
+             WHERE number = ?1 AND state = 'queued'",
+        )?
+        .execute(params![row.number, open.queued_at.unix_micros(), now.unix_micros(), deadline_micros(&open)])?;
+    Ok(())
 }
 
 fn close_attempt(connection: &Connection, id: AttemptId, why: &str, now: Timestamp) -> Result<(), StoreError> {
@@ -395,6 +461,9 @@ pub(super) fn finish(
     };
     if attempt.closed.is_some() {
         keep(false)?;
+        if row.standing.state == TaskState::Queued && row.standing.attempt == id.attempt {
+            wait_no_more(connection, &row, now)?;
+        }
         return Ok(Finished { fate: unchanged, counted: false, is_first: true, one_off });
     }
     let happening = Happening::Report(Report {

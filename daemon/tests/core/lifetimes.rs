@@ -343,7 +343,7 @@ async fn a_component_goes_when_neither_the_tree_nor_an_open_task_has_named_it_fo
     // A task that ended and is retried needs it again.
     daemon.core.cancel(open, "ann").await.expect("ends");
     component(&daemon, 7, 300);
-    daemon.core.retry(ended, "ann").await.expect("its component is there");
+    daemon.core.retry(ended, "ann", &Default::default()).await.expect("its component is there");
     component(&daemon, 8, 31);
     daemon.time.advance_ms(61_000);
     wait_until_gone(&old).await;
@@ -355,7 +355,7 @@ async fn a_component_goes_when_neither_the_tree_nor_an_open_task_has_named_it_fo
     daemon.time.advance_ms(61_000);
     wait_until_gone(&before).await;
     assert!(serving.exists() && young.exists());
-    let problem = daemon.core.retry(ended, "ann").await.expect_err("it is gone").problem();
+    let problem = daemon.core.retry(ended, "ann", &Default::default()).await.expect_err("it is gone").problem();
     assert!(
         problem.status == 409 && problem.detail.contains("no revision has named for 30 days"),
         "{}",
