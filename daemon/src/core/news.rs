@@ -115,7 +115,8 @@ impl Core {
         let (_registrations, live) = self.inner.store.runners().await.map_err(stored)?;
         for group in groups {
             let Some(of_runners) = unserved(applied, candidates, &group, may_be_gone) else { continue };
-            if !has_room(applied, &group, &live) {
+            let of_group = (group.need.project.as_str(), group.template.as_str());
+            if !assign::has_room(group.concurrency, of_group, &project_facts(applied), &live) {
                 continue;
             }
             for task in &group.tasks {
@@ -175,15 +176,6 @@ fn runner_targets(tree: &Tree, name: &str, event: Event) -> Vec<String> {
     let named = tree.runners.get(name).into_iter().flat_map(|rule| rule.webhooks.iter().map(Name::as_str));
     let takes = named.filter(|name| tree.webhooks.get(*name).is_some_and(|webhook| tell::takes(webhook, event, None)));
     takes.map(str::to_owned).collect()
-}
-
-/// Whether the group's project and template let one more of their tasks run: otherwise it is not a runner that is missing.
-fn has_room(applied: &Applied, group: &WaitingGroup, live: &[assign::Live]) -> bool {
-    let of_project = || live.iter().filter(|live| live.project == group.need.project);
-    let of_template = of_project().filter(|live| live.template == group.template).map(|live| live.attempts).sum();
-    let facts = assign::project_facts(&project_facts(applied), &group.need.project);
-    assign::project_has_room(facts, of_project().map(|live| live.attempts).sum())
-        && assign::template_has_room(group.concurrency, of_template)
 }
 
 /// The targets of the runners that could take a group's tasks, where none of them is there; `None` where one is, or may be.

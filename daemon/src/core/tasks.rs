@@ -276,7 +276,8 @@ impl Core {
     /// What metrics show.
     pub async fn counters(&self) -> Result<Counters, CoreError> {
         let tasks = self.inner.store.counts().await.map_err(stored)?;
-        let oldest_ready = self.inner.store.oldest_ready().await.map_err(stored)?;
+        let projects = project_facts(&self.inner.scheduler.applied());
+        let oldest_ready = self.inner.store.oldest_ready(projects, self.now()).await.map_err(stored)?;
         let oldest_delivery = self.inner.store.oldest_delivery().await.map_err(stored)?;
         let mut runners: Vec<(forge_api::RunnerStatus, u64)> = Vec::new();
         for candidate in self.candidates().await? {
@@ -299,6 +300,7 @@ impl Core {
             oldest_delivery_ms: oldest_delivery.map_or(0, |since| self.now().millis_since(since)),
             tries: self.inner.scheduler.tries(),
             clock_skew_ms_max: self.inner.scheduler.clock_skew_ms_max(),
+            runner_disk_free_bytes_min: self.inner.scheduler.runner_disk_free_bytes_min(),
             disk_free_bytes: self.inner.logs.free_bytes().ok(),
             disk_reserve_bytes: self.inner.log_limits.disk_reserve_bytes,
         })

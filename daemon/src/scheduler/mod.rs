@@ -426,6 +426,11 @@ impl Scheduler {
         healths.into_iter().filter_map(|health| health.clock_skew_ms).map(i64::unsigned_abs).max().unwrap_or(0)
     }
 
+    /// What the runner that is there has left on its disk that has the least; nothing without runners that are there.
+    pub(crate) fn runner_disk_free_bytes_min(&self) -> Option<u64> {
+        self.healths_of_those_here().into_iter().map(|health| health.disk_bytes_free).min()
+    }
+
     /// What those runners last measured that are there.
     fn healths_of_those_here(&self) -> Vec<forge_api::Health> {
         let now_ms = self.clock.elapsed_ms();

@@ -2,10 +2,12 @@
 
 use forge_api::{DeliveryState, RUNNER_OFFLINE_AFTER_MS, RunnerStatus, Task, TaskState, Timestamp, UnmetReason, Why};
 
-use super::assign::{Need, ProjectFacts, RunnerFacts, Unmet, project_has_room, suits, template_has_room, verdict};
+use super::assign::{
+    Concurrency, Need, ProjectFacts, RunnerFacts, Unmet, project_has_room, suits, template_has_room, verdict,
+};
 use super::task::{self, Happening, Next};
 use super::{deadline, words};
-use crate::store::{AHEAD_COUNTED_MAX, Circumstances, StillRuns, WaitingTold};
+use crate::store::{AHEAD_COUNTED_MAX, Ahead, Circumstances, StillRuns, WaitingTold};
 
 /// How many runners the words of an answer name; its data names all.
 const RUNNERS_NAMED_MAX: usize = 5;
@@ -148,21 +150,21 @@ fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
     };
     let fitting: Vec<&Candidate> =
         candidates.iter().filter(|candidate| suits(&candidate.facts, &need, project).is_ok()).collect();
-    let mut ready = false;
-    for candidate in &fitting {
-        match verdict(&candidate.facts, &need, project) {
-            Ok(()) => ready = true,
-            Err(obstacle) => unmet.extend(obstacle_reasons(candidate, obstacle, &need, now)),
+    let ready = fitting.iter().any(|candidate| verdict(&candidate.facts, &need, project).is_ok());
+    // What keeps the others from it is no matter where one takes it.
+    for candidate in fitting.iter().filter(|_| !ready) {
+        if let Err(obstacle) = verdict(&candidate.facts, &need, project) {
+            unmet.extend(obstacle_reasons(candidate, obstacle, &need, now));
         }
     }
+    let ahead = ahead(circumstances, &need, situation, ready);
     if fitting.is_empty() {
         unmet.push(no_runner_fits(&wanted, &need));
         unmet.extend(candidates.iter().flat_map(|candidate| match suits(&candidate.facts, &need, project) {
             Ok(()) => Vec::new(),
             Err(obstacle) => obstacle_reasons(candidate, obstacle, &need, now),
         }));
-    } else if circumstances.ahead > 0 && (ready || unmet.is_empty()) {
-        let ahead = circumstances.ahead;
+    } else if ahead > 0 && (ready || unmet.is_empty()) {
         let or_more = if ahead >= AHEAD_COUNTED_MAX { " or more" } else { "" };
         let message = format!("{ahead}{or_more} tasks of its template are served first");
         unmet.push(reason("turn", None, message, "their start, or the end of those that are canceled"));
@@ -182,6 +184,18 @@ fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
         )
     };
     Answer { message, unmet, remedy: Some(remedy), deadline: stored_deadline(circumstances) }
+}
+
+/// How many tasks of its template go before a task. Those that take turns with it are in its way where a runner takes them now; those that run
+/// beside it are not, as long as one takes it too.
+fn ahead(circumstances: &Circumstances, need: &Need, situation: &Situation<'_>, ready: bool) -> u64 {
+    let is_parallel = circumstances.concurrency == Concurrency::Parallel;
+    let goes = |ahead: &&Ahead| {
+        let need = Need { required_tag: ahead.required_tag.clone(), ..need.clone() };
+        let takes = |candidate: &Candidate| verdict(&candidate.facts, &need, situation.project).is_ok();
+        if ready { !is_parallel && situation.candidates.iter().any(takes) } else { true }
+    };
+    circumstances.ahead.iter().filter(goes).map(|ahead| ahead.tasks).sum()
 }
 
 /// What is unmet in a line, however many runners there are.

@@ -2,7 +2,6 @@
 
 use forge_api::{OnRunnerLost, RunnerStatus};
 
-use super::super::assign::Concurrency;
 use super::super::deadline::Open;
 use super::super::task::Standing;
 use super::*;
@@ -52,7 +51,7 @@ fn circumstances(state: TaskState) -> Circumstances {
         concurrency: Concurrency::Queue,
         ready_at: at(9_000),
         live: Vec::new(),
-        ahead: 0,
+        ahead: Vec::new(),
         running_sibling: None,
         asking_sibling: None,
         told: Vec::new(),
@@ -136,6 +135,18 @@ fn with(obstacle: Unmet) -> Candidate {
 }
 
 #[test]
+fn what_keeps_other_runners_from_a_task_is_no_matter_where_one_takes_it() {
+    let mut away = with(Unmet::Offline);
+    away.facts.name = "ny-2".into();
+    let why = told(&circumstances(TaskState::Queued), &[candidate(), away]);
+    assert!(why.unmet.is_empty() && why.message.contains("in a moment"), "{why:?}");
+    // Nor is a task before it that has no runner.
+    let elsewhere = vec![Ahead { required_tag: Some("mars".to_owned()), tasks: 3 }];
+    let second = Circumstances { ahead: elsewhere, ..circumstances(TaskState::Queued) };
+    assert!(told(&second, &[candidate()]).unmet.is_empty());
+}
+
+#[test]
 fn a_task_that_waits_says_for_how_long() {
     let message = told(&circumstances(TaskState::Queued), &[with(Unmet::Offline)]).message;
     assert!(message.starts_with("waiting for 16m: needs tag ny; "), "{message}");
@@ -215,7 +226,7 @@ fn what_its_project_its_template_and_the_disk_hold_against_it_is_told_of() {
     queued.live = vec![live("deploy")];
     queued.running_sibling = Some(3);
     queued.ready_at = at(10_090);
-    queued.ahead = 2;
+    queued.ahead = vec![Ahead { required_tag: Some("ny".to_owned()), tasks: 2 }];
     let candidates = [candidate()];
     let situation =
         Situation { candidates: &candidates, project, lease: None, storage_full: true, has_rules: true, now: NOW };

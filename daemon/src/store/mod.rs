@@ -30,12 +30,13 @@ mod sessions;
 mod work;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forge_api::{AttemptId, AttemptResult, Carry, LogState, RefusedJob, StartRequest, Task, TaskState, Timestamp};
 
+use crate::scheduler::assign::ProjectFacts;
 use crate::scheduler::task::Happening;
 
 pub use audit::Actor;
@@ -49,7 +50,7 @@ pub(crate) use events::NewEvent;
 pub(crate) use news::{RunnerNews, RunnerTold, WaitingGroup, WaitingTold};
 pub(crate) use outbox::{Teller, Tidings};
 pub(crate) use plan::{Choice, Plan, QueueFacts};
-pub(crate) use queries::{AHEAD_COUNTED_MAX, AttemptView, Circumstances, Delivery, Listing};
+pub(crate) use queries::{AHEAD_COUNTED_MAX, Ahead, AttemptView, Circumstances, Delivery, Listing};
 pub(crate) use retain::Keep;
 pub(crate) use revisions::REVISIONS_KEPT;
 pub(crate) use runners::{ContactRow, Held, NewRegistration, Registered, Registration};
@@ -526,7 +527,7 @@ impl Store {
     }
 
     /// Every schedule that was ever looked at.
-    pub(crate) async fn schedules(&self) -> Result<std::collections::BTreeMap<ScheduleKey, ScheduleRow>, StoreError> {
+    pub(crate) async fn schedules(&self) -> Result<BTreeMap<ScheduleKey, ScheduleRow>, StoreError> {
         self.readers.read(schedules::all).await
     }
 
@@ -582,8 +583,7 @@ impl Store {
     /// How many deliveries of each target stand in each state.
     pub(crate) async fn delivery_counts(
         &self,
-    ) -> Result<std::collections::BTreeMap<String, std::collections::BTreeMap<forge_api::DeliveryState, u64>>, StoreError>
-    {
+    ) -> Result<BTreeMap<String, BTreeMap<forge_api::DeliveryState, u64>>, StoreError> {
         self.readers.read(deliveries::counts).await
     }
 
@@ -616,13 +616,17 @@ impl Store {
     }
 
     /// How many tasks stand in each state.
-    pub(crate) async fn counts(&self) -> Result<std::collections::BTreeMap<TaskState, u64>, StoreError> {
+    pub(crate) async fn counts(&self) -> Result<BTreeMap<TaskState, u64>, StoreError> {
         self.readers.read(queries::counts).await
     }
 
-    /// Since when the oldest waiting task could run.
-    pub(crate) async fn oldest_ready(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.readers.read(queries::oldest_ready).await
+    /// Since when the oldest task waits that only lacks a runner.
+    pub(crate) async fn oldest_ready(
+        &self,
+        projects: BTreeMap<String, ProjectFacts>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.read(move |connection| queries::oldest_ready(connection, &projects, now)).await
     }
 
     /// What the writer did since the start.

@@ -172,6 +172,14 @@ fn migrate(connection: &mut Connection) -> Result<(), rusqlite::Error> {
     Ok(())
 }
 
+/// A database that is nowhere else.
+#[cfg(test)]
+pub(super) fn in_memory() -> Connection {
+    let mut connection = Connection::open_in_memory().expect("a database");
+    migrate(&mut connection).expect("its schema");
+    connection
+}
+
 /// Where the database lies.
 pub(super) fn database_path(data_dir: &Path) -> PathBuf {
     data_dir.join("forge.db")

@@ -9,7 +9,7 @@ use super::work::{self, NewAttempt};
 use super::writer::Planner;
 use super::{Assigned, StoreError, rows};
 use crate::scheduler::FREE_SLOTS_COUNTED_MAX;
-use crate::scheduler::assign::{Concurrency, Group, Live, Need, Waiting};
+use crate::scheduler::assign::{self, Group, Live, Need, Waiting};
 use crate::scheduler::task::Happening;
 
 /// What waits and what runs.
@@ -189,9 +189,7 @@ pub(super) fn asking(connection: &Connection, project: &str, template: &str) -> 
     connection.prepare_cached(ASKING)?.query_row(params![project, template], |row| row.get(0))
 }
 
-/// What of a group may go now: what was approved, and nothing else of the template meanwhile. A plan holds its template's one
-/// place, so that nothing changes what it has planned for; only a template that runs in parallel has no such place. The two need
-/// different runners, so they stand apart.
+/// What of a group may go now: what was approved, and what that does not hold. The two need different runners, so they stand apart.
 fn in_turn(
     connection: &Connection,
     (project, template, required_tag): &(String, String, String),
@@ -202,7 +200,7 @@ fn in_turn(
     if !is_held {
         return Ok((Vec::new(), others));
     }
-    others.retain(|waiting| waiting.concurrency == Concurrency::Parallel);
+    others.retain(|waiting| !assign::plan_holds(waiting.concurrency, false));
     let approved = connection
         .prepare_cached(APPROVED)?
         .query_map(params![project, template, required_tag, now.unix_micros()], |row| {
@@ -211,6 +209,10 @@ fn in_turn(
         .collect::<Result<_, _>>()?;
     Ok((approved, others))
 }
+
+#[cfg(test)]
+#[path = "why_and_assign_tests.rs"]
+mod why_and_assign_tests;
 
 #[cfg(test)]
 mod tests {

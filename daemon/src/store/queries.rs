@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Value as 
 
 use super::work::{self, StillRuns, TaskRow};
 use super::{StoreError, WaitingTold, news, plan, rows};
-use crate::scheduler::assign::{Concurrency, Live};
+use crate::scheduler::assign::{self, Concurrency, Live, ProjectFacts};
 use crate::scheduler::deadline::Open;
 use crate::scheduler::spec::TaskSpec;
 use crate::scheduler::task::Standing;
@@ -109,13 +109,47 @@ pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<TaskState, u64>
     Ok(counts)
 }
 
-const OLDEST_READY: &str =
-    "SELECT min(ready_at) FROM tasks INDEXED BY tasks_ready WHERE state = 'queued' AND ready_at >= 0";
+const READY: &str =
+    "SELECT project, template, concurrency, resume_attempt IS NOT NULL, ready_at FROM tasks INDEXED BY tasks_ready
+     WHERE state = 'queued' AND ready_at <= ?1 ORDER BY ready_at";
 
-/// Since when the oldest waiting task could run: it is in the queue, and the delay of its retry is over.
-pub(super) fn oldest_ready(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
-    let found = connection.prepare_cached(OLDEST_READY)?.query_row([], |row| row.get::<_, Option<i64>>(0))?;
-    Ok(found.map(Timestamp::from_unix_micros))
+/// Since when the oldest task waits that only lacks a runner: neither the delay of a retry holds it, nor its project's limit, nor another task
+/// or a plan of its template.
+pub(super) fn oldest_ready(
+    connection: &Connection,
+    projects: &BTreeMap<String, ProjectFacts>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let live = plan::live(connection)?;
+    let mut planned: BTreeMap<(String, String), bool> = BTreeMap::new();
+    let mut statement = connection.prepare_cached(READY)?;
+    let mut rows = statement.query([now.unix_micros()])?;
+    while let Some(row) = rows.next()? {
+        let (project, template): (String, String) = (row.get(0)?, row.get(1)?);
+        let (concurrency, resumes) = (rows::named(row, 2)?, row.get(3)?);
+        if !assign::has_room(concurrency, (&project, &template), projects, &live) {
+            continue;
+        }
+        let is_planned = match planned.get(&(project.clone(), template.clone())) {
+            Some(known) => *known,
+            None => {
+                let is_planned = plan::asking(connection, &project, &template)?.is_some();
+                planned.insert((project, template), is_planned);
+                is_planned
+            }
+        };
+        if !(is_planned && assign::plan_holds(concurrency, resumes)) {
+            return Ok(Some(rows::time(row, 4)?));
+        }
+    }
+    Ok(None)
+}
+
+/// Tasks of one need that are served before a task of their template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    pub(crate) required_tag: Option<String>,
+    pub(crate) tasks: u64,
 }
 
 /// What `why` reads of a task.
@@ -133,8 +167,9 @@ pub(crate) struct Circumstances {
     pub(crate) global_runners: bool,
     pub(crate) deadline_at: Option<Timestamp>,
     pub(crate) live: Vec<Live>,
-    /// How many tasks of its template are served before it, of [`AHEAD_COUNTED_MAX`] at most.
-    pub(crate) ahead: u64,
+    /// Tasks of the same template that take turns with it, or run beside it as it does, and could go now but for a runner: those that are
+    /// served before it, [`AHEAD_COUNTED_MAX`] at most.
+    pub(crate) ahead: Vec<Ahead>,
     /// A live task of the same template.
     pub(crate) running_sibling: Option<u64>,
     /// A task of the same template that has planned and is not done, and keeps this one waiting.
@@ -182,22 +217,14 @@ fn circumstances_of(
     };
     let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority), global_runners) =
         connection.prepare_cached(&sql)?.query_row([number], read)?;
-    let ahead = connection
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE state = 'queued' AND project = ?1 AND template = ?2
-             AND (priority > ?3 OR priority = ?3 AND number < ?4) LIMIT ?5)",
-        )?
-        .query_row(params![task.project, task.template, priority, number, AHEAD_COUNTED_MAX], |row| row.get(0))?;
+    let ahead = ahead(connection, &task, priority, (concurrency, standing.resumes), now)?;
     let running_sibling = connection
         .prepare_cached(RUNNING_SIBLING)?
         .query_row(params![task.project, task.template, number], |row| row.get(0))?;
-    let asking_sibling = match concurrency {
-        Concurrency::Parallel => None,
-        // What was approved itself waits for nobody's plan.
-        Concurrency::Queue | Concurrency::Skip | Concurrency::Replace if task.approved.is_some() => None,
-        Concurrency::Queue | Concurrency::Skip | Concurrency::Replace => {
-            plan::asking(connection, &task.project, &task.template)?.filter(|other| *other != number)
-        }
+    let asking_sibling = if assign::plan_holds(concurrency, standing.resumes) {
+        plan::asking(connection, &task.project, &task.template)?.filter(|other| *other != number)
+    } else {
+        None
     };
     let row = TaskRow { number, standing, open, grace_ms, ready_at };
     let still_runs = work::still_runs(connection, &row, now)?;
@@ -219,6 +246,38 @@ fn circumstances_of(
         asking_sibling,
         told,
     }))
+}
+
+fn ahead(
+    connection: &Connection,
+    task: &Task,
+    priority: i32,
+    (concurrency, resumes): (Concurrency, bool),
+    now: Timestamp,
+) -> Result<Vec<Ahead>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT required_tag, count(*) FROM (SELECT required_tag FROM tasks WHERE state = 'queued' AND project = ?1 AND template = ?2
+             AND (priority > ?3 OR priority = ?3 AND number < ?4) AND ready_at <= ?5
+             AND (concurrency = 'parallel') = ?6 AND (resume_attempt IS NOT NULL) = ?7 LIMIT ?8) GROUP BY required_tag",
+    )?;
+    let is_parallel = concurrency == Concurrency::Parallel;
+    let found = statement.query_map(
+        params![
+            task.project,
+            task.template,
+            priority,
+            task.number,
+            now.unix_micros(),
+            is_parallel,
+            resumes,
+            AHEAD_COUNTED_MAX
+        ],
+        |row| {
+            let required_tag = Some(row.get(0)?).filter(|tag: &String| !tag.is_empty());
+            Ok(Ahead { required_tag, tasks: row.get(1)? })
+        },
+    )?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 /// What a claim delivers, before secrets are resolved.
