@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 /// A calendar that goes further away from the time that passes than this between two looks was set, in milliseconds, and a machine that was
 /// away for longer slept. What a time service does little by little is far below it.
-const NOTICED_MS_MIN: u64 = 1_000;
+pub(crate) const NOTICED_MS_MIN: u64 = 1_000;
 
 /// A clock: the machine's, or one that a test moves.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forge_api::{
     AttemptId, AttemptOutcome, Carry, ClaimRequest, ContentRange, CreateTask, Decision, HeartbeatRequest,
-    RegisterRequest, Secret, StartRequest, StartResponse, TaskState, Timestamp, Trigger, TriggerKind,
+    RegisterRequest, RetryTask, Secret, StartRequest, StartResponse, TaskState, Timestamp, Trigger, TriggerKind,
 };
 use forge_config::meant::{PluginKind, Tree};
 use forge_config::{CheckOptions, Digest, Files, PluginCatalog, PluginFacts, check_tree};
@@ -244,6 +244,16 @@ impl DaemonSide {
         let trigger = Trigger { kind: TriggerKind::User, by: "ann".to_owned() };
         let made = self.core()?.create_task("shop", template, CreateTask::default(), trigger, None).await;
         Some(made.expect("made").task.number)
+    }
+
+    /// A person has a task that ended tried again; whether that was taken.
+    pub(crate) async fn retry(&self, number: u64) -> bool {
+        // The guard taken out: nothing is waited for.
+        let request = RetryTask { now: self.guard == Some(Guard::RetryWaits) };
+        match self.core() {
+            Some(core) => core.retry(number, "ann", &request).await.is_ok(),
+            None => false,
+        }
     }
 
     /// A person decides about a plan that waits; answers with what was planned, where it was approved.

@@ -213,7 +213,6 @@ impl Core {
         let request = Arc::new(request);
         self.end_refused(runner, &request, heard_ms).await?;
         loop {
-            let left_ms = until_ms.saturating_sub(self.inner.clock.elapsed_ms());
             let (scheduler, asked) = (Arc::clone(&self.inner.scheduler), Arc::clone(&request));
             let considered = self
                 .inner
@@ -241,7 +240,7 @@ impl Core {
                     return Ok(ClaimResponse { jobs, cancels, lost, draining, over, ..ClaimResponse::default() });
                 }
                 Considered::Parked(place) => {
-                    if let Some(response) = self.wait(place, left_ms).await? {
+                    if let Some(response) = self.wait(place, until_ms).await? {
                         return Ok(response);
                     }
                 }
@@ -275,12 +274,12 @@ impl Core {
     }
 
     /// Waits at a place; `None` when the claim is to look again.
-    async fn wait(&self, mut place: Place, left_ms: u64) -> Result<Option<ClaimResponse>, CoreError> {
+    async fn wait(&self, mut place: Place, until_ms: u64) -> Result<Option<ClaimResponse>, CoreError> {
         let draining = place.draining;
         let woken = tokio::select! {
             biased;
             woken = &mut place.woken => woken.ok(),
-            () = self.inner.clock.sleep_ms(left_ms) => place.woken.try_recv().ok(),
+            () = self.inner.clock.sleep_until_ms(until_ms) => place.woken.try_recv().ok(),
         };
         let public_key = std::mem::take(&mut place.public_key);
         drop(place);

@@ -274,7 +274,7 @@ impl Scheduler {
         };
         let said = ContactRow {
             key: registration.key,
-            at: look.calendar,
+            at: look.calendar.plus_millis(seen_ms.saturating_sub(millis(look.elapsed_ms))),
             session: hello.session.to_owned(),
             version: hello.version.map_or(version, str::to_owned),
             own_max: hello.own_max.unwrap_or(own_max),

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use forge_api::{AttemptId, Timestamp};
 use tokio::sync::{Notify, watch};
 
-use crate::clock::{Clock, Look};
+use crate::clock::{Clock, Look, NOTICED_MS_MIN};
 use crate::core::{Applied, RunnerIdentity, TryOutcome};
 use crate::secrets::{Keys, random_bytes};
 use crate::store::{Assigned, Choice, ContactRow, Fate, LiveAttempt, Plan, Planner, QueueFacts, Registration};
@@ -104,10 +104,11 @@ struct Contact {
 }
 
 impl Contact {
-    /// What is stored and shown of it. When it was is reckoned back from now: the calendar may have been set since.
+    /// What is stored and shown of it. Where the calendar was set since, its moment is reckoned back from now.
     fn row(&self, look: Look) -> ContactRow {
         let at = look.calendar.plus_millis(self.seen_ms.saturating_sub(millis(look.elapsed_ms)));
-        ContactRow { at, ..self.said.clone() }
+        let was_set = at.millis_after(self.said.at).unsigned_abs() > NOTICED_MS_MIN;
+        ContactRow { at: if was_set { at } else { self.said.at }, ..self.said.clone() }
     }
 
     /// Whether its runner was heard of a moment ago.
@@ -213,9 +214,11 @@ impl Scheduler {
     /// The machine slept for so long, and heard of nobody: no lease counts that, and runners have the time to come back that they have
     /// after a start.
     fn machine_slept(&self, slept_ms: u64) {
-        self.present_since_ms.store(self.clock.elapsed_ms(), Ordering::Relaxed);
+        let now_ms = self.clock.elapsed_ms();
+        self.present_since_ms.store(now_ms, Ordering::Relaxed);
         for lease in self.lock().leases.values_mut() {
-            lease.seen_ms = lease.seen_ms.saturating_add(slept_ms);
+            // One that was heard of since it woke up is as it should be.
+            lease.seen_ms = lease.seen_ms.saturating_add(slept_ms).min(now_ms);
         }
     }
 

@@ -43,6 +43,9 @@ const AWAY_MS: i64 = 24 * 3_600_000;
 /// calendar was set: whoever set it may be about to mend it.
 const RETURN_WITHIN_MS: u64 = 3_600_000;
 
+/// Nothing is older.
+const BEFORE_EVERYTHING: Timestamp = Timestamp::from_unix_micros(i64::MIN);
+
 /// How long an idempotency key is remembered, in milliseconds.
 const IDEMPOTENCY_MS: i64 = 24 * 3_600_000;
 
@@ -347,12 +350,13 @@ impl Reconciler {
         if ages_are_right {
             self.forget_components(now).await?;
         }
-        self.store.sweep(now.plus_millis(-IDEMPOTENCY_MS), now).await?;
+        let keys_before = if ages_are_right { now.plus_millis(-IDEMPOTENCY_MS) } else { BEFORE_EVERYTHING };
+        self.store.sweep(keys_before, now).await?;
         let kept_ms = i64::try_from(self.audit_retention_ms).unwrap_or(i64::MAX);
         if kept_ms > 0 && ages_are_right && self.store.forget_audit(now.plus_millis(kept_ms.saturating_neg())).await? {
             tidied = Tidied::Partly;
         }
-        if self.store.forget_told(now).await? {
+        if ages_are_right && self.store.forget_told(now).await? {
             tidied = Tidied::Partly;
         }
         self.forget_runners(now, ages_are_right).await?;
@@ -366,7 +370,7 @@ impl Reconciler {
         let declared = self.scheduler.applied().tree.runners.keys().map(|name| name.as_str().to_owned()).collect();
         let one_off = now.plus_millis(-ONE_OFF_SILENT_MS);
         let all_could_return = ages_are_right && self.scheduler.present_ms() >= RETURN_WITHIN_MS;
-        let away = if all_could_return { now.plus_millis(-AWAY_MS) } else { Timestamp::from_unix_micros(i64::MIN) };
+        let away = if all_could_return { now.plus_millis(-AWAY_MS) } else { BEFORE_EVERYTHING };
         let scheduler = Arc::clone(&self.scheduler);
         let is_away = move |name: &str| scheduler.is_away(name);
         for name in self.store.expire_runners(one_off, away, declared, is_away).await? {

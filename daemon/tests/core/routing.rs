@@ -381,6 +381,33 @@ async fn rules_do_not_go_with_the_tree() {
     assert_eq!(disabled.claim(&daemon.core, 0).await.expect("a claim").jobs[0].attempt.task, open);
 }
 
+/// What the metric of the oldest counts is what somebody could mend with a runner: not what waits for its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_is_the_one_that_only_lacks_a_runner() {
+    let daemon = Daemon::start(tree_but(|tree| {
+        add_project(tree, "bakery");
+        tree.projects.get_mut("bakery").and_then(Arc::get_mut).expect("the project").max_parallel_tasks = 1;
+    }))
+    .await;
+    let oldest_ms = async || daemon.core.counters().await.expect("counts").oldest_ready_ms;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    // One of a template that runs one at a time, and one of a project that does; behind each waits another.
+    let deploy = daemon.create("deploy").await.task.number;
+    let first = runner.begin(&daemon.core).await;
+    assert_eq!(first.attempt().task, deploy);
+    daemon.create("deploy").await;
+    daemon.create_in("bakery", "many").await;
+    let held = [first.attempt()];
+    let claimed = runner.claim_holding(&daemon.core, 0, &held).await.expect("a claim");
+    runner.begin_one(&daemon.core, &claimed.jobs[0]).await;
+    daemon.create_in("bakery", "many").await;
+    daemon.time.advance_ms(20_000);
+    assert_eq!(oldest_ms().await, 0);
+    // Its turn has come, and no runner asks.
+    daemon.core.finish_attempt(&first, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+    assert_eq!(oldest_ms().await, 20_000);
+}
+
 /// A runner that is out of reach may still be at it, for as long as the attempt's own timeout: the person's retry begins when it is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_of_a_lost_task_waits_until_nothing_of_it_runs() {
