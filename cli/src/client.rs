@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use forge_api::{
     API_PREFIX, ApplyConfig, AuditAction, AuditEntry, ConfigStatus, CreateTask, Decision, IDEMPOTENCY_KEY_HEADER,
-    IntegrationRequest, Page, Problem, RATE_LIMITED, RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, Task,
-    TestWebhook, WebhookDelivery, WebhookTarget, Why,
+    IntegrationRequest, Page, Problem, RATE_LIMITED, RetryTask, RevokeToken, RevokedToken, Runner, Schedule,
+    ServedConfig, Task, TestWebhook, WebhookDelivery, WebhookTarget, Why,
 };
 use forge_runner::trust::{self, Trust};
 use futures_util::TryStreamExt as _;
@@ -241,8 +241,8 @@ impl Client {
     }
 
     /// Runs a finished task again.
-    pub(crate) async fn retry(&self, number: u64) -> Result<Task, CliError> {
-        self.post(&format!("/tasks/{number}/retry")).await
+    pub(crate) async fn retry(&self, number: u64, request: &RetryTask) -> Result<Task, CliError> {
+        self.json(self.request(Method::POST, &format!("/tasks/{number}/retry")).json(request)).await
     }
 
     /// Has a task go on with what it has planned.

@@ -1,15 +1,20 @@
-//! The only reader of wall time and of the monotonic clock: whoever decides gets the time as an argument.
+//! The only reader of wall time and of the steady clock: whoever decides gets the time as an argument.
 //!
 //! Two faces of one clock: [`Clock::now`] is the calendar's moment, stored and shown; [`Clock::elapsed_ms`] only ever grows
-//! and is what leases and sessions are measured with, since the calendar may be set back. A test clock stands still until
-//! it is advanced, so that a deadline of a day is tested in a millisecond.
+//! and is what leases and sessions are measured with, since the calendar may be set. It is `CLOCK_BOOTTIME`, which goes on while
+//! the machine sleeps: so a sleep is time that passed, and only a calendar that was set is a jump (`docs/decisions/0016-clock.md`).
+//! A test clock stands still until it is advanced, so that a deadline of a day is tested in a millisecond.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forge_api::Timestamp;
+use rustix::time::ClockId;
 use tokio::sync::watch;
+
+/// A calendar that goes further away from the time that passes than this between two looks was set, in milliseconds, and a machine that was
+/// away for longer slept. What a time service does little by little is far below it.
+pub(crate) const NOTICED_MS_MIN: u64 = 1_000;
 
 /// A clock: the machine's, or one that a test moves.
 #[derive(Clone, Debug)]
@@ -20,15 +25,36 @@ pub struct Clock {
 #[derive(Clone, Debug)]
 enum Kind {
     System,
-    Test(watch::Receiver<u64>, Timestamp, Arc<AtomicU64>),
+    Test(watch::Receiver<Moved>, Timestamp),
+}
+
+/// How far a test has moved its clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    elapsed_ms: u64,
+    /// How much of that the machine slept.
+    slept_ms: u64,
+    /// How far the calendar was set forward, or back below 0.
+    set_by_ms: i64,
+}
+
+impl Moved {
+    fn calendar(self, start: Timestamp) -> Timestamp {
+        start.plus_millis(i64::try_from(self.elapsed_ms).unwrap_or(i64::MAX).saturating_add(self.set_by_ms))
+    }
 }
 
 /// What moves a test clock.
 #[derive(Debug)]
 pub struct TestClock {
-    elapsed_ms: watch::Sender<u64>,
-    /// How far the calendar was set forward.
-    ahead_ms: Arc<AtomicU64>,
+    moved: watch::Sender<Moved>,
+}
+
+/// Milliseconds of a clock of the machine.
+fn read_ms(id: ClockId) -> u64 {
+    let time = rustix::time::clock_gettime(id);
+    let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
 }
 
 impl Clock {
@@ -39,10 +65,8 @@ impl Clock {
 
     /// A clock that stands at `start` until the second value moves it.
     pub fn test(start: Timestamp) -> (Self, Arc<TestClock>) {
-        let (elapsed_ms, receiver) = watch::channel(0);
-        let ahead_ms = Arc::new(AtomicU64::new(0));
-        let test = Arc::new(TestClock { elapsed_ms, ahead_ms: Arc::clone(&ahead_ms) });
-        (Self { kind: Kind::Test(receiver, start, ahead_ms) }, test)
+        let (moved, receiver) = watch::channel(Moved::default());
+        (Self { kind: Kind::Test(receiver, start) }, Arc::new(TestClock { moved }))
     }
 
     /// This moment by the calendar.
@@ -53,19 +77,32 @@ impl Clock {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp::from_unix_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
             }
-            Kind::Test(elapsed_ms, start, ahead_ms) => {
-                let since_ms = elapsed_ms.borrow().saturating_add(ahead_ms.load(Ordering::SeqCst));
-                start.plus_millis(i64::try_from(since_ms).unwrap_or(i64::MAX))
-            }
+            Kind::Test(moved, start) => moved.borrow().calendar(*start),
         }
     }
 
-    /// Milliseconds since some moment of this process; it never goes back.
+    /// Milliseconds since some moment before this process; it never goes back, and goes on while the machine sleeps.
     pub fn elapsed_ms(&self) -> u64 {
-        static ORIGIN: OnceLock<Instant> = OnceLock::new();
         match &self.kind {
-            Kind::System => u64::try_from(ORIGIN.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX),
-            Kind::Test(elapsed_ms, ..) => *elapsed_ms.borrow(),
+            Kind::System => read_ms(ClockId::Boottime),
+            Kind::Test(moved, _) => moved.borrow().elapsed_ms,
+        }
+    }
+
+    /// Every face of it at this moment.
+    pub(crate) fn look(&self) -> Look {
+        match &self.kind {
+            Kind::System => {
+                let elapsed_ms = self.elapsed_ms();
+                // The one stands still while the machine sleeps, and the other does not.
+                let slept_ms = elapsed_ms.saturating_sub(read_ms(ClockId::Monotonic));
+                Look { calendar: self.now(), elapsed_ms, slept_ms }
+            }
+            Kind::Test(moved, start) => {
+                let moved = *moved.borrow();
+                let Moved { elapsed_ms, slept_ms, set_by_ms: _ } = moved;
+                Look { calendar: moved.calendar(*start), elapsed_ms, slept_ms }
+            }
         }
     }
 
@@ -74,16 +111,17 @@ impl Clock {
         self.sleep_until_ms(self.elapsed_ms().saturating_add(duration_ms)).await;
     }
 
-    /// Waits until [`Clock::elapsed_ms`] is `due_ms`: what passes between the reckoning of a moment and the wait for it counts.
+    /// Waits until [`Clock::elapsed_ms`] is `due_ms`: what passes between the reckoning of a moment and the wait for it counts. A machine that
+    /// sleeps meanwhile makes it later by as much at most.
     pub async fn sleep_until_ms(&self, due_ms: u64) {
         match &self.kind {
             Kind::System => {
                 tokio::time::sleep(Duration::from_millis(due_ms.saturating_sub(self.elapsed_ms()))).await;
             }
-            Kind::Test(elapsed_ms, ..) => {
-                let mut elapsed_ms = elapsed_ms.clone();
+            Kind::Test(moved, _) => {
+                let mut moved = moved.clone();
                 // A dropped sender means that nobody moves this clock any more: then no wait ends.
-                if elapsed_ms.wait_for(|now_ms| *now_ms >= due_ms).await.is_err() {
+                if moved.wait_for(|moved| moved.elapsed_ms >= due_ms).await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }
@@ -91,20 +129,55 @@ impl Clock {
     }
 }
 
-/// How far the calendar went ahead of the time that passed, between two looks at both; nothing where it did not.
-pub(crate) fn jump_ms((then, then_ms): (Timestamp, u64), (now, now_ms): (Timestamp, u64)) -> u64 {
-    now.millis_since(then).saturating_sub(now_ms.saturating_sub(then_ms))
+/// Every face of a clock at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub(crate) calendar: Timestamp,
+    pub(crate) elapsed_ms: u64,
+    /// How much of that the machine slept.
+    pub(crate) slept_ms: u64,
+}
+
+/// What happened between two looks beside the time that passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Since {
+    /// How far the calendar was set: forward, or back below 0.
+    pub(crate) jump_ms: i64,
+    /// For how long the machine slept.
+    pub(crate) slept_ms: u64,
+}
+
+impl Look {
+    /// What happened since an earlier one.
+    pub(crate) fn since(self, earlier: Self) -> Since {
+        let passed_ms = self.elapsed_ms.saturating_sub(earlier.elapsed_ms);
+        let calendar_ms = self.calendar.millis_after(earlier.calendar);
+        let jump_ms = calendar_ms.saturating_sub(i64::try_from(passed_ms).unwrap_or(i64::MAX));
+        let slept_ms = self.slept_ms.saturating_sub(earlier.slept_ms);
+        Since {
+            jump_ms: if jump_ms.unsigned_abs() > NOTICED_MS_MIN { jump_ms } else { 0 },
+            slept_ms: if slept_ms > NOTICED_MS_MIN { slept_ms } else { 0 },
+        }
+    }
 }
 
 impl TestClock {
     /// Moves the clock on.
     pub fn advance_ms(&self, duration_ms: u64) {
-        self.elapsed_ms.send_modify(|elapsed_ms| *elapsed_ms = elapsed_ms.saturating_add(duration_ms));
+        self.moved.send_modify(|moved| moved.elapsed_ms = moved.elapsed_ms.saturating_add(duration_ms));
     }
 
-    /// Sets the calendar forward: no time passes.
-    pub fn set_forward_ms(&self, jump_ms: u64) {
-        self.ahead_ms.fetch_add(jump_ms, Ordering::SeqCst);
+    /// Moves the clock on by a time that the machine slept.
+    pub fn sleep_machine_ms(&self, duration_ms: u64) {
+        self.moved.send_modify(|moved| {
+            moved.elapsed_ms = moved.elapsed_ms.saturating_add(duration_ms);
+            moved.slept_ms = moved.slept_ms.saturating_add(duration_ms);
+        });
+    }
+
+    /// Sets the calendar, forward or back below 0: no time passes.
+    pub fn set_calendar_by_ms(&self, jump_ms: i64) {
+        self.moved.send_modify(|moved| moved.set_by_ms = moved.set_by_ms.saturating_add(jump_ms));
     }
 }
 
@@ -113,12 +186,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_calendar_that_goes_with_the_time_has_not_jumped() {
-        let at =
-            |calendar_s: i64, elapsed_s: u64| (Timestamp::from_unix_micros(calendar_s * 1_000_000), elapsed_s * 1_000);
-        assert_eq!(jump_ms(at(100, 5), at(110, 15)), 0);
-        assert_eq!(jump_ms(at(100, 5), at(3_710, 15)), 3_600_000);
-        assert_eq!(jump_ms(at(100, 5), at(50, 15)), 0, "set back");
+    fn a_set_calendar_and_a_sleep_are_told_from_the_time_that_passes() {
+        let at = |calendar_s: i64, elapsed_s: u64, slept_s: u64| Look {
+            calendar: Timestamp::from_unix_micros(calendar_s * 1_000_000),
+            elapsed_ms: elapsed_s * 1_000,
+            slept_ms: slept_s * 1_000,
+        };
+        let first = at(100, 5, 0);
+        for (then, jump_ms, slept_ms) in [
+            (at(110, 15, 0), 0, 0),
+            (at(111, 15, 1), 0, 0),
+            (at(3_710, 15, 0), 3_600_000, 0),
+            (at(50, 15, 0), -60_000, 0),
+            (at(700, 605, 590), 0, 590_000),
+            (at(4_300, 605, 590), 3_600_000, 590_000),
+        ] {
+            assert_eq!(then.since(first), Since { jump_ms, slept_ms }, "{then:?}");
+        }
+    }
+
+    #[test]
+    fn the_machines_own_clock_counts_what_it_slept() {
+        let clock = Clock::system();
+        let (since_boot, awake) = (read_ms(ClockId::Boottime), read_ms(ClockId::Monotonic));
+        let Look { elapsed_ms, slept_ms, calendar: _ } = clock.look();
+        assert!((since_boot..=read_ms(ClockId::Boottime)).contains(&elapsed_ms));
+        assert!((awake..=read_ms(ClockId::Monotonic)).contains(&(elapsed_ms - slept_ms)));
     }
 
     #[tokio::test]

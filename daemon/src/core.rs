@@ -37,7 +37,7 @@ use crate::clock::Clock;
 pub use crate::logs::LogReader;
 use crate::logs::{self, LogError, Logs};
 use crate::scheduler::Scheduler;
-use crate::scheduler::reconcile::Reconciler;
+use crate::scheduler::reconcile::{Minded, Reconciler};
 use crate::secrets::{Keys, Resolver};
 pub use crate::store::Actor;
 use crate::store::{Opened, Planner, Refused, Store, StoreError, WriterThread};
@@ -158,7 +158,7 @@ impl Core {
             carries: Arc::clone(&carries),
             plugin_dir: plugin_dir.clone(),
             disk_reserve_bytes: log_limits.disk_reserve_bytes,
-            looked_at: std::sync::Mutex::new((clock.now(), clock.elapsed_ms())),
+            minded: std::sync::Mutex::new(Minded { look: clock.look(), set_ms: None }),
             audit_retention_ms,
         };
         let resolver = Arc::new(Resolver { identity_file, allow: secrets_allow });
@@ -189,7 +189,7 @@ impl Core {
     }
 
     /// Waits until the store's writer has committed and the reconciler has looked. It waits for ever for one that is gone.
-    pub(crate) async fn work_a_turn(&self) {
+    pub async fn work_a_turn(&self) {
         match self.inner.store.turn().await {
             // A store that refuses (a full disk, say) says so to everyone who asks, and a restart would not mend it.
             Ok(()) => {}

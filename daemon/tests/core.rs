@@ -2,6 +2,8 @@
 
 #[path = "core/approvals.rs"]
 mod approvals;
+#[path = "core/clock.rs"]
+mod clock;
 #[path = "core/crash.rs"]
 mod crash;
 #[path = "core/harness.rs"]
@@ -83,7 +85,7 @@ async fn a_task_walks_from_creation_to_success() {
     let task = daemon.core.task(created.task.number).await.expect("there");
     assert_eq!((task.state, task.attempt, task.commit, task.log_bytes), (TaskState::Succeeded, 1, commit, 8));
     assert!(matches!(daemon.core.cancel(task.number, "ann").await, Err(CoreError::Conflict { .. })));
-    let retried = daemon.core.retry(task.number, "ann").await.expect("again");
+    let retried = daemon.core.retry(task.number, "ann", &Default::default()).await.expect("again");
     assert_eq!((retried.state, retried.attempt, retried.reason), (TaskState::Queued, 1, None));
     let job = runner.open(&daemon, &runner.claim(&daemon.core, 30_000).await.expect("a claim").jobs[0]);
     assert_eq!(job.attempt.attempt, 2);

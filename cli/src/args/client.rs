@@ -146,13 +146,22 @@ pub(crate) enum TaskCommand {
     /// End a task and every process of it
     Cancel(OneTask),
     /// Run a finished task again, at the same commit and revision
-    Retry(OneTask),
+    Retry(RetryTask),
     /// Say why a task is where it is
     Why(OneTask),
     /// Have a task go on with exactly what it has planned
     Approve(DecideTask),
     /// End a task without doing what it has planned
     Reject(DecideTask),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetryTask {
+    #[command(flatten)]
+    pub(crate) one: OneTask,
+    /// Run it at once although its last attempt may still run, on a runner that was lost with it
+    #[arg(long)]
+    pub(crate) now: bool,
 }
 
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ pub(crate) use audit::AuditArguments;
 pub(crate) use bench::{BenchArguments, BenchOutput, Measurement};
 pub(crate) use client::{
     Ask, CheckOutput, ConfigCommand, Connection, DecideTask, IntegrationCommand, ListTasks, OneTask, OutputFormat,
-    RunArguments, RunnersCommand, ScheduleCommand, TaskCommand, TokenCommand, TokenFor, Variable,
+    RetryTask, RunArguments, RunnersCommand, ScheduleCommand, TaskCommand, TokenCommand, TokenFor, Variable,
 };
 pub(crate) use host::{
     DaemonArguments, DaemonCommand, DemoArguments, LogFormat, RegistrationToken, RunnerArguments, RunnerCommand,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use forge_api::{Decision, Task, TaskState, Why};
 
 use super::{CLIENT_THREADS, follow::follow};
-use crate::args::{DecideTask, ListTasks, OneTask, OutputFormat, TaskCommand};
+use crate::args::{DecideTask, ListTasks, OneTask, OutputFormat, RetryTask, TaskCommand};
 use crate::client::{Client, TaskQuery};
 use crate::error::CliError;
 use crate::printer::{Printer, Table};
@@ -30,10 +30,7 @@ pub(crate) fn run(command: TaskCommand, printer: &Printer) -> Result<ExitCode, C
                 let task = Client::connect(&one.at.connection)?.cancel(one.number).await?;
                 changed(&task, "cancel", one.at.output, printer);
             }
-            TaskCommand::Retry(one) => {
-                let task = Client::connect(&one.at.connection)?.retry(one.number).await?;
-                changed(&task, "retry", one.at.output, printer);
-            }
+            TaskCommand::Retry(arguments) => retry(arguments, printer).await?,
             TaskCommand::Why(one) => {
                 let why = Client::connect(&one.at.connection)?.why(one.number).await?;
                 explain(&why, one.at.output, printer);
@@ -43,6 +40,20 @@ pub(crate) fn run(command: TaskCommand, printer: &Printer) -> Result<ExitCode, C
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+async fn retry(RetryTask { one: OneTask { number, at }, now }: RetryTask, printer: &Printer) -> Result<(), CliError> {
+    let client = Client::connect(&at.connection)?;
+    let task = client.retry(number, &forge_api::RetryTask { now }).await?;
+    changed(&task, "retry", at.output, printer);
+    if at.output == OutputFormat::Text && task.state == TaskState::Queued {
+        let why = client.why(number).await?;
+        for held in why.unmet.iter().filter(|unmet| unmet.code == "may_still_run") {
+            printer.aside(&held.message);
+            printer.aside(&format!("to change it: {}", held.remedy));
+        }
+    }
+    Ok(())
 }
 
 /// What a person says about a plan.

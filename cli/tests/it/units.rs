@@ -70,8 +70,13 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 #[test]
 fn the_units_keep_what_the_promises_need() {
     for name in ["daemon", "runner"] {
-        for line in ["Type=notify", "WatchdogSec=60s", "Restart=on-failure", "LoadCredential=forge.registration-token"]
-        {
+        for line in [
+            "Type=notify",
+            "WatchdogSec=60s",
+            "Restart=on-failure",
+            "LoadCredential=forge.registration-token",
+            "After=network-online.target time-sync.target",
+        ] {
             assert!(has(name, line), "forge-{name}.service has no {line}");
         }
         assert!(!text(name).contains("MemoryDenyWriteExecute=y"), "plugins could not be compiled");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forge_api::{
     AttemptId, AttemptOutcome, Carry, ClaimRequest, ContentRange, CreateTask, Decision, HeartbeatRequest,
-    RegisterRequest, Secret, StartRequest, StartResponse, TaskState, Timestamp, Trigger, TriggerKind,
+    RegisterRequest, RetryTask, Secret, StartRequest, StartResponse, TaskState, Timestamp, Trigger, TriggerKind,
 };
 use forge_config::meant::{PluginKind, Tree};
 use forge_config::{CheckOptions, Digest, Files, PluginCatalog, PluginFacts, check_tree};
@@ -223,10 +223,37 @@ impl DaemonSide {
         self.core().expect("it serves").remove_runner(name, "ann").await.expect("removed");
     }
 
+    /// Has a runner take nothing new, or again.
+    pub(crate) async fn set_draining(&self, name: &str, draining: bool) {
+        self.core().expect("it serves").set_draining(name, draining, "ann").await.expect("set");
+    }
+
+    /// The attempts that are a runner's at this moment.
+    pub(crate) async fn held_by(&self, name: &str) -> Vec<AttemptId> {
+        let mut held = Vec::new();
+        for state in [TaskState::Assigned, TaskState::Running] {
+            let filter = TaskFilter { state: Some(state), ..TaskFilter::default() };
+            let tasks = self.core().expect("it serves").tasks(filter, None, 500).await.expect("listed").items;
+            let of_runner = tasks.iter().filter(|task| task.runner.as_deref() == Some(name));
+            held.extend(of_runner.map(|task| AttemptId { task: task.number, attempt: task.attempt }));
+        }
+        held
+    }
+
     pub(crate) async fn create(&self, template: &str) -> Option<u64> {
         let trigger = Trigger { kind: TriggerKind::User, by: "ann".to_owned() };
         let made = self.core()?.create_task("shop", template, CreateTask::default(), trigger, None).await;
         Some(made.expect("made").task.number)
+    }
+
+    /// A person has a task that ended tried again; whether that was taken.
+    pub(crate) async fn retry(&self, number: u64) -> bool {
+        // The guard taken out: nothing is waited for.
+        let request = RetryTask { now: self.guard == Some(Guard::RetryWaits) };
+        match self.core() {
+            Some(core) => core.retry(number, "ann", &request).await.is_ok(),
+            None => false,
+        }
     }
 
     /// A person decides about a plan that waits; answers with what was planned, where it was approved.

@@ -32,6 +32,8 @@ pub(crate) enum Guard {
     KeepSpool,
     /// One live session a runner, and one that begins an attempt.
     OneSession,
+    /// A person's retry waits for what the attempt before may still run.
+    RetryWaits,
 }
 
 fn simulate(seed: u64, guard: Option<Guard>) -> Result<Tally, Violation> {
@@ -86,6 +88,11 @@ fn without_asking_before_a_start_it_finds_the_fault() {
 #[test]
 fn without_the_end_of_leases_it_finds_the_fault() {
     is_found(Guard::LeaseEnd, &[Broken::TwoAtATime]);
+}
+
+#[test]
+fn without_the_wait_of_a_retry_it_finds_the_fault() {
+    is_found(Guard::RetryWaits, &[Broken::TwoAtATime]);
 }
 
 #[test]

@@ -20,6 +20,14 @@ const TROUBLE_MS: u64 = 300_000;
 /// By then every task must have ended, in milliseconds: later than any deadline of a task made at the end of the trouble.
 const END_MS: u64 = 3_600_000;
 
+/// What the tree of the simulation says, in milliseconds: how long a task waits before it expires, or before a plan of it does, and how long an
+/// attempt may take.
+const EXPIRES_MS: u64 = 600_000;
+const TIMEOUT_MS: u64 = 100_000;
+
+/// What the daemon may be off by where its calendar is set, in milliseconds: what was written since its last look may be by either.
+const LOOKS_MS: u64 = 5_000;
+
 /// The runners beside their clone.
 const RUNNERS: usize = 3;
 
@@ -40,8 +48,12 @@ pub(crate) enum Broken {
     OverLimit,
     /// A runner ran what it must not.
     WrongRunner,
+    /// A runner that is removed or drained was given something.
+    GivenAnyway,
     /// Two tasks of a template that takes turns.
     OutOfTurn,
+    /// A task expired or timed out before its time, by the time that passes.
+    TooEarly,
     /// A task did not end, or a runner did not get rid of what it had.
     Stuck,
     /// A log is not what the process wrote.
@@ -98,6 +110,8 @@ pub(crate) struct World {
     payloads: BTreeMap<u64, Event>,
     sequence: u64,
     tasks: BTreeMap<u64, &'static str>,
+    /// When each task was made, or tried again by a person.
+    made_ms: BTreeMap<u64, u64>,
     canceled: BTreeSet<u64>,
     approved: BTreeSet<AttemptId>,
     /// Which attempt began to carry out a plan.
@@ -129,6 +143,7 @@ pub(crate) async fn run(seed: u64, guard: Option<Guard>) -> Result<Tally, Violat
         payloads: BTreeMap::new(),
         sequence: 0,
         tasks: BTreeMap::new(),
+        made_ms: BTreeMap::new(),
         canceled: BTreeSet::new(),
         approved: BTreeSet::new(),
         resumed: BTreeMap::new(),
@@ -241,7 +256,7 @@ impl World {
                 self.after(delay_ms, Event::SyncLogs);
             }
             Event::People => self.people().await,
-            Event::Trouble => self.trouble().await,
+            Event::Trouble => self.trouble().await?,
             Event::DaemonUp => {
                 if !self.daemon.is_up() {
                     self.note("the daemon starts".to_owned());
@@ -280,14 +295,23 @@ impl World {
         Ok(())
     }
 
-    /// People trigger and cancel.
+    /// People trigger, cancel and try again.
     async fn people(&mut self) {
         if self.daemon.now_ms() > TROUBLE_MS {
             return;
         }
         let delay_ms = self.random.between(1_000, 20_000);
         self.after(delay_ms, Event::People);
-        if self.chance(25) {
+        if self.chance(15) {
+            let ended: Vec<u64> = self.ended.keys().copied().collect();
+            let Some(number) = self.random.pick(&ended).copied() else { return };
+            if self.daemon.retry(number).await {
+                self.note(format!("task {number} is tried again"));
+                self.ended.remove(&number);
+                self.canceled.remove(&number);
+                self.made_ms.insert(number, self.daemon.now_ms());
+            }
+        } else if self.chance(25) {
             if let Some(plan) = self.daemon.decide(&mut self.random).await {
                 self.note(format!("what {plan} has planned is approved"));
                 self.approved.insert(plan);
@@ -297,6 +321,7 @@ impl World {
             if let Some(number) = self.daemon.create(template).await {
                 self.note(format!("task {number} of {template} is made"));
                 self.tasks.insert(number, template);
+                self.made_ms.insert(number, self.daemon.now_ms());
                 self.tally.tasks += 1;
             }
         } else {
@@ -310,9 +335,9 @@ impl World {
     }
 
     /// Something goes wrong.
-    async fn trouble(&mut self) {
+    async fn trouble(&mut self) -> Result<(), Violation> {
         if self.daemon.now_ms() > TROUBLE_MS {
-            return;
+            return Ok(());
         }
         let delay_ms = self.random.between(500, 25_000);
         self.after(delay_ms, Event::Trouble);
@@ -320,7 +345,7 @@ impl World {
         let index = usize::try_from(self.random.between(0, RUNNERS as u64 - 1)).unwrap_or_default();
         // Mostly short; sometimes longer than any grace.
         let lasts_ms = if self.chance(70) { self.random.between(500, 15_000) } else { 90_000 };
-        match self.random.between(0, 9) {
+        match self.random.between(0, 10) {
             0 | 1 => {
                 let power = self.chance(50);
                 self.note(format!("the daemon is killed{}", if power { ", and its machine loses power" } else { "" }));
@@ -362,6 +387,7 @@ impl World {
                 }
                 self.after(lasts_ms, Event::Heal(index));
             }
+            7 if self.chance(25) => self.drain(index).await?,
             7 if self.chance(50) => {
                 self.note("r0 is disabled".to_owned());
                 self.daemon.set_enabled(false);
@@ -376,19 +402,55 @@ impl World {
                     self.after(lasts_ms, Event::MachineUp(index));
                 }
             }
-            8 => self.remove(index).await,
+            8 => self.remove(index).await?,
+            9 => self.set_calendar().await,
             _ => self.clone_one(lasts_ms),
         }
+        Ok(())
+    }
+
+    /// The calendar is set, forward or back, by seconds or by days. No time passes.
+    async fn set_calendar(&mut self) {
+        // What happens to it while no daemon looks nobody can tell from the time that passes.
+        if !self.daemon.is_up() {
+            return;
+        }
+        let most_ms = if self.chance(50) { 60_000 } else { 48 * 3_600_000 };
+        let by_ms = i64::try_from(self.random.between(1, most_ms)).unwrap_or_default();
+        let by_ms = if self.chance(50) { by_ms } else { -by_ms };
+        self.note(format!("the calendar is set by {by_ms} ms"));
+        self.daemon.time.set_calendar_by_ms(by_ms);
+        self.daemon.reconcile().await;
     }
 
     /// A person removes a runner, whatever it runs, and registers its machine again.
-    async fn remove(&mut self, index: usize) {
-        let Some(machine) = self.machines.get_mut(index).filter(|_| self.daemon.is_up()) else { return };
+    async fn remove(&mut self, index: usize) -> Result<(), Violation> {
+        let Some(machine) = self.machines.get_mut(index).filter(|_| self.daemon.is_up()) else { return Ok(()) };
         self.daemon.remove(&machine.name).await;
+        if let Some(held) = self.daemon.held_by(&machine.name).await.first() {
+            let words = format!("{held} is {}'s, which is removed", machine.name);
+            return Err(self.violation(Broken::GivenAnyway, words));
+        }
         let limit = if index == 0 { 0 } else { machine.limit };
         let registered = self.daemon.register(&machine.name, machine.public_key(), limit).await;
         machine.take_token(&registered);
         self.note(format!("machine {index}: its runner is removed and registered again"));
+        Ok(())
+    }
+
+    /// A person drains a runner for a moment: what it holds is what it held.
+    async fn drain(&mut self, index: usize) -> Result<(), Violation> {
+        let Some(machine) = self.machines.get(index).filter(|_| self.daemon.is_up()) else { return Ok(()) };
+        let name = machine.name.clone();
+        let before = self.daemon.held_by(&name).await;
+        self.daemon.set_draining(&name, true).await;
+        let after = self.daemon.held_by(&name).await;
+        if let Some(held) = after.iter().find(|held| !before.contains(held)) {
+            return Err(self.violation(Broken::GivenAnyway, format!("{held} was given to {name}, which is drained")));
+        }
+        self.daemon.set_draining(&name, false).await;
+        self.note(format!("machine {index}: its runner is drained and resumed"));
+        Ok(())
     }
 
     /// A copy of the first runner appears, with its token and its key.
@@ -536,6 +598,16 @@ impl World {
                     return Err(self.violation(Broken::EndUndone, words));
                 }
                 _ if task.state.is_final() => {
+                    let age_ms = self.daemon.now_ms() - self.made_ms.get(&task.number).copied().unwrap_or_default();
+                    let least_ms = match task.state {
+                        TaskState::Expired => EXPIRES_MS,
+                        TaskState::TimedOut => TIMEOUT_MS,
+                        _ => 0,
+                    };
+                    if before.is_none() && age_ms + LOOKS_MS < least_ms {
+                        let words = format!("task {} is {} after {age_ms} ms", task.number, task.state);
+                        return Err(self.violation(Broken::TooEarly, words));
+                    }
                     if self.canceled.contains(&task.number) && task.state != TaskState::Canceled {
                         let words = format!("task {} was to be canceled and is {}", task.number, task.state);
                         return Err(self.violation(Broken::CancelUndone, words));

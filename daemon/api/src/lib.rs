@@ -54,8 +54,8 @@ pub use served::ServedConfig;
 pub use signing::KeyChange;
 pub use stats::{Load, LoadSample, TaskOutcome, TemplateStats};
 pub use task::{
-    Approved, CreateTask, CreatedTask, Decision, Page, ProjectSummary, SurveyQuestion, Task, TaskState, TaskStateError,
-    TemplateSummary, Trigger, TriggerKind, UnmetReason, Why,
+    Approved, CreateTask, CreatedTask, Decision, Page, ProjectSummary, RetryTask, SurveyQuestion, Task, TaskState,
+    TaskStateError, TemplateSummary, Trigger, TriggerKind, UnmetReason, Why,
 };
 pub use time::{Timestamp, TimestampError};
 pub use token::{RevokeToken, RevokedToken};

@@ -211,6 +211,16 @@ pub struct Decision {
     pub reason: Option<String>,
 }
 
+/// What `POST /tasks/{n}/retry` may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryTask {
+    /// Whether it runs at once although its last attempt may still run: its runner was lost and has not said how that ended. Otherwise the task
+    /// waits for that word, and at most until the attempt's own timeout is over. It is taken for a task that waits so, too.
+    #[serde(default)]
+    pub now: bool,
+}
+
 /// What an answer leaves out.
 fn is_false(value: &bool) -> bool {
     !*value
@@ -330,7 +340,7 @@ pub struct Why {
 pub struct UnmetReason {
     /// A stable name: `no_runner_with_tag`, `runner_offline`, `runner_disabled`, `runner_full`, `project_limit`,
     /// `template_concurrency`, `template_awaits_approval`, `runner_draining`, `runner_not_asking`, `wrong_project`, `untagged_refused`, `cancel_pending`, `runner_unreachable`,
-    /// `retry_delay`, `turn`, `storage_full`, `no_configuration`.
+    /// `attempt_not_held`, `may_still_run`, `retry_delay`, `turn`, `storage_full`, `no_configuration`.
     pub code: String,
     /// The runner that it is about, where it is about one.
     pub runner: Option<String>,

@@ -26,14 +26,13 @@ impl Core {
     /// Looks for news until the shutdown.
     pub(super) async fn look_for_news(self, shutdown: CancellationToken) {
         let clock = self.inner.clock.clone();
-        let started_ms = clock.elapsed_ms();
         loop {
             // Counted from before the look: what passes meanwhile is not waited for once more.
             let looked_ms = clock.elapsed_ms();
             let applied = self.inner.scheduler.applied();
             if !applied.tree.webhooks.is_empty() {
                 // A daemon that has just started has heard of nobody: who does not speak may be there all the same.
-                let may_be_gone = clock.elapsed_ms().saturating_sub(started_ms) >= forge_api::RUNNER_OFFLINE_AFTER_MS;
+                let may_be_gone = self.inner.scheduler.present_ms() >= forge_api::RUNNER_OFFLINE_AFTER_MS;
                 if let Err(error) = self.tell_news(&applied, may_be_gone).await {
                     tracing::error!(%error, "webhook targets could not be told of runners and waiting tasks; it is tried again");
                 }
@@ -116,7 +115,8 @@ impl Core {
         let (_registrations, live) = self.inner.store.runners().await.map_err(stored)?;
         for group in groups {
             let Some(of_runners) = unserved(applied, candidates, &group, may_be_gone) else { continue };
-            if !has_room(applied, &group, &live) {
+            let of_group = (group.need.project.as_str(), group.template.as_str());
+            if !assign::has_room(group.concurrency, of_group, &project_facts(applied), &live) {
                 continue;
             }
             for task in &group.tasks {
@@ -176,15 +176,6 @@ fn runner_targets(tree: &Tree, name: &str, event: Event) -> Vec<String> {
     let named = tree.runners.get(name).into_iter().flat_map(|rule| rule.webhooks.iter().map(Name::as_str));
     let takes = named.filter(|name| tree.webhooks.get(*name).is_some_and(|webhook| tell::takes(webhook, event, None)));
     takes.map(str::to_owned).collect()
-}
-
-/// Whether the group's project and template let one more of their tasks run: otherwise it is not a runner that is missing.
-fn has_room(applied: &Applied, group: &WaitingGroup, live: &[assign::Live]) -> bool {
-    let of_project = || live.iter().filter(|live| live.project == group.need.project);
-    let of_template = of_project().filter(|live| live.template == group.template).map(|live| live.attempts).sum();
-    let facts = assign::project_facts(&project_facts(applied), &group.need.project);
-    assign::project_has_room(facts, of_project().map(|live| live.attempts).sum())
-        && assign::template_has_room(group.concurrency, of_template)
 }
 
 /// The targets of the runners that could take a group's tasks, where none of them is there; `None` where one is, or may be.

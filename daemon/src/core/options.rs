@@ -130,7 +130,7 @@ pub struct Counters {
     pub parked_claims: u64,
     /// Bytes of logs taken since the start.
     pub log_bytes: u64,
-    /// How long the oldest waiting task could have run already, in milliseconds; 0 when none waits.
+    /// How long the oldest waiting task could have run already that only lacks a runner, in milliseconds; 0 when there is none.
     pub oldest_ready_ms: u64,
     /// Attempts given to runners since the start.
     pub assignments: u64,
@@ -146,6 +146,8 @@ pub struct Counters {
     pub tries: BTreeMap<TryOutcome, u64>,
     /// How far the clock of the runner that is farthest off is from the daemon's, either way, in milliseconds.
     pub clock_skew_ms_max: u64,
+    /// What the runner that is there has left on its disk that has the least; `None` while no runner is there.
+    pub runner_disk_free_bytes_min: Option<u64>,
     /// What is free where `data_dir` lies; `None` when the system does not say.
     pub disk_free_bytes: Option<u64>,
     /// `[logs] disk_reserve`.

@@ -19,6 +19,10 @@ use crate::scheduler::words;
 use crate::secrets::{self, Parts, digest_of};
 use crate::store::{Note, Registration, StoreError};
 
+/// A claim is answered within this, in milliseconds: an idle runner's claims are all that is heard of it, and the next one has to be here before
+/// it counts as offline.
+const CLAIM_ANSWER_MS_MAX: u64 = forge_api::RUNNER_OFFLINE_AFTER_MS - 5_000;
+
 /// The most characters of what a runner says of itself: its session and its version.
 const SAID_BYTES_MAX: usize = 256;
 
@@ -203,17 +207,17 @@ impl Core {
             return Err(CoreError::ShuttingDown);
         }
         check_refused(&request.refused)?;
-        let wait_ms = request.wait_ms.min(CLAIM_WAIT_MS_MAX);
-        let until_ms = self.inner.clock.elapsed_ms().saturating_add(wait_ms);
+        let wait_ms = request.wait_ms.min(CLAIM_WAIT_MS_MAX).min(CLAIM_ANSWER_MS_MAX);
+        let heard_ms = self.inner.clock.elapsed_ms();
+        let until_ms = heard_ms.saturating_add(wait_ms);
         let request = Arc::new(request);
-        self.end_refused(runner, &request).await?;
+        self.end_refused(runner, &request, heard_ms).await?;
         loop {
-            let left_ms = until_ms.saturating_sub(self.inner.clock.elapsed_ms());
             let (scheduler, asked) = (Arc::clone(&self.inner.scheduler), Arc::clone(&request));
             let considered = self
                 .inner
                 .store
-                .ask(runner.key, move |registration, held| scheduler.consider(registration, &held, &asked));
+                .ask(runner.key, move |registration, held| scheduler.consider(registration, &held, &asked, heard_ms));
             let considered = considered.await.map_err(gone_runner)?;
             match considered {
                 Considered::Clash { last_contact_at } => {
@@ -236,7 +240,7 @@ impl Core {
                     return Ok(ClaimResponse { jobs, cancels, lost, draining, over, ..ClaimResponse::default() });
                 }
                 Considered::Parked(place) => {
-                    if let Some(response) = self.wait(place, left_ms).await? {
+                    if let Some(response) = self.wait(place, until_ms).await? {
                         return Ok(response);
                     }
                 }
@@ -245,12 +249,17 @@ impl Core {
     }
 
     /// Ends the attempts whose jobs a runner does not begin, before it is asked what else there is for it.
-    async fn end_refused(&self, runner: &RunnerIdentity, request: &Arc<ClaimRequest>) -> Result<(), CoreError> {
+    async fn end_refused(
+        &self,
+        runner: &RunnerIdentity,
+        request: &Arc<ClaimRequest>,
+        heard_ms: u64,
+    ) -> Result<(), CoreError> {
         if request.refused.is_empty() {
             return Ok(());
         }
         let (scheduler, asked) = (Arc::clone(&self.inner.scheduler), Arc::clone(request));
-        let may_speak = move |registration: &Registration| scheduler.meet(registration, &asked);
+        let may_speak = move |registration: &Registration| scheduler.meet(registration, &asked, heard_ms);
         let ended = self.inner.store.refuse(runner.key, request.refused.clone(), may_speak, self.now()).await;
         let fates = ended
             .map_err(gone_runner)?
@@ -265,12 +274,12 @@ impl Core {
     }
 
     /// Waits at a place; `None` when the claim is to look again.
-    async fn wait(&self, mut place: Place, left_ms: u64) -> Result<Option<ClaimResponse>, CoreError> {
+    async fn wait(&self, mut place: Place, until_ms: u64) -> Result<Option<ClaimResponse>, CoreError> {
         let draining = place.draining;
         let woken = tokio::select! {
             biased;
             woken = &mut place.woken => woken.ok(),
-            () = self.inner.clock.sleep_ms(left_ms) => place.woken.try_recv().ok(),
+            () = self.inner.clock.sleep_until_ms(until_ms) => place.woken.try_recv().ok(),
         };
         let public_key = std::mem::take(&mut place.public_key);
         drop(place);

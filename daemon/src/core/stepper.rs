@@ -33,7 +33,7 @@ impl Core {
 impl Stepper {
     /// Acts on what is due; answers how long there is nothing more to do, in milliseconds.
     pub async fn reconcile(&self) -> Result<u64, CoreError> {
-        self.reconciler.reconcile(self.core.now()).await.map_err(internal)
+        self.reconciler.reconcile().await.map_err(internal)
     }
 
     /// Brings logs to disk for good.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forge_api::{AuditAction, CreateTask, CreatedTask, LogState, Page, Task, Why};
+use forge_api::{AuditAction, CreateTask, CreatedTask, LogState, Page, RetryTask, Task, Why};
 use forge_config::meant::{Project, Template};
 
 use super::{
@@ -13,7 +13,7 @@ use crate::logs::{Attempts, Expectation};
 use crate::scheduler::spec::TaskSpec;
 use crate::scheduler::task::Happening;
 use crate::scheduler::{assign, project_facts, why, words};
-use crate::store::{Idempotency, Listing, Made, NewTask, Note, WriterStats};
+use crate::store::{Idempotency, Listing, Made, NewTask, Note, RetryWhen, StillRuns, WriterStats};
 
 /// The most items of a page.
 const PAGE_ITEMS_MAX: u32 = 500;
@@ -168,7 +168,7 @@ impl Core {
 
     /// The same of several tasks at once; those that do not exist are left out.
     pub(crate) async fn whys_for(&self, visible: Option<&[String]>, numbers: Vec<u64>) -> Result<Vec<Why>, CoreError> {
-        let all = self.inner.store.circumstances(numbers).await.map_err(stored)?;
+        let all = self.inner.store.circumstances(numbers, self.now()).await.map_err(stored)?;
         let mut candidates = self.candidates().await?;
         if let Some(visible) = visible {
             let sees = |own: &str| visible.iter().any(|seen| seen == own);
@@ -202,8 +202,9 @@ impl Core {
         self.happen(number, Happening::Cancel { by: note.actor.name.clone() }, note).await
     }
 
-    /// Queues a task that ended again, with its own revision and commit.
-    pub async fn retry(&self, number: u64, by: impl Into<Actor>) -> Result<Task, CoreError> {
+    /// Queues a task that ended again, with its own revision and commit. Where its last attempt may still run it waits until that cannot be, unless
+    /// the request says otherwise.
+    pub async fn retry(&self, number: u64, by: impl Into<Actor>, request: &RetryTask) -> Result<Task, CoreError> {
         let note = self.task_note(AuditAction::TaskRetry, number, by.into());
         self.check_space()?;
         if self.inner.store.secret_answers_gone(number).await.map_err(stored)? {
@@ -214,8 +215,20 @@ impl Core {
         }
         self.need_plugin_of(number).await?;
         let by = note.actor.name.clone();
-        tracing::info!(task = number, by, "another attempt was asked for");
-        self.happen(number, Happening::Retry { by }, note).await
+        let when = if request.now { RetryWhen::Now } else { RetryWhen::Over };
+        let retried = self.inner.store.retry(number, when, note, self.now()).await;
+        let (fate, still_runs) = retried.map_err(|error| refused(error, "task", &number.to_string(), None))?;
+        match (when, still_runs) {
+            (_, None) => tracing::info!(task = number, by, "another attempt was asked for"),
+            (RetryWhen::Over, Some(StillRuns { attempt, runner, until })) => {
+                tracing::info!(task = number, by, attempt, runner, %until, "another attempt was asked for, and waits until the last one cannot run any more");
+            }
+            (RetryWhen::Now, Some(StillRuns { attempt, runner, until })) => {
+                tracing::warn!(task = number, by, attempt, runner, %until, "another attempt runs at once as it was asked for, and the last one may still run");
+            }
+        }
+        self.inner.scheduler.after(&[fate]);
+        self.task(number).await
     }
 
     /// A task that ended long ago may need a component that no revision has named since.
@@ -263,7 +276,8 @@ impl Core {
     /// What metrics show.
     pub async fn counters(&self) -> Result<Counters, CoreError> {
         let tasks = self.inner.store.counts().await.map_err(stored)?;
-        let oldest_ready = self.inner.store.oldest_ready().await.map_err(stored)?;
+        let projects = project_facts(&self.inner.scheduler.applied());
+        let oldest_ready = self.inner.store.oldest_ready(projects, self.now()).await.map_err(stored)?;
         let oldest_delivery = self.inner.store.oldest_delivery().await.map_err(stored)?;
         let mut runners: Vec<(forge_api::RunnerStatus, u64)> = Vec::new();
         for candidate in self.candidates().await? {
@@ -286,6 +300,7 @@ impl Core {
             oldest_delivery_ms: oldest_delivery.map_or(0, |since| self.now().millis_since(since)),
             tries: self.inner.scheduler.tries(),
             clock_skew_ms_max: self.inner.scheduler.clock_skew_ms_max(),
+            runner_disk_free_bytes_min: self.inner.scheduler.runner_disk_free_bytes_min(),
             disk_free_bytes: self.inner.logs.free_bytes().ok(),
             disk_reserve_bytes: self.inner.log_limits.disk_reserve_bytes,
         })

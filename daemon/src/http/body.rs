@@ -5,6 +5,7 @@ use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use forge_api::{JSON_BODY_BYTES_MAX, LOG_CHUNK_BYTES_MAX};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -20,6 +21,9 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 
 /// The same from somebody who has proved nothing: no longer than headers may be.
 pub(crate) struct StrangersJson<T>(pub(crate) T);
+
+/// A JSON body of a known shape, or none.
+pub(crate) struct MaybeJson<T>(pub(crate) T);
 
 /// A piece of a log.
 pub(crate) struct LogBytes(pub(crate) Bytes);
@@ -53,6 +57,18 @@ async fn read_json<T: DeserializeOwned>(request: Request, bytes_max: usize) -> R
         .map_err(|error| Refusal::invalid(format!("the body is not UTF-8: {error}")).hint("send JSON as UTF-8"))?;
     serde_json::from_str(text)
         .map_err(|error| Refusal::invalid(format!("the body is not what this route takes: {error}")))
+}
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeJson<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        // What neither says its type nor has a byte is no body.
+        if request.headers().get(CONTENT_TYPE).is_none() && request.body().is_end_stream() {
+            return Ok(Self(T::default()));
+        }
+        JsonBody::from_request(request, state).await.map(|JsonBody(body)| Self(body))
+    }
 }
 
 /// What a form of a page of ours says. A session that sends it is proved by the field `csrf`, which `T` never sees, or was by the header.

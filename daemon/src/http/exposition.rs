@@ -91,7 +91,7 @@ fn tasks(text: &mut Text, core: &Counters) {
     text.one(
         "forge_queue_oldest_seconds",
         "gauge",
-        "How long the oldest waiting task could have run already; 0 when none waits.",
+        "How long the oldest waiting task could have run already that only lacks a runner; 0 when there is none.",
         oldest,
     );
     text.one("forge_assignments_total", "counter", "Attempts given to runners.", core.assignments);
@@ -118,6 +118,10 @@ fn runners(text: &mut Text, core: &Counters) {
     let skew = core.clock_skew_ms_max as f64 / 1e3;
     let help = "How far the clock of the online runner that is farthest off is from the daemon's, either way.";
     text.one("forge_runner_clock_skew_seconds_max", "gauge", help, skew);
+    if let Some(free) = core.runner_disk_free_bytes_min {
+        let help = "Space that is left for tmp_path of the online runner that has the least.";
+        text.one("forge_runner_disk_free_bytes_min", "gauge", help, free);
+    }
 }
 
 fn config(text: &mut Text, shown: &Shown<'_>) {
@@ -208,6 +212,7 @@ mod tests {
             runners: vec![(RunnerStatus::NeverConnected, 1)],
             oldest_ready_ms: 1_500,
             disk_free_bytes: Some(7),
+            runner_disk_free_bytes_min: Some(9),
             deliveries: [("ops".to_owned(), [(DeliveryState::Dead, 4)].into())].into(),
             oldest_delivery_ms: 2_500,
             tries: [(TryOutcome::Again, 5)].into(),
@@ -252,6 +257,7 @@ mod tests {
             "forge_config_info{revision=\"ab12\"} 1",
             "forge_config_applied_timestamp_seconds 5",
             "forge_disk_free_bytes 7",
+            "forge_runner_disk_free_bytes_min 9",
             "forge_store_batch_operations_bucket{le=\"2\"} 0",
             "forge_store_batch_operations_bucket{le=\"4\"} 1",
             "forge_store_transaction_seconds_bucket{le=\"0.0005\"} 0",

@@ -181,7 +181,7 @@ impl Writer {
         if !parameters.is_empty() {
             described["parameters"] = Value::Array(parameters);
         }
-        if let Some(body) = self.body(operation.body) {
+        if let Some(body) = self.body(operation) {
             described["requestBody"] = body;
         }
         described
@@ -199,8 +199,8 @@ impl Writer {
         }
     }
 
-    fn body(&mut self, content: Content) -> Option<Value> {
-        let content = match content {
+    fn body(&mut self, operation: &Operation) -> Option<Value> {
+        let content = match operation.body {
             Content::Nothing => return None,
             Content::Json(shape) => {
                 json!({ "application/json": { "schema": shape(&mut self.bodies).to_value() } })
@@ -208,7 +208,7 @@ impl Writer {
             Content::AnyJson => json!({ "application/json": { "schema": {} } }),
             Content::Bytes(media_type) => json!({ media_type: {} }),
         };
-        Some(json!({ "required": true, "content": content }))
+        Some(json!({ "required": operation.needs_body, "content": content }))
     }
 
     /// The fields of the query's type.

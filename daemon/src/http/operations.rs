@@ -4,8 +4,8 @@ use forge_api::{
     ApplyConfig, Attempt, AttemptResult, AuditEntry, ClaimRequest, ClaimResponse, ConfigRevision, ConfigStatus,
     CreateTask, Decision, HeartbeatRequest, HeartbeatResponse, IntegrationAnswer, IntegrationRequest, Load,
     LogAccepted, LogLines, LogMatches, Page, PluginSummary, ProjectSummary, RegisterRequest, RegisterResponse,
-    ResultAccepted, RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, StartRequest, StartResponse, Task,
-    TemplateStats, TemplateSummary, TestWebhook, WebhookDelivery, WebhookTarget, Why,
+    ResultAccepted, RetryTask, RevokeToken, RevokedToken, Runner, Schedule, ServedConfig, StartRequest, StartResponse,
+    Task, TemplateStats, TemplateSummary, TestWebhook, WebhookDelivery, WebhookTarget, Why,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -48,6 +48,8 @@ pub(super) struct Operation {
     pub(super) summary: &'static str,
     pub(super) query: Option<Shape>,
     pub(super) body: Content,
+    /// Whether it has to be there.
+    pub(super) needs_body: bool,
     pub(super) answer: Content,
     /// The statuses of an answer that is no problem.
     pub(super) statuses: &'static [u16],
@@ -64,6 +66,7 @@ impl Operation {
             summary,
             query: None,
             body: Content::Nothing,
+            needs_body: true,
             answer: Content::Nothing,
             statuses: &[200],
             problems: &[],
@@ -78,6 +81,12 @@ impl Operation {
     const fn takes(mut self, body: Content) -> Self {
         self.body = body;
         self
+    }
+
+    /// The same of a body that may be left out.
+    const fn may_take(mut self, body: Content) -> Self {
+        self.needs_body = false;
+        self.takes(body)
     }
 
     const fn answers(mut self, answer: Content) -> Self {
@@ -196,6 +205,7 @@ fn of_users() -> Vec<Operation> {
         get("/tasks/{number}/why", "getWhy", "Say why a task is where it is").answers(Json(of::<Why>)),
         post("/tasks/{number}/cancel", "cancelTask", "End a task").answers(Json(of::<Task>)).or(&[409]),
         post("/tasks/{number}/retry", "retryTask", "Give a task another attempt")
+            .may_take(Json(of::<RetryTask>))
             .answers(Json(of::<Task>))
             .or(&[409, 507]),
         post("/tasks/{number}/approve", "approveTask", "Have a plan carried out")

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use forge_api::{
-    Attempt, CreateTask, Decision, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, Runner, Schedule, SurveyQuestion,
-    Task, TaskState, TemplateStats, TemplateSummary, Why,
+    Attempt, CreateTask, Decision, IDEMPOTENCY_KEY_HEADER, Page, ProjectSummary, RetryTask, Runner, Schedule,
+    SurveyQuestion, Task, TaskState, TemplateStats, TemplateSummary, Why,
 };
 use forge_config::meant::{Project, Question, QuestionKind, Template};
 use http::header::{HeaderMap, LOCATION};
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use std::sync::Arc;
 
 use super::auth::Access;
-use super::body::JsonBody;
+use super::body::{JsonBody, MaybeJson};
 use super::gate::{self, SeenTask};
 use super::limits;
 use super::path::{PathOf, QueryOf};
@@ -223,10 +223,11 @@ pub(super) async fn retry(
     State(api): State<Api>,
     access: Access,
     SeenTask(task): SeenTask,
+    MaybeJson(request): MaybeJson<RetryTask>,
 ) -> Result<Json<Task>, Refusal> {
     let number = task.number;
-    tracing::info!(task = number, by = access.name(), "a retry was asked for");
-    Ok(Json(api.core.retry(number, access.actor()).await?))
+    tracing::info!(task = number, by = access.name(), now = request.now, "a retry was asked for");
+    Ok(Json(api.core.retry(number, access.actor(), &request).await?))
 }
 
 /// `POST /tasks/{n}/approve`

@@ -167,9 +167,32 @@ pub(crate) fn template_has_room(concurrency: Concurrency, live_of_template: u32)
     }
 }
 
+/// Whether a plan of the template that waits for a person's word, or for the runner that is to do it, keeps a task waiting. It holds its template's
+/// one place, so that nothing changes what it has planned for: only a template that runs in parallel has no such place, and what was approved
+/// itself waits for nobody's plan.
+pub(crate) fn plan_holds(concurrency: Concurrency, resumes: bool) -> bool {
+    match concurrency {
+        Concurrency::Parallel => false,
+        Concurrency::Queue | Concurrency::Skip | Concurrency::Replace => !resumes,
+    }
+}
+
 /// Whether a project's own limit lets one more of its tasks run.
 pub(crate) fn project_has_room(project: ProjectFacts, live_of_project: u32) -> bool {
     project.max_parallel_tasks == 0 || live_of_project < project.max_parallel_tasks
+}
+
+/// Whether its project's and its template's limits let one more task run beside those that are live: otherwise it is not a runner that is missing.
+pub(crate) fn has_room(
+    concurrency: Concurrency,
+    (project, template): (&str, &str),
+    projects: &BTreeMap<String, ProjectFacts>,
+    live: &[Live],
+) -> bool {
+    let of_project = || live.iter().filter(|live| live.project == project);
+    let of_template = of_project().filter(|live| live.template == template).map(|live| live.attempts).sum();
+    project_has_room(project_facts(projects, project), of_project().map(|live| live.attempts).sum())
+        && template_has_room(concurrency, of_template)
 }
 
 /// What is served first: the project whose turn is longest ago, then its name, the higher priority, the older task.

@@ -113,21 +113,17 @@ impl std::fmt::Debug for Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut live = self.scheduler.lock();
+        // That it waited until now is no word of its runner: the connection of one that died may stay open.
         if live.parked.get(&self.runner).is_some_and(|parked| parked.ticket == self.ticket) {
             live.parked.remove(&self.runner);
-        }
-        // It was there until now.
-        let (now, elapsed_ms) = (self.scheduler.clock.now(), self.scheduler.clock.elapsed_ms());
-        if let Some(contact) = live.contacts.get_mut(&self.runner) {
-            contact.seen_ms = millis(elapsed_ms);
-            contact.row.at = now;
-            contact.dirty = true;
         }
     }
 }
 
 /// Who says something.
 struct Hello<'a> {
+    /// When that came in: a claim is looked at again for as long as it waits.
+    heard_ms: u64,
     session: &'a str,
     previous_sessions: &'a [String],
     health: Option<forge_api::Health>,
@@ -136,8 +132,9 @@ struct Hello<'a> {
 }
 
 impl<'a> Hello<'a> {
-    fn of_claim(request: &'a ClaimRequest) -> Self {
+    fn of_claim(request: &'a ClaimRequest, heard_ms: u64) -> Self {
         Self {
+            heard_ms,
             session: &request.session,
             previous_sessions: &request.previous_sessions,
             health: request.health,
@@ -149,24 +146,30 @@ impl<'a> Hello<'a> {
 
 impl Scheduler {
     /// Whether a claim comes from its runner's one live session; the error is when the other session was last heard of.
-    pub(crate) fn meet(&self, registration: &Registration, request: &ClaimRequest) -> Result<(), Timestamp> {
-        self.greet(&mut self.lock(), registration, &Hello::of_claim(request))
+    pub(crate) fn meet(
+        &self,
+        registration: &Registration,
+        request: &ClaimRequest,
+        heard_ms: u64,
+    ) -> Result<(), Timestamp> {
+        self.greet(&mut self.lock(), registration, &Hello::of_claim(request, heard_ms))
     }
 
-    /// What a claim finds, given what its runner holds by the store; called in the writer's turn, so that nothing is assigned
-    /// between the look and the parking.
+    /// What a claim that came in at `heard_ms` finds, given what its runner holds by the store; called in the writer's turn, so that
+    /// nothing is assigned between the look and the parking.
     pub(crate) fn consider(
         self: &Arc<Self>,
         registration: Registration,
         held: &[Held],
         request: &ClaimRequest,
+        heard_ms: u64,
     ) -> (Considered, bool) {
         let mut live = self.lock();
-        let hello = Hello::of_claim(request);
+        let hello = Hello::of_claim(request, heard_ms);
         if let Err(last_contact_at) = self.greet(&mut live, &registration, &hello) {
             return (Considered::Clash { last_contact_at }, false);
         }
-        self.renew(&mut live, held, &request.held);
+        renew(&mut live, held, &request.held, heard_ms);
         let draining = registration.draining || self.is_draining();
         let public_key = registration.public_key.clone();
         let over = registration.one_off && registration.draining && held.is_empty();
@@ -221,8 +224,10 @@ impl Scheduler {
         held: &[Held],
         request: &HeartbeatRequest,
     ) -> Result<HeartbeatResponse, Timestamp> {
+        let heard_ms = self.clock.elapsed_ms();
         let mut live = self.lock();
         let hello = Hello {
+            heard_ms,
             session: &request.session,
             previous_sessions: &request.previous_sessions,
             health: request.health,
@@ -230,7 +235,7 @@ impl Scheduler {
             own_max: None,
         };
         self.greet(&mut live, registration, &hello)?;
-        self.renew(&mut live, held, &request.held);
+        renew(&mut live, held, &request.held, heard_ms);
         let canceled = held.iter().filter(|held| held.cancel && request.held.contains(&held.attempt));
         Ok(HeartbeatResponse {
             cancels: canceled.map(|held| held.attempt).collect(),
@@ -241,22 +246,25 @@ impl Scheduler {
     /// One live session a runner: another one is refused while the last was heard of a moment ago and is not its predecessor. A claim
     /// of a predecessor that still waits belongs to a process that lives: who names it then has a copy of its disk.
     fn greet(&self, live: &mut Live, registration: &Registration, hello: &Hello<'_>) -> Result<(), Timestamp> {
-        let (now, now_ms) = (self.clock.now(), millis(self.clock.elapsed_ms()));
+        let look = self.clock.look();
         let waiting = live.parked.get(&registration.name).map(|parked| parked.session.clone());
-        let known = live.contacts.remove(&registration.name).filter(|known| known.row.key == registration.key);
+        let known = live.contacts.remove(&registration.name).filter(|known| known.said.key == registration.key);
         // What the store has may be older than what this process heard: a heartbeat does not say the limit, nor an older runner's its version.
         let (version, own_max) = match &known {
-            Some(known) => (known.row.version.clone(), known.row.own_max),
+            Some(known) => (known.said.version.clone(), known.said.own_max),
             None => (registration.version.clone(), registration.own_max),
         };
+        let mut seen_ms = millis(hello.heard_ms);
         let (told, leaves) = match known {
-            Some(known) if known.row.session == hello.session => (known.told, known.leaves),
+            Some(known) if known.said.session == hello.session => {
+                seen_ms = seen_ms.max(known.seen_ms);
+                (known.told, known.leaves)
+            }
             Some(known) => {
-                let lives = waiting.as_ref().is_some_and(|session| *session == known.row.session);
-                let fresh = waiting.is_some()
-                    || now_ms.saturating_sub(known.seen_ms) < millis(forge_api::RUNNER_OFFLINE_AFTER_MS);
-                if lives || (fresh && !hello.previous_sessions.contains(&known.row.session)) {
-                    let last_contact_at = known.row.at;
+                let lives = waiting.as_ref().is_some_and(|session| *session == known.said.session);
+                let fresh = waiting.is_some() || known.is_fresh(look.elapsed_ms);
+                if lives || (fresh && !hello.previous_sessions.contains(&known.said.session)) {
+                    let last_contact_at = known.row(look).at;
                     live.contacts.insert(registration.name.clone(), known);
                     return Err(last_contact_at);
                 }
@@ -264,25 +272,24 @@ impl Scheduler {
             }
             None => Default::default(),
         };
-        let row = ContactRow {
+        let said = ContactRow {
             key: registration.key,
-            at: now,
+            at: look.calendar.plus_millis(seen_ms.saturating_sub(millis(look.elapsed_ms))),
             session: hello.session.to_owned(),
             version: hello.version.map_or(version, str::to_owned),
             own_max: hello.own_max.unwrap_or(own_max),
             health: hello.health.or(registration.health),
         };
-        live.contacts.insert(registration.name.clone(), Contact { row, seen_ms: now_ms, dirty: true, leaves, told });
+        live.contacts.insert(registration.name.clone(), Contact { said, seen_ms, dirty: true, leaves, told });
         Ok(())
     }
+}
 
-    /// Renews the leases of what a runner holds and says that it holds.
-    fn renew(&self, live: &mut Live, held: &[Held], said: &[AttemptId]) {
-        let seen_ms = self.clock.elapsed_ms();
-        for held in held.iter().filter(|held| said.contains(&held.attempt)) {
-            if let Some(lease) = live.leases.get_mut(&held.attempt) {
-                lease.seen_ms = seen_ms;
-            }
+/// Renews the leases of what a runner holds and said at `heard_ms` that it holds.
+fn renew(live: &mut Live, held: &[Held], said: &[AttemptId], heard_ms: u64) {
+    for held in held.iter().filter(|held| said.contains(&held.attempt)) {
+        if let Some(lease) = live.leases.get_mut(&held.attempt) {
+            lease.seen_ms = lease.seen_ms.max(heard_ms);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Every open state has a moment that is stored with it: nothing waits forever. A boot gives what runs time to report,
 //! since the daemon may have been away for longer than a timeout.
 
-use forge_api::{TaskState, Timestamp};
+use forge_api::{OnRunnerLost, TaskState, Timestamp};
 
 use super::task::Happening;
 
@@ -76,9 +76,24 @@ pub(crate) fn after_boot(open: &Open, runner_grace_ms: u64, now: Timestamp) -> O
     })
 }
 
-/// How long what an attempt runs may run on at `now`, when it was closed at `closed_at` without a word of its runner.
-pub(crate) fn runs_on_ms(closed_at: Timestamp, grace_ms: u64, now: Timestamp) -> u64 {
-    after(closed_at, grace_ms).millis_since(now)
+/// An attempt that began and was closed without its runner's word on how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreported {
+    pub(crate) started_at: Timestamp,
+    pub(crate) closed_at: Timestamp,
+    pub(crate) on_runner_lost: OnRunnerLost,
+    pub(crate) timeout_ms: u64,
+    pub(crate) grace_ms: u64,
+}
+
+/// Until when it may run on: its supervisor outlives its runner and a network that is cut. Where another attempt follows by itself it ends the
+/// job when its lease does, and otherwise at its timeout.
+pub(crate) fn runs_until(attempt: Unreported) -> Timestamp {
+    let Unreported { started_at, closed_at, on_runner_lost, timeout_ms, grace_ms } = attempt;
+    match on_runner_lost {
+        OnRunnerLost::Retry => after(closed_at, grace_ms),
+        OnRunnerLost::Fail => after(started_at, timeout_ms.saturating_add(TIMEOUT_MARGIN_MS)),
+    }
 }
 
 /// What happens to a task whose deadline has passed.
@@ -145,6 +160,20 @@ mod tests {
         };
         assert_eq!(deadline(&canceled), Some(Timestamp::from_unix_micros(63_000_000)));
         assert_eq!(at_deadline(&canceled), Some(Happening::CancelOverdue));
+    }
+
+    #[test]
+    fn what_nobody_reported_runs_until_its_timeout_or_its_lease_ends() {
+        let at = Timestamp::from_unix_micros;
+        let attempt = |on_runner_lost| Unreported {
+            started_at: at(0),
+            closed_at: at(200_000_000),
+            on_runner_lost,
+            timeout_ms: 86_400_000,
+            grace_ms: 40_000,
+        };
+        assert_eq!(runs_until(attempt(OnRunnerLost::Fail)), at(86_520_000_000));
+        assert_eq!(runs_until(attempt(OnRunnerLost::Retry)), at(240_000_000));
     }
 
     #[test]

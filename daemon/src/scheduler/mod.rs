@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use forge_api::{AttemptId, Timestamp};
 use tokio::sync::{Notify, watch};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Look, NOTICED_MS_MIN};
 use crate::core::{Applied, RunnerIdentity, TryOutcome};
 use crate::secrets::{Keys, random_bytes};
 use crate::store::{Assigned, Choice, ContactRow, Fate, LiveAttempt, Plan, Planner, QueueFacts, Registration};
@@ -48,6 +48,8 @@ pub(crate) struct Scheduler {
     turns: watch::Sender<u64>,
     /// By task, who follows its log: told of everything that begins or ends an attempt of it.
     readers: Mutex<Readers>,
+    /// Since when runners could be heard of, by the clock that never goes back: since the start, or since the machine woke up.
+    present_since_ms: AtomicU64,
     draining: AtomicBool,
     storage_full: AtomicBool,
     fenced_writes: AtomicU64,
@@ -89,7 +91,8 @@ struct Live {
 /// What a runner said last.
 #[derive(Clone, Debug)]
 struct Contact {
-    row: ContactRow,
+    /// Its moment is the calendar's of then; [`Contact::row`] has today's.
+    said: ContactRow,
     /// When, by the clock that never goes back; negative for one from before this process.
     seen_ms: i64,
     /// Not stored yet.
@@ -100,9 +103,24 @@ struct Contact {
     told: std::collections::BTreeSet<AttemptId>,
 }
 
+impl Contact {
+    /// What is stored and shown of it. Where the calendar was set since, its moment is reckoned back from now.
+    fn row(&self, look: Look) -> ContactRow {
+        let at = look.calendar.plus_millis(self.seen_ms.saturating_sub(millis(look.elapsed_ms)));
+        let was_set = at.millis_after(self.said.at).unsigned_abs() > NOTICED_MS_MIN;
+        ContactRow { at: if was_set { at } else { self.said.at }, ..self.said.clone() }
+    }
+
+    /// Whether its runner was heard of a moment ago.
+    fn is_fresh(&self, elapsed_ms: u64) -> bool {
+        millis(elapsed_ms).saturating_sub(self.seen_ms) < millis(forge_api::RUNNER_OFFLINE_AFTER_MS)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Lease {
     runner: String,
+    /// Since when nothing is heard of the attempt; later by what the machine slept, and for one from before the start the start.
     seen_ms: u64,
     grace_ms: u64,
     /// Not acted on before, since that failed.
@@ -135,6 +153,7 @@ impl Scheduler {
             changes: Changes::default(),
             turns: watch::Sender::new(0),
             readers: Mutex::default(),
+            present_since_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             storage_full: AtomicBool::new(false),
             fenced_writes: AtomicU64::new(0),
@@ -162,7 +181,9 @@ impl Scheduler {
 
     /// Takes over what the store knows of runners and live attempts. A boot begins every lease anew.
     pub(crate) fn boot(&self, registrations: Vec<Registration>, attempts: Vec<LiveAttempt>) {
-        let (now, seen_ms) = (self.clock.now(), self.clock.elapsed_ms());
+        let look = self.clock.look();
+        let (now, seen_ms) = (look.calendar, look.elapsed_ms);
+        self.present_since_ms.store(seen_ms, Ordering::Relaxed);
         let mut live = self.lock();
         for LiveAttempt { attempt, runner, grace_ms, token_sha256 } in attempts {
             live.leases.insert(attempt, Lease { runner, seen_ms, grace_ms, not_before_ms: 0, token_sha256 });
@@ -171,7 +192,7 @@ impl Scheduler {
             let (Some(at), Some(session)) = (registration.last_contact_at, registration.session) else {
                 continue;
             };
-            let row = ContactRow {
+            let said = ContactRow {
                 key: registration.key,
                 at,
                 session,
@@ -180,8 +201,24 @@ impl Scheduler {
                 health: registration.health,
             };
             let seen_ms = millis(seen_ms).saturating_sub(millis(now.millis_since(at)));
-            let contact = Contact { row, seen_ms, dirty: false, leaves: false, told: Default::default() };
+            let contact = Contact { said, seen_ms, dirty: false, leaves: false, told: Default::default() };
             live.contacts.insert(registration.name, contact);
+        }
+    }
+
+    /// For how long runners could be heard of.
+    pub(crate) fn present_ms(&self) -> u64 {
+        self.clock.elapsed_ms().saturating_sub(self.present_since_ms.load(Ordering::Relaxed))
+    }
+
+    /// The machine slept for so long, and heard of nobody: no lease counts that, and runners have the time to come back that they have
+    /// after a start.
+    fn machine_slept(&self, slept_ms: u64) {
+        let now_ms = self.clock.elapsed_ms();
+        self.present_since_ms.store(now_ms, Ordering::Relaxed);
+        for lease in self.lock().leases.values_mut() {
+            // One that was heard of since it woke up is as it should be.
+            lease.seen_ms = lease.seen_ms.saturating_add(slept_ms).min(now_ms);
         }
     }
 
@@ -215,14 +252,21 @@ impl Scheduler {
 
     /// Attempts whose runner was not heard of for longer than their grace, with the reason in words.
     fn lost_leases(&self) -> Vec<(AttemptId, String)> {
-        let now_ms = self.clock.elapsed_ms();
+        let look = self.clock.look();
         let live = self.lock();
-        let lost = live.leases.iter().filter(|(_, lease)| lease.due_ms() <= now_ms);
+        let lost = live.leases.iter().filter(|(_, lease)| lease.due_ms() <= look.elapsed_ms);
         lost.map(|(id, lease)| {
-            let since = live.contacts.get(&lease.runner).map(|contact| contact.row.at);
+            let (runner, grace) = (&lease.runner, words::duration(lease.grace_ms));
+            let contact = live.contacts.get(runner);
+            if contact.is_some_and(|contact| contact.seen_ms > millis(lease.seen_ms)) {
+                let words = format!(
+                    "runner {runner} is there and does not hold this attempt: it said nothing of it for longer than runner_grace ({grace})"
+                );
+                return (*id, words);
+            }
+            let since = contact.map(|contact| contact.row(look).at);
             let since = since.map_or_else(|| "since the daemon started".to_owned(), |at| format!("since {at}"));
-            let grace = words::duration(lease.grace_ms);
-            (*id, format!("runner {} was unreachable {since}, longer than runner_grace ({grace})", lease.runner))
+            (*id, format!("runner {runner} was unreachable {since}, longer than runner_grace ({grace})"))
         })
         .collect()
     }
@@ -239,7 +283,9 @@ impl Scheduler {
         let now_ms = self.clock.elapsed_ms();
         let live = self.lock();
         let lease = live.leases.get(&id)?;
+        let contact = live.contacts.get(&lease.runner);
         Some(why::LeaseFacts {
+            is_held: contact.is_none_or(|contact| contact.seen_ms <= millis(lease.seen_ms)),
             quiet_ms: now_ms.saturating_sub(lease.seen_ms),
             left_ms: lease.due_ms().saturating_sub(now_ms),
         })
@@ -379,13 +425,22 @@ impl Scheduler {
 
     /// How far the clock of the runner that is farthest off is from ours, either way; 0 without runners that are there.
     pub(crate) fn clock_skew_ms_max(&self) -> u64 {
-        let now_ms = millis(self.clock.elapsed_ms());
+        let healths = self.healths_of_those_here();
+        healths.into_iter().filter_map(|health| health.clock_skew_ms).map(i64::unsigned_abs).max().unwrap_or(0)
+    }
+
+    /// What the runner that is there has left on its disk that has the least; nothing without runners that are there.
+    pub(crate) fn runner_disk_free_bytes_min(&self) -> Option<u64> {
+        self.healths_of_those_here().into_iter().map(|health| health.disk_bytes_free).min()
+    }
+
+    /// What those runners last measured that are there.
+    fn healths_of_those_here(&self) -> Vec<forge_api::Health> {
+        let now_ms = self.clock.elapsed_ms();
         let live = self.lock();
-        let here = live.contacts.iter().filter(|(name, contact)| {
-            let age_ms = now_ms.saturating_sub(contact.seen_ms);
-            live.parked.contains_key(*name) || age_ms < millis(forge_api::RUNNER_OFFLINE_AFTER_MS)
-        });
-        here.filter_map(|(_, contact)| contact.row.health?.clock_skew_ms).map(i64::unsigned_abs).max().unwrap_or(0)
+        let here =
+            live.contacts.iter().filter(|(name, contact)| live.parked.contains_key(*name) || contact.is_fresh(now_ms));
+        here.filter_map(|(_, contact)| contact.said.health).collect()
     }
 
     pub(crate) fn parked_claims(&self) -> u64 {
@@ -394,24 +449,24 @@ impl Scheduler {
 
     /// What was heard and is not stored yet.
     fn take_dirty_contacts(&self) -> Vec<ContactRow> {
+        let look = self.clock.look();
         let mut live = self.lock();
         let dirty = live.contacts.values_mut().filter(|contact| contact.dirty);
         dirty
             .map(|contact| {
                 contact.dirty = false;
-                contact.row.clone()
+                contact.row(look)
             })
             .collect()
     }
 
     /// What was last heard of a runner, and whether it counts as being in contact.
     pub(crate) fn contact(&self, name: &str) -> Option<(ContactRow, bool)> {
-        let now_ms = millis(self.clock.elapsed_ms());
+        let look = self.clock.look();
         let live = self.lock();
         let contact = live.contacts.get(name)?;
-        let age_ms = now_ms.saturating_sub(contact.seen_ms);
-        let in_contact = live.parked.contains_key(name) || age_ms < millis(forge_api::RUNNER_OFFLINE_AFTER_MS);
-        Some((contact.row.clone(), in_contact))
+        let in_contact = live.parked.contains_key(name) || contact.is_fresh(look.elapsed_ms);
+        Some((contact.row(look), in_contact))
     }
 
     /// A one-off runner hears that everything of its task is there, and goes.
@@ -502,17 +557,29 @@ impl Planner for Scheduler {
             Situation { runners, projects, groups: facts.groups, live: facts.live, turns: live.turns.clone() };
         let (assignments, turns) = assign::assign(situation);
         live.turns = turns;
+        let asked = assignments.into_iter().filter_map(|assignment| {
+            let key = live.parked.get(&assignment.runner)?.registration.key;
+            Some((assignment, key))
+        });
+        let asked: Vec<_> = asked.collect();
         drop(live);
-        let choices = assignments.into_iter().filter_map(|assignment| {
+        let choices = asked.into_iter().filter_map(|(assignment, key)| {
             // Without randomness nothing is given away: the tasks wait, and the log says why.
             let nonce = random_bytes()
                 .inspect_err(|error| tracing::error!(task = assignment.task, %error, "a task could not be assigned"))
                 .ok()?;
-            Some(Choice { task: assignment.task, runner: assignment.runner, nonce })
+            Some(Choice { task: assignment.task, runner: assignment.runner, key, nonce })
         });
         let choices = choices.collect();
         let keys = Arc::clone(&self.keys);
         Plan { choices, token_hash: Box::new(move |id, nonce| keys.attempt_token(id, nonce).1.0) }
+    }
+
+    fn outdated(&self, runner: &str) {
+        // It finds out by itself what it is by now; where the transaction is taken back it parks again.
+        if let Some(parked) = self.lock().parked.remove(runner) {
+            parked.wake(Wake::Look);
+        }
     }
 
     fn committed(&self, assigned: Vec<Assigned>) {

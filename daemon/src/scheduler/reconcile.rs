@@ -12,16 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::Scheduler;
 use super::task::Happening;
 use crate::carries::Carries;
-use crate::clock;
+use crate::clock::{Look, Since};
 use crate::components;
 use crate::logs::Logs;
-use crate::store::{Keep, Store, StoreError};
+use crate::store::{CalendarSet, Keep, Store, StoreError};
 
 /// The loop looks at least this often, since a new task's deadline may be nearer than any it knew, in milliseconds.
 const LOOK_INTERVAL_MS_MAX: u64 = 1_000;
-
-/// A calendar that goes further ahead of the time than this between two looks was set, in milliseconds: deadlines are written by it.
-const CLOCK_JUMP_MS_MAX: u64 = 30_000;
 
 /// When a lease that could not be acted on is tried again, in milliseconds.
 pub(super) const LEASE_AGAIN_MS: u64 = 60_000;
@@ -41,9 +38,13 @@ const UNUSED_SILENT_MS: i64 = 60_000;
 /// A runner without a file that stays away for this long is forgotten, in milliseconds.
 const AWAY_MS: i64 = 24 * 3_600_000;
 
-/// How long runners get to come back after the daemon's own start before any is forgotten for having stayed away, in
-/// milliseconds: a daemon that was down for a weekend must not take that for theirs.
+/// How long runners get to come back after the daemon's own start, or after its machine slept, before any is forgotten for having stayed away, in
+/// milliseconds: a daemon that was down for a weekend must not take that for theirs. Nothing is forgotten for its age for as long after the
+/// calendar was set: whoever set it may be about to mend it.
 const RETURN_WITHIN_MS: u64 = 3_600_000;
+
+/// Nothing is older.
+const BEFORE_EVERYTHING: Timestamp = Timestamp::from_unix_micros(i64::MIN);
 
 /// How long an idempotency key is remembered, in milliseconds.
 const IDEMPOTENCY_MS: i64 = 24 * 3_600_000;
@@ -78,10 +79,19 @@ pub(crate) struct Reconciler {
     pub(crate) carries: Arc<Carries>,
     pub(crate) plugin_dir: PathBuf,
     pub(crate) disk_reserve_bytes: u64,
-    /// Both faces of the clock at the last look.
-    pub(crate) looked_at: Mutex<(Timestamp, u64)>,
+    /// What was last seen of the clock.
+    pub(crate) minded: Mutex<Minded>,
     /// 0 is for ever.
     pub(crate) audit_retention_ms: u64,
+}
+
+/// What was last seen of the clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Minded {
+    /// The last look.
+    pub(crate) look: Look,
+    /// When the calendar was last found to be set, by the clock that never goes back.
+    pub(crate) set_ms: Option<u64>,
 }
 
 impl Reconciler {
@@ -90,8 +100,7 @@ impl Reconciler {
         let clock = self.scheduler.clock.clone();
         let mut config = self.scheduler.config.clone();
         let (mut contacts_at_ms, mut retention_at_ms) = (clock.elapsed_ms(), clock.elapsed_ms());
-        let started_ms = clock.elapsed_ms();
-        let mut due_ms = started_ms;
+        let mut due_ms = clock.elapsed_ms();
         let mut config_open = true;
         loop {
             let event = tokio::select! {
@@ -111,7 +120,7 @@ impl Reconciler {
             self.check_space();
             // Counted from before the look: what passes meanwhile is not waited for once more.
             let looked_ms = clock.elapsed_ms();
-            let wait_ms = match self.reconcile(clock.now()).await {
+            let wait_ms = match self.reconcile().await {
                 Ok(next_ms) => next_ms,
                 Err(error) => {
                     tracing::error!(%error, "deadlines could not be looked at; they are again in a moment");
@@ -124,14 +133,13 @@ impl Reconciler {
                 contacts_at_ms = now_ms.saturating_add(CONTACTS_INTERVAL_MS);
                 self.store_contacts().await;
                 // A daemon that has just started has heard of nobody: who does not speak may be there all the same.
-                if now_ms.saturating_sub(started_ms) >= forge_api::RUNNER_OFFLINE_AFTER_MS {
+                if self.scheduler.present_ms() >= forge_api::RUNNER_OFFLINE_AFTER_MS {
                     self.end_unused(clock.now()).await;
                 }
             }
             if now_ms >= retention_at_ms {
                 retention_at_ms = now_ms.saturating_add(RETENTION_INTERVAL_MS);
-                let all_could_return = now_ms.saturating_sub(started_ms) >= RETURN_WITHIN_MS;
-                match self.tidy(clock.now(), all_could_return).await {
+                match self.tidy(clock.now()).await {
                     Ok(Tidied::Whole) => {}
                     // Deadlines come between, so that a long history delays none.
                     Ok(Tidied::Partly) => (retention_at_ms, due_ms) = (now_ms, now_ms),
@@ -161,8 +169,8 @@ impl Reconciler {
     }
 
     /// Acts on what is due; answers how long there is nothing more to do.
-    pub(crate) async fn reconcile(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.mind_the_clock(now).await?;
+    pub(crate) async fn reconcile(&self) -> Result<u64, StoreError> {
+        let now = self.mind_the_clock().await?;
         for (attempt, reason) in self.scheduler.lost_leases() {
             // Its lease is over, by the runner's own clock too.
             let lost = Happening::RunnerLost { reason, runs_on_ms: 0 };
@@ -196,18 +204,34 @@ impl Reconciler {
         Ok(nearest.map_or(LOOK_INTERVAL_MS_MAX, |wait_ms| wait_ms.saturating_add(1).min(LOOK_INTERVAL_MS_MAX)))
     }
 
-    /// Puts deadlines off where the calendar was set forward: nothing has waited for longer than before.
-    async fn mind_the_clock(&self, now: Timestamp) -> Result<(), StoreError> {
-        let present = (now, self.scheduler.clock.elapsed_ms());
-        let last = *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let jump_ms = clock::jump_ms(last, present);
-        if jump_ms > CLOCK_JUMP_MS_MAX {
-            tracing::warn!(jump_ms, "this machine's clock was set forward, or it slept: deadlines are put off");
-            self.store.clock_jumped(jump_ms, now).await?;
+    /// Has nothing grow older or younger where the calendar was set, and gives what is with runners time where the machine slept; answers the
+    /// calendar's moment.
+    async fn mind_the_clock(&self) -> Result<Timestamp, StoreError> {
+        let minded = || self.minded.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = self.scheduler.clock.look();
+        let Minded { look: last, set_ms } = *minded();
+        let Since { jump_ms, slept_ms } = look.since(last);
+        if jump_ms != 0 {
+            tracing::warn!(jump_ms, "this machine's clock was set: what waits and what runs is as old as before");
+            let looked_ms = look.elapsed_ms.saturating_sub(last.elapsed_ms).saturating_sub(slept_ms);
+            self.store.calendar_was_set(CalendarSet { jump_ms, now: look.calendar, looked_ms }).await?;
         }
-        // Only now: a jump that could not be minded is minded with the next look.
-        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = present;
-        Ok(())
+        let set_ms = if jump_ms == 0 { set_ms } else { Some(look.elapsed_ms) };
+        // Only now, and before anything else that can fail: a jump that could not be minded is minded with the next look, and none twice.
+        *minded() = Minded { look: Look { slept_ms: last.slept_ms, ..look }, set_ms };
+        if slept_ms != 0 {
+            tracing::warn!(slept_ms, "this machine slept: runners have that much longer to be heard of");
+            self.store.machine_slept(slept_ms).await?;
+            self.scheduler.machine_slept(slept_ms);
+        }
+        minded().look = look;
+        Ok(look.calendar)
+    }
+
+    /// Whether what is old may be forgotten for its age.
+    fn ages_are_right(&self) -> bool {
+        let set_ms = self.minded.lock().unwrap_or_else(PoisonError::into_inner).set_ms;
+        set_ms.is_none_or(|set_ms| self.scheduler.clock.elapsed_ms().saturating_sub(set_ms) >= RETURN_WITHIN_MS)
     }
 
     async fn store_contacts(&self) {
@@ -302,8 +326,9 @@ impl Reconciler {
     }
 
     /// Forgets what is beyond retention, and runners that are gone for good.
-    async fn tidy(&self, now: Timestamp, all_could_return: bool) -> Result<Tidied, StoreError> {
+    async fn tidy(&self, now: Timestamp) -> Result<Tidied, StoreError> {
         let mut tidied = Tidied::Whole;
+        let ages_are_right = self.ages_are_right();
         self.logs.close_idle(|id| self.scheduler.live_attempt(id).is_none());
         let applied = self.scheduler.applied();
         for (project, template) in self.store.templates_with_history().await? {
@@ -312,7 +337,7 @@ impl Reconciler {
             let declared = declared.filter(|project| project.templates.contains_key(template.as_str()));
             let Some(retention) = declared.map(|project| project.retention) else { continue };
             let age_ms = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
-            let since = (retention.age_ms > 0).then(|| now.plus_millis(age_ms.saturating_neg()));
+            let since = (retention.age_ms > 0 && ages_are_right).then(|| now.plus_millis(age_ms.saturating_neg()));
             let forgotten = self.store.forget_tasks(Keep { project, template, tasks: retention.tasks, since }).await?;
             if forgotten.tasks > 0 {
                 tidied = Tidied::Partly;
@@ -322,24 +347,36 @@ impl Reconciler {
             }
         }
         self.forget_carries().await?;
-        self.forget_components(now).await?;
-        self.store.sweep(now.plus_millis(-IDEMPOTENCY_MS), now).await?;
+        if ages_are_right {
+            self.forget_components(now).await?;
+        }
+        let keys_before = if ages_are_right { now.plus_millis(-IDEMPOTENCY_MS) } else { BEFORE_EVERYTHING };
+        self.store.sweep(keys_before, now).await?;
         let kept_ms = i64::try_from(self.audit_retention_ms).unwrap_or(i64::MAX);
-        if kept_ms > 0 && self.store.forget_audit(now.plus_millis(kept_ms.saturating_neg())).await? {
+        if kept_ms > 0 && ages_are_right && self.store.forget_audit(now.plus_millis(kept_ms.saturating_neg())).await? {
             tidied = Tidied::Partly;
         }
-        if self.store.forget_told(now).await? {
+        if ages_are_right && self.store.forget_told(now).await? {
             tidied = Tidied::Partly;
         }
+        self.forget_runners(now, ages_are_right).await?;
+        Ok(tidied)
+    }
+
+    /// Forgets runners that are gone for good.
+    async fn forget_runners(&self, now: Timestamp, ages_are_right: bool) -> Result<(), StoreError> {
         // Who was heard of a moment ago must not look silent.
         self.store_contacts().await;
-        let declared = applied.tree.runners.keys().map(|name| name.as_str().to_owned()).collect();
+        let declared = self.scheduler.applied().tree.runners.keys().map(|name| name.as_str().to_owned()).collect();
         let one_off = now.plus_millis(-ONE_OFF_SILENT_MS);
-        let away = if all_could_return { now.plus_millis(-AWAY_MS) } else { Timestamp::from_unix_micros(i64::MIN) };
-        for name in self.store.expire_runners(one_off, away, declared).await? {
+        let all_could_return = ages_are_right && self.scheduler.present_ms() >= RETURN_WITHIN_MS;
+        let away = if all_could_return { now.plus_millis(-AWAY_MS) } else { BEFORE_EVERYTHING };
+        let scheduler = Arc::clone(&self.scheduler);
+        let is_away = move |name: &str| scheduler.is_away(name);
+        for name in self.store.expire_runners(one_off, away, declared, is_away).await? {
             tracing::info!(runner = name, "a runner's registration ended");
             self.scheduler.forget_runner(&name);
         }
-        Ok(tidied)
+        Ok(())
     }
 }

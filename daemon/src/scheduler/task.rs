@@ -53,8 +53,10 @@ pub(crate) enum Happening {
     CancelOverdue,
     /// The daemon itself ends the attempt, as when a secret does not resolve.
     Fail { reason: String },
-    /// Someone asks for another attempt.
-    Retry { by: String },
+    /// Someone asks for another attempt; what the last one ran may run on for so long.
+    Retry { by: String, runs_on_ms: u64 },
+    /// Someone has it run at once that waits for what its last attempt may still run.
+    RunNow { by: String },
     /// A person approves what it has planned.
     Approve { by: String },
     /// A person rejects what it has planned.
@@ -140,8 +142,8 @@ pub(crate) fn step(standing: &Standing, happening: &Happening) -> Result<Next, R
         | TaskState::Lost
         | TaskState::Expired
         | TaskState::Skipped => match happening {
-            Happening::Retry { .. } => {
-                Ok(Next::Requeue { delay_ms: 0, queue: QueueClock::Restarts, retry: Retry::Renewed })
+            Happening::Retry { by: _, runs_on_ms } => {
+                Ok(Next::Requeue { delay_ms: *runs_on_ms, queue: QueueClock::Restarts, retry: Retry::Renewed })
             }
             Happening::Assign
             | Happening::Start
@@ -153,6 +155,7 @@ pub(crate) fn step(standing: &Standing, happening: &Happening) -> Result<Next, R
             | Happening::QueueTimeout { .. }
             | Happening::CancelOverdue
             | Happening::Fail { .. }
+            | Happening::RunNow { .. }
             | Happening::Approve { .. }
             | Happening::Reject { .. }
             | Happening::Undecided { .. } => Err(Refusal::Ended),
@@ -177,6 +180,9 @@ fn queued(happening: &Happening) -> Result<Next, Refusal> {
             format!("no runner took it within queue_timeout ({})", super::words::duration(*queue_timeout_ms)),
         )),
         Happening::Fail { reason } => Ok(end(TaskState::Failed, reason.clone())),
+        Happening::RunNow { by: _ } => {
+            Ok(Next::Requeue { delay_ms: 0, queue: QueueClock::Restarts, retry: Retry::Free })
+        }
         Happening::Retry { .. } => Err(Refusal::StillOpen),
         Happening::Start
         | Happening::Report(_)
@@ -204,6 +210,7 @@ fn assigned(standing: &Standing, happening: &Happening) -> Result<Next, Refusal>
         Happening::Fail { reason } => Ok(failed_by_daemon(standing, reason)),
         Happening::Retry { .. } => Err(Refusal::StillOpen),
         Happening::Assign
+        | Happening::RunNow { .. }
         | Happening::Overdue { .. }
         | Happening::QueueTimeout { .. }
         | Happening::Approve { .. }
@@ -228,6 +235,7 @@ fn running(standing: &Standing, happening: &Happening) -> Result<Next, Refusal> 
         Happening::Fail { reason } => Ok(failed_by_daemon(standing, reason)),
         Happening::Retry { .. } => Err(Refusal::StillOpen),
         Happening::Assign
+        | Happening::RunNow { .. }
         | Happening::TakeBack
         | Happening::QueueTimeout { .. }
         | Happening::Approve { .. }
@@ -260,6 +268,7 @@ fn awaiting_approval(happening: &Happening) -> Result<Next, Refusal> {
         | Happening::Overdue { .. }
         | Happening::QueueTimeout { .. }
         | Happening::CancelOverdue
+        | Happening::RunNow { .. }
         | Happening::Fail { .. } => Err(Refusal::NotNow),
     }
 }
@@ -382,7 +391,8 @@ mod tests {
             Happening::QueueTimeout { queue_timeout_ms: 1_000 },
             Happening::CancelOverdue,
             Happening::Fail { reason: "no secret".to_owned() },
-            Happening::Retry { by: "ann".to_owned() },
+            Happening::Retry { by: "ann".to_owned(), runs_on_ms: 0 },
+            Happening::RunNow { by: "ann".to_owned() },
             Happening::Approve { by: "ann".to_owned() },
             Happening::Reject { by: "ann".to_owned(), reason: Some("too much".to_owned()) },
             Happening::Undecided { approval_timeout_ms: 1_000 },
@@ -413,16 +423,16 @@ mod tests {
         let expect = |state, words: &str| {
             assert_eq!(row(&standing(state)), words.split_whitespace().collect::<Vec<_>>(), "{state}");
         };
-        expect(TaskState::Queued, "assigned - - - - - - - - canceled - - - expired - failed open - - -");
+        expect(TaskState::Queued, "assigned - - - - - - - - canceled - - - expired - failed open queued - - -");
         expect(
             TaskState::Assigned,
-            "- running succeeded failed failed failed timed_out lost asks intent queued queued - - - failed open - - -",
+            "- running succeeded failed failed failed timed_out lost asks intent queued queued - - - failed open - - - -",
         );
         expect(
             TaskState::Running,
-            "- stay succeeded failed failed failed timed_out lost asks intent - lost timed_out - - failed open - - -",
+            "- stay succeeded failed failed failed timed_out lost asks intent - lost timed_out - - failed open - - - -",
         );
-        expect(TaskState::AwaitingApproval, "- - - - - - - - - canceled - - - - - - open resumes canceled expired");
+        expect(TaskState::AwaitingApproval, "- - - - - - - - - canceled - - - - - - open - resumes canceled expired");
         for state in TaskState::ALL.into_iter().filter(|state| state.is_final()) {
             let words = row(&standing(state));
             let retry = 16;
@@ -533,6 +543,14 @@ mod tests {
         standing.attempt = ATTEMPTS_MAX;
         let last = Ok(end(TaskState::Failed, "the plugin cannot be had"));
         assert_eq!(step(&standing, &reports(AttemptOutcome::Failed, true)), last);
+    }
+
+    #[test]
+    fn a_persons_retry_waits_for_what_may_still_run_and_a_person_may_have_it_run_at_once() {
+        let later = step(&standing(TaskState::Lost), &Happening::Retry { by: "ann".to_owned(), runs_on_ms: 90_000 });
+        assert_eq!(later, Ok(Next::Requeue { delay_ms: 90_000, queue: QueueClock::Restarts, retry: Retry::Renewed }));
+        let now = step(&standing(TaskState::Queued), &Happening::RunNow { by: "bob".to_owned() });
+        assert_eq!(now, Ok(Next::Requeue { delay_ms: 0, queue: QueueClock::Restarts, retry: Retry::Free }));
     }
 
     #[test]

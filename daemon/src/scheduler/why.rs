@@ -2,10 +2,12 @@
 
 use forge_api::{DeliveryState, RUNNER_OFFLINE_AFTER_MS, RunnerStatus, Task, TaskState, Timestamp, UnmetReason, Why};
 
-use super::assign::{Need, ProjectFacts, RunnerFacts, Unmet, project_has_room, suits, template_has_room, verdict};
+use super::assign::{
+    Concurrency, Need, ProjectFacts, RunnerFacts, Unmet, project_has_room, suits, template_has_room, verdict,
+};
 use super::task::{self, Happening, Next};
 use super::{deadline, words};
-use crate::store::{AHEAD_COUNTED_MAX, Circumstances, WaitingTold};
+use crate::store::{AHEAD_COUNTED_MAX, Ahead, Circumstances, StillRuns, WaitingTold};
 
 /// How many runners the words of an answer name; its data names all.
 const RUNNERS_NAMED_MAX: usize = 5;
@@ -31,6 +33,8 @@ pub(crate) struct Candidate {
 /// How a live attempt's lease stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeaseFacts {
+    /// Whether its runner has not spoken since without naming it.
+    pub(crate) is_held: bool,
     /// How long nothing was heard of the attempt.
     pub(crate) quiet_ms: u64,
     /// How long until its runner is lost if nothing more is.
@@ -85,10 +89,16 @@ pub(crate) fn why(circumstances: &Circumstances, situation: &Situation<'_>) -> W
         | TaskState::Lost
         | TaskState::Expired
         | TaskState::Skipped => {
-            let message = match &circumstances.task.reason {
+            let mut message = match &circumstances.task.reason {
                 Some(reason) => format!("{state}: {reason}"),
                 None => format!("{state}"),
             };
+            if let Some(StillRuns { attempt, runner, until }) = &circumstances.still_runs {
+                let still = format!(
+                    "; attempt {attempt} may still run on {runner}, which has not said how it ended, until {until}"
+                );
+                message.push_str(&still);
+            }
             Answer { message, unmet: Vec::new(), remedy: None, deadline: None }
         }
     };
@@ -140,21 +150,21 @@ fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
     };
     let fitting: Vec<&Candidate> =
         candidates.iter().filter(|candidate| suits(&candidate.facts, &need, project).is_ok()).collect();
-    let mut ready = false;
-    for candidate in &fitting {
-        match verdict(&candidate.facts, &need, project) {
-            Ok(()) => ready = true,
-            Err(obstacle) => unmet.extend(obstacle_reasons(candidate, obstacle, &need, now)),
+    let ready = fitting.iter().any(|candidate| verdict(&candidate.facts, &need, project).is_ok());
+    // What keeps the others from it is no matter where one takes it.
+    for candidate in fitting.iter().filter(|_| !ready) {
+        if let Err(obstacle) = verdict(&candidate.facts, &need, project) {
+            unmet.extend(obstacle_reasons(candidate, obstacle, &need, now));
         }
     }
+    let ahead = ahead(circumstances, &need, situation, ready);
     if fitting.is_empty() {
         unmet.push(no_runner_fits(&wanted, &need));
         unmet.extend(candidates.iter().flat_map(|candidate| match suits(&candidate.facts, &need, project) {
             Ok(()) => Vec::new(),
             Err(obstacle) => obstacle_reasons(candidate, obstacle, &need, now),
         }));
-    } else if circumstances.ahead > 0 && (ready || unmet.is_empty()) {
-        let ahead = circumstances.ahead;
+    } else if ahead > 0 && (ready || unmet.is_empty()) {
         let or_more = if ahead >= AHEAD_COUNTED_MAX { " or more" } else { "" };
         let message = format!("{ahead}{or_more} tasks of its template are served first");
         unmet.push(reason("turn", None, message, "their start, or the end of those that are canceled"));
@@ -174,6 +184,18 @@ fn queued(circumstances: &Circumstances, situation: &Situation<'_>) -> Answer {
         )
     };
     Answer { message, unmet, remedy: Some(remedy), deadline: stored_deadline(circumstances) }
+}
+
+/// How many tasks of its template go before a task. Those that take turns with it are in its way where a runner takes them now; those that run
+/// beside it are not, as long as one takes it too.
+fn ahead(circumstances: &Circumstances, need: &Need, situation: &Situation<'_>, ready: bool) -> u64 {
+    let is_parallel = circumstances.concurrency == Concurrency::Parallel;
+    let goes = |ahead: &&Ahead| {
+        let need = Need { required_tag: ahead.required_tag.clone(), ..need.clone() };
+        let takes = |candidate: &Candidate| verdict(&candidate.facts, &need, situation.project).is_ok();
+        if ready { !is_parallel && situation.candidates.iter().any(takes) } else { true }
+    };
+    circumstances.ahead.iter().filter(goes).map(|ahead| ahead.tasks).sum()
 }
 
 /// What is unmet in a line, however many runners there are.
@@ -228,12 +250,24 @@ fn own_rules(circumstances: &Circumstances, project: ProjectFacts, now: Timestam
     let mut unmet = Vec::new();
     if circumstances.ready_at > now {
         let left = words::about(circumstances.ready_at.millis_since(now));
-        let remedy = "the end of the delay, at which it goes on by itself";
-        let why = match circumstances.may_run_on {
-            true => ": the runner that it was lost with may be at it until then",
-            false => "",
-        };
-        unmet.push(reason("retry_delay", None, format!("its next attempt is due in {left}{why}"), remedy));
+        unmet.push(match &circumstances.still_runs {
+            Some(StillRuns { attempt, runner, until: _ }) => {
+                let message = format!(
+                    "attempt {attempt} may still run on {runner}, which has not said how it ended: the next one waits until {} (in {left})",
+                    circumstances.ready_at
+                );
+                let remedy = format!(
+                    "the word of {runner}, or its last moment; where you know that nothing of it runs, or may run beside it, \
+                     `forge task retry {} --now` has the task run at once",
+                    task.number
+                );
+                reason("may_still_run", Some(runner), message, remedy)
+            }
+            None => {
+                let remedy = "the end of the delay, at which it goes on by itself";
+                reason("retry_delay", None, format!("its next attempt is due in {left}"), remedy)
+            }
+        });
     }
     let live_of_project: u32 =
         circumstances.live.iter().filter(|live| live.project == task.project).map(|live| live.attempts).sum();
@@ -425,11 +459,22 @@ fn unreachable(circumstances: &Circumstances, situation: &Situation<'_>, name: &
     let now = situation.now;
     let known = situation.candidates.iter().find(|candidate| *candidate.facts.name == *name);
     let in_contact = known.is_some_and(|known| known.in_contact);
-    let quiet_ms = situation.lease.map(|lease| lease.quiet_ms).filter(|quiet_ms| *quiet_ms >= RUNNER_OFFLINE_AFTER_MS);
+    // A short grace is half over before that.
+    let quiet_ms_min = RUNNER_OFFLINE_AFTER_MS.min(circumstances.grace_ms / 2);
+    let quiet = situation.lease.filter(|lease| lease.quiet_ms >= quiet_ms_min);
     let grace = words::duration(circumstances.grace_ms);
-    let what = match (in_contact, quiet_ms) {
+    let what = match (in_contact, quiet) {
         (true, None) => return None,
-        (true, Some(quiet_ms)) => {
+        (true, Some(LeaseFacts { is_held: false, quiet_ms, left_ms: _ })) => {
+            let quiet = words::about(quiet_ms);
+            let message = format!(
+                "runner {name} is there and does not hold this attempt: it said nothing of it for {quiet}; after runner_grace \
+                 ({grace}) the attempt is lost"
+            );
+            let remedy = "the deadline, at which it is lost, unless the runner finds it again before".to_owned();
+            return Some(reason("attempt_not_held", Some(name), message, remedy));
+        }
+        (true, Some(LeaseFacts { is_held: true, quiet_ms, left_ms: _ })) => {
             format!("runner is there and has said nothing of this attempt for {}", words::about(quiet_ms))
         }
         (false, _) => {

@@ -2,7 +2,6 @@
 
 use forge_api::{OnRunnerLost, RunnerStatus};
 
-use super::super::assign::Concurrency;
 use super::super::deadline::Open;
 use super::super::task::Standing;
 use super::*;
@@ -44,7 +43,7 @@ fn circumstances(state: TaskState) -> Circumstances {
             retry_delay_ms: 0,
             resumes: false,
         },
-        may_run_on: false,
+        still_runs: None,
         global_runners: true,
         deadline_at: deadline::deadline(&open),
         open,
@@ -52,7 +51,7 @@ fn circumstances(state: TaskState) -> Circumstances {
         concurrency: Concurrency::Queue,
         ready_at: at(9_000),
         live: Vec::new(),
-        ahead: 0,
+        ahead: Vec::new(),
         running_sibling: None,
         asking_sibling: None,
         told: Vec::new(),
@@ -136,6 +135,18 @@ fn with(obstacle: Unmet) -> Candidate {
 }
 
 #[test]
+fn what_keeps_other_runners_from_a_task_is_no_matter_where_one_takes_it() {
+    let mut away = with(Unmet::Offline);
+    away.facts.name = "ny-2".into();
+    let why = told(&circumstances(TaskState::Queued), &[candidate(), away]);
+    assert!(why.unmet.is_empty() && why.message.contains("in a moment"), "{why:?}");
+    // Nor is a task before it that has no runner.
+    let elsewhere = vec![Ahead { required_tag: Some("mars".to_owned()), tasks: 3 }];
+    let second = Circumstances { ahead: elsewhere, ..circumstances(TaskState::Queued) };
+    assert!(told(&second, &[candidate()]).unmet.is_empty());
+}
+
+#[test]
 fn a_task_that_waits_says_for_how_long() {
     let message = told(&circumstances(TaskState::Queued), &[with(Unmet::Offline)]).message;
     assert!(message.starts_with("waiting for 16m: needs tag ny; "), "{message}");
@@ -215,7 +226,7 @@ fn what_its_project_its_template_and_the_disk_hold_against_it_is_told_of() {
     queued.live = vec![live("deploy")];
     queued.running_sibling = Some(3);
     queued.ready_at = at(10_090);
-    queued.ahead = 2;
+    queued.ahead = vec![Ahead { required_tag: Some("ny".to_owned()), tasks: 2 }];
     let candidates = [candidate()];
     let situation =
         Situation { candidates: &candidates, project, lease: None, storage_full: true, has_rules: true, now: NOW };
@@ -254,8 +265,21 @@ fn the_words_name_a_few_runners_and_the_data_all() {
 }
 
 #[test]
+fn what_may_still_run_is_told_of_with_what_has_it_run_at_once() {
+    let still_runs = Some(StillRuns { attempt: 1, runner: "ny-2".to_owned(), until: at(90_000) });
+    let held = Circumstances { ready_at: at(90_000), still_runs, ..circumstances(TaskState::Queued) };
+    let why = told(&held, &[candidate()]);
+    assert_eq!(codes(&why), ["may_still_run"]);
+    let words = "attempt 1 may still run on ny-2, which has not said how it ended: the next one waits until 1970-01-02T01:00:00";
+    assert!(why.message.contains(words), "{why:?}");
+    assert!(why.unmet[0].remedy.contains("`forge task retry 7 --now`"), "{why:?}");
+    let lost = Circumstances { still_runs: held.still_runs, ..circumstances(TaskState::Lost) };
+    assert!(told(&lost, &[]).message.contains("lost: it is so; attempt 1 may still run on ny-2"));
+}
+
+#[test]
 fn the_nearest_end_of_a_task_whose_runner_is_away_is_told_of() {
-    let lease = LeaseFacts { quiet_ms: 40_000, left_ms: 80_000 };
+    let lease = LeaseFacts { is_held: true, quiet_ms: 40_000, left_ms: 80_000 };
     let tell = |circumstances: &Circumstances, candidate: Candidate, lease| {
         let situation = Situation {
             candidates: &[candidate],
@@ -269,7 +293,7 @@ fn the_nearest_end_of_a_task_whose_runner_is_away_is_told_of() {
     };
     let mut running = circumstances(TaskState::Running);
     // Its runner is there: it may run until its timeout.
-    let fine = tell(&running, candidate(), LeaseFacts { quiet_ms: 5_000, left_ms: 115_000 });
+    let fine = tell(&running, candidate(), LeaseFacts { is_held: true, quiet_ms: 5_000, left_ms: 115_000 });
     assert_eq!((fine.deadline, codes(&fine).len()), (running.deadline_at, 0));
     // Disabled and away, or there without the attempt.
     let mut away = with(Unmet::Offline);
@@ -283,11 +307,19 @@ fn the_nearest_end_of_a_task_whose_runner_is_away_is_told_of() {
         assert_eq!(why.deadline, Some(NOW.plus_millis(80_000)));
         assert_eq!(why.at_deadline.as_deref(), Some("the attempt is lost and the task ends as lost"));
     }
+    // Its runner speaks, and not of it: a short grace is over long before half a minute is.
+    running.grace_ms = 10_000;
+    let not_held = LeaseFacts { is_held: false, quiet_ms: 6_000, left_ms: 4_000 };
+    let why_not = tell(&running, candidate(), not_held);
+    assert_eq!(codes(&why_not), ["attempt_not_held"]);
+    assert!(why_not.message.contains("ny-1 is there and does not hold this attempt"), "{why_not:?}");
+    assert_eq!(why_not.deadline, Some(NOW.plus_millis(4_000)));
+    running.grace_ms = 120_000;
     running.standing.on_runner_lost = OnRunnerLost::Retry;
     let retried = tell(&running, away.clone(), lease);
     assert_eq!(retried.at_deadline.as_deref(), Some("the attempt is lost and the task is queued again"));
     // Its timeout is nearer.
-    let nearer = tell(&running, away.clone(), LeaseFacts { quiet_ms: 40_000, left_ms: 86_400_000 });
+    let nearer = tell(&running, away.clone(), LeaseFacts { left_ms: 86_400_000, ..lease });
     assert_eq!(nearer.deadline, running.deadline_at);
     // So is the end of a cancel.
     running.standing.cancel_by = Some("ann".to_owned());

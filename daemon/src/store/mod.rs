@@ -4,6 +4,7 @@
 //! connections of their own. Nothing here decides: the pure steps of the scheduler do, inside the writer's transactions.
 
 mod audit;
+mod calendar;
 pub(crate) mod copies;
 mod create;
 mod deliveries;
@@ -29,16 +30,18 @@ mod sessions;
 mod work;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forge_api::{AttemptId, AttemptResult, Carry, LogState, RefusedJob, StartRequest, Task, TaskState, Timestamp};
 
+use crate::scheduler::assign::ProjectFacts;
 use crate::scheduler::task::Happening;
 
 pub use audit::Actor;
 pub(crate) use audit::{About, AuditListing, Ended, Note, Seen};
+pub(crate) use calendar::CalendarSet;
 pub(crate) use create::{Idempotency, Made, NewTask};
 use deliveries::Still;
 pub(crate) use deliveries::{Came, DeliveryListing, Due, DueOfTarget, Kept, payload};
@@ -47,14 +50,14 @@ pub(crate) use events::NewEvent;
 pub(crate) use news::{RunnerNews, RunnerTold, WaitingGroup, WaitingTold};
 pub(crate) use outbox::{Teller, Tidings};
 pub(crate) use plan::{Choice, Plan, QueueFacts};
-pub(crate) use queries::{AHEAD_COUNTED_MAX, AttemptView, Circumstances, Delivery, Listing};
+pub(crate) use queries::{AHEAD_COUNTED_MAX, Ahead, AttemptView, Circumstances, Delivery, Listing};
 pub(crate) use retain::Keep;
 pub(crate) use revisions::REVISIONS_KEPT;
 pub(crate) use runners::{ContactRow, Held, NewRegistration, Registered, Registration};
 pub(crate) use schedules::{Fired, NewFiring, ScheduleKey, ScheduleRow};
 pub use seed::seed_history;
 pub(crate) use sessions::{NewSession, SESSION_IDLE_MS, SessionRow};
-pub(crate) use work::{Finished, LiveAttempt};
+pub(crate) use work::{Finished, LiveAttempt, RetryWhen, StillRuns};
 pub(crate) use writer::{Planner, WriterStats, WriterThread};
 
 /// An attempt that was made and is to be delivered.
@@ -124,6 +127,31 @@ impl Store {
                 let made = create::create(connection, &new, now)?;
                 marks.replan |= !made.replayed;
                 Ok(made)
+            })
+            .await
+    }
+
+    /// A person asks for another attempt of a task. What may still run of the last one is written down with it.
+    pub(crate) async fn retry(
+        &self,
+        number: u64,
+        when: RetryWhen,
+        note: Note,
+        now: Timestamp,
+    ) -> Result<(Fate, Option<StillRuns>), StoreError> {
+        self.writer
+            .execute(move |connection, marks| {
+                let (fate, still_runs) = work::retry(connection, number, &note.actor.name, when, now)?;
+                let detail = still_runs.as_ref().map(|StillRuns { attempt, runner, until }| {
+                    let words = match when {
+                        RetryWhen::Over => "it waits until nothing of it can run",
+                        RetryWhen::Now => "it runs at once, beside what may still run",
+                    };
+                    serde_json::json!({ "may_still_run": { "attempt": attempt, "runner": runner, "until": until }, "retry": words })
+                });
+                audit::record(connection, &Note { detail, ..note }, &Ended::Ok, now)?;
+                marks.replan = true;
+                Ok((fate, still_runs))
             })
             .await
     }
@@ -212,11 +240,6 @@ impl Store {
                 Ok(finished)
             })
             .await
-    }
-
-    /// Puts deadlines off that a calendar which was set forward has brought nearer.
-    pub(crate) async fn clock_jumped(&self, jump_ms: u64, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.execute(move |connection, _marks| work::clock_jumped(connection, jump_ms, now)).await
     }
 
     /// Acts on every deadline that has passed; also answers when there is something to do next.
@@ -349,15 +372,18 @@ impl Store {
             .await
     }
 
-    /// Forgets runners that are gone for good.
+    /// Forgets runners that are gone for good; `is_away` says whether nobody is heard of under a name.
     pub(crate) async fn expire_runners(
         &self,
         one_off_before: Timestamp,
         away_before: Timestamp,
         declared: Vec<String>,
+        is_away: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<Vec<String>, StoreError> {
         self.writer
-            .execute(move |connection, _marks| runners::expire(connection, one_off_before, away_before, &declared))
+            .execute(move |connection, _marks| {
+                runners::expire(connection, one_off_before, away_before, &declared, is_away)
+            })
             .await
     }
 
@@ -501,7 +527,7 @@ impl Store {
     }
 
     /// Every schedule that was ever looked at.
-    pub(crate) async fn schedules(&self) -> Result<std::collections::BTreeMap<ScheduleKey, ScheduleRow>, StoreError> {
+    pub(crate) async fn schedules(&self) -> Result<BTreeMap<ScheduleKey, ScheduleRow>, StoreError> {
         self.readers.read(schedules::all).await
     }
 
@@ -557,8 +583,7 @@ impl Store {
     /// How many deliveries of each target stand in each state.
     pub(crate) async fn delivery_counts(
         &self,
-    ) -> Result<std::collections::BTreeMap<String, std::collections::BTreeMap<forge_api::DeliveryState, u64>>, StoreError>
-    {
+    ) -> Result<BTreeMap<String, BTreeMap<forge_api::DeliveryState, u64>>, StoreError> {
         self.readers.read(deliveries::counts).await
     }
 
@@ -591,13 +616,17 @@ impl Store {
     }
 
     /// How many tasks stand in each state.
-    pub(crate) async fn counts(&self) -> Result<std::collections::BTreeMap<TaskState, u64>, StoreError> {
+    pub(crate) async fn counts(&self) -> Result<BTreeMap<TaskState, u64>, StoreError> {
         self.readers.read(queries::counts).await
     }
 
-    /// Since when the oldest waiting task could run.
-    pub(crate) async fn oldest_ready(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.readers.read(queries::oldest_ready).await
+    /// Since when the oldest task waits that only lacks a runner.
+    pub(crate) async fn oldest_ready(
+        &self,
+        projects: BTreeMap<String, ProjectFacts>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.read(move |connection| queries::oldest_ready(connection, &projects, now)).await
     }
 
     /// What the writer did since the start.
@@ -606,8 +635,12 @@ impl Store {
     }
 
     /// What `why` reads of those of these tasks that exist, in their order.
-    pub(crate) async fn circumstances(&self, numbers: Vec<u64>) -> Result<Vec<Circumstances>, StoreError> {
-        self.readers.read(move |connection| queries::circumstances(connection, &numbers)).await
+    pub(crate) async fn circumstances(
+        &self,
+        numbers: Vec<u64>,
+        now: Timestamp,
+    ) -> Result<Vec<Circumstances>, StoreError> {
+        self.readers.read(move |connection| queries::circumstances(connection, &numbers, now)).await
     }
 
     /// Makes something of what those of the attempts need that are still live, on a thread that may block.

@@ -161,7 +161,7 @@ pub(super) fn runners(connection: &Connection, now: Timestamp) -> Result<Vec<Run
              EXISTS (SELECT 1 FROM attempts a INDEXED BY attempts_live WHERE a.closed_at IS NULL AND a.runner = r.name),
              EXISTS (SELECT 1 FROM attempts a INDEXED BY attempts_sending
                  WHERE a.runner = r.name AND a.closed_at > ?1 AND a.log_state = 'open' AND a.started_at IS NOT NULL
-                     AND a.assigned_at >= r.registered_at), key
+                     AND a.runner_key = r.key), key
          FROM runners r ORDER BY name",
     )?;
     let awaited_since = now.plus_millis(-LOG_AWAITED_MS).unix_micros();

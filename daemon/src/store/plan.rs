@@ -1,6 +1,6 @@
 //! The facts of the queue, and what the planner makes of them, inside the writer's transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forge_api::{AttemptId, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -9,7 +9,7 @@ use super::work::{self, NewAttempt};
 use super::writer::Planner;
 use super::{Assigned, StoreError, rows};
 use crate::scheduler::FREE_SLOTS_COUNTED_MAX;
-use crate::scheduler::assign::{Concurrency, Group, Live, Need, Waiting};
+use crate::scheduler::assign::{self, Group, Live, Need, Waiting};
 use crate::scheduler::task::Happening;
 
 /// What waits and what runs.
@@ -26,6 +26,8 @@ pub(crate) struct QueueFacts {
 pub(crate) struct Choice {
     pub(crate) task: u64,
     pub(crate) runner: String,
+    /// Of the registration that asked: another one of the same name did not.
+    pub(crate) key: i64,
     pub(crate) nonce: [u8; 16],
 }
 
@@ -41,16 +43,17 @@ pub(crate) struct Plan {
 /// Reads the facts, asks, and stores the answers.
 pub(super) fn assign(connection: &Connection, planner: &dyn Planner) -> Result<Vec<Assigned>, rusqlite::Error> {
     let now = planner.now();
-    let groups = groups(connection, planner.free_slots().min(FREE_SLOTS_COUNTED_MAX), now)?;
-    if groups.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut removed = BTreeMap::new();
-    for group in groups.iter().filter(|group| !planner.declares(&group.need.project)) {
-        let may = taken_globally(connection, &group.need.project)?;
-        removed.insert(group.need.project.clone(), may);
-    }
-    let plan = planner.plan(QueueFacts { groups, live: live(connection)?, removed });
+    let plan = loop {
+        let Some(plan) = ask(connection, planner, now)? else { return Ok(Vec::new()) };
+        let outdated = outdated(connection, &plan.choices)?;
+        if outdated.is_empty() {
+            break plan;
+        }
+        // Nothing of it is stored: what was meant for them is another's.
+        for runner in outdated {
+            planner.outdated(&runner);
+        }
+    };
     let mut assigned = Vec::new();
     for choice in plan.choices {
         match assign_one(connection, &choice, &*plan.token_hash, now) {
@@ -60,6 +63,34 @@ pub(super) fn assign(connection: &Connection, planner: &dyn Planner) -> Result<V
         }
     }
     Ok(assigned)
+}
+
+/// What the planner makes of the queue as it is; `None` when nothing waits.
+fn ask(connection: &Connection, planner: &dyn Planner, now: Timestamp) -> Result<Option<Plan>, rusqlite::Error> {
+    let groups = groups(connection, planner.free_slots().min(FREE_SLOTS_COUNTED_MAX), now)?;
+    if groups.is_empty() {
+        return Ok(None);
+    }
+    let mut removed = BTreeMap::new();
+    for group in groups.iter().filter(|group| !planner.declares(&group.need.project)) {
+        let may = taken_globally(connection, &group.need.project)?;
+        removed.insert(group.need.project.clone(), may);
+    }
+    Ok(Some(planner.plan(QueueFacts { groups, live: live(connection)?, removed })))
+}
+
+/// Chosen runners that are not what they were when they asked: the claims are known beside the store, and an operation of this very
+/// transaction may have removed or drained one.
+fn outdated(connection: &Connection, choices: &[Choice]) -> Result<BTreeSet<String>, rusqlite::Error> {
+    let mut takes = connection.prepare_cached("SELECT 1 FROM runners WHERE key = ?1 AND NOT draining")?;
+    let asked: BTreeMap<i64, &str> = choices.iter().map(|choice| (choice.key, choice.runner.as_str())).collect();
+    let mut outdated = BTreeSet::new();
+    for (key, runner) in asked {
+        if !takes.exists([key])? {
+            outdated.insert(runner.to_owned());
+        }
+    }
+    Ok(outdated)
 }
 
 fn assign_one(
@@ -77,7 +108,7 @@ fn assign_one(
     }
     let attempt = AttemptId { task: choice.task, attempt: row.standing.attempt + 1 };
     let token_sha256 = token_hash(attempt, &choice.nonce);
-    let new = NewAttempt { attempt, runner: choice.runner.clone(), nonce: choice.nonce, token_sha256 };
+    let new = NewAttempt { attempt, runner: choice.runner.clone(), key: choice.key, nonce: choice.nonce, token_sha256 };
     let grace_ms = work::assign(connection, &row, &new, now, &Happening::Assign)?;
     Ok(Some(Assigned { attempt, runner: choice.runner.clone(), grace_ms, token_sha256 }))
 }
@@ -158,9 +189,7 @@ pub(super) fn asking(connection: &Connection, project: &str, template: &str) -> 
     connection.prepare_cached(ASKING)?.query_row(params![project, template], |row| row.get(0))
 }
 
-/// What of a group may go now: what was approved, and nothing else of the template meanwhile. A plan holds its template's one
-/// place, so that nothing changes what it has planned for; only a template that runs in parallel has no such place. The two need
-/// different runners, so they stand apart.
+/// What of a group may go now: what was approved, and what that does not hold. The two need different runners, so they stand apart.
 fn in_turn(
     connection: &Connection,
     (project, template, required_tag): &(String, String, String),
@@ -171,7 +200,7 @@ fn in_turn(
     if !is_held {
         return Ok((Vec::new(), others));
     }
-    others.retain(|waiting| waiting.concurrency == Concurrency::Parallel);
+    others.retain(|waiting| !assign::plan_holds(waiting.concurrency, false));
     let approved = connection
         .prepare_cached(APPROVED)?
         .query_map(params![project, template, required_tag, now.unix_micros()], |row| {
@@ -179,4 +208,76 @@ fn in_turn(
         })?
         .collect::<Result<_, _>>()?;
     Ok((approved, others))
+}
+
+#[cfg(test)]
+#[path = "why_and_assign_tests.rs"]
+mod why_and_assign_tests;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::{Teller, open};
+    use super::*;
+
+    /// Gives every task to the first of those whose claims wait: each a name and the registration that asked.
+    struct First(Mutex<Vec<(&'static str, i64)>>);
+
+    impl Teller for First {}
+
+    impl Planner for First {
+        fn free_slots(&self) -> u32 {
+            1
+        }
+        fn declares(&self, _project: &str) -> bool {
+            true
+        }
+        fn plan(&self, facts: QueueFacts) -> Plan {
+            let parked = self.0.lock().expect("whole");
+            let waiting = facts.groups.iter().flat_map(|group| &group.waiting);
+            let choices = parked.first().map(|(name, key)| {
+                let choose = |waiting: &Waiting| Choice {
+                    task: waiting.task,
+                    runner: (*name).to_owned(),
+                    key: *key,
+                    nonce: [0; 16],
+                };
+                waiting.map(choose).collect()
+            });
+            Plan { choices: choices.unwrap_or_default(), token_hash: Box::new(|_id, _nonce| [0; 32]) }
+        }
+        fn outdated(&self, runner: &str) {
+            self.0.lock().expect("whole").retain(|(name, _)| *name != runner);
+        }
+        fn committed(&self, _assigned: Vec<Assigned>) {}
+        fn now(&self) -> Timestamp {
+            Timestamp::from_unix_micros(5)
+        }
+    }
+
+    #[test]
+    fn what_is_drained_removed_or_registered_anew_is_passed_over_whatever_its_claim_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let connection = open::open_writer(&open::database_path(folder.path())).expect("a database");
+        connection
+            .execute_batch(
+                "INSERT INTO specs VALUES (1, x'00', '{}', 1000, 1000, 1000, 'fail', 0, 0, 1000, '[]');
+                 INSERT INTO tasks (project, template, state, required_tag, priority, concurrency, revision, trigger_kind,
+                     trigger_by, variables, arguments, had_secret_answers, spec, retries_left, created_at, queued_at, ready_at,
+                     deadline_at)
+                 VALUES ('shop', 'many', 'queued', '', 0, 'parallel', 'r', 'user', 'ann', '{}', '[]', 0, 1, 0, 1, 1, 1, 9);
+                 INSERT INTO runners (key, name, token_sha256, public_key, registered_at, tags, token_max, own_max, one_off,
+                     draining, version)
+                 VALUES (1, 'drained', x'01', '', 1, '[]', 0, 0, 0, 1, ''), (3, 'anew', x'03', '', 1, '[]', 0, 0, 0, 0, ''),
+                     (4, 'stays', x'04', '', 1, '[]', 0, 0, 0, 0, '');",
+            )
+            .expect("a task that waits, and runners");
+        let gone = vec![("drained", 1), ("removed", 2), ("anew", 2)];
+        let planner = First(Mutex::new(gone.clone()));
+        assert_eq!(assign(&connection, &planner).expect("planned"), []);
+        let planner = First(Mutex::new([gone, vec![("stays", 4)]].concat()));
+        let assigned = assign(&connection, &planner).expect("planned");
+        assert_eq!(assigned.iter().map(|one| one.runner.as_str()).collect::<Vec<_>>(), ["stays"]);
+    }
 }

@@ -41,7 +41,7 @@ fn nothing_reads_the_whole_history() {
         [
             COUNTS,
             insight::NEXT_PROJECT_OF_BAD_ENDS,
-            OLDEST_READY,
+            READY,
             NEXT_PROJECT_IN_STATE,
             RUNNING_SIBLING,
             work::NEXT_READY,

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use forge_api::{Attempt, AttemptId, AttemptResult, Carry, LogState, Task, TaskOutcome, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Value as Sql};
 
+use super::work::{self, StillRuns, TaskRow};
 use super::{StoreError, WaitingTold, news, plan, rows};
-use crate::scheduler::assign::{Concurrency, Live};
+use crate::scheduler::assign::{self, Concurrency, Live, ProjectFacts};
 use crate::scheduler::deadline::Open;
 use crate::scheduler::spec::TaskSpec;
 use crate::scheduler::task::Standing;
@@ -108,13 +109,47 @@ pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<TaskState, u64>
     Ok(counts)
 }
 
-const OLDEST_READY: &str =
-    "SELECT min(ready_at) FROM tasks INDEXED BY tasks_ready WHERE state = 'queued' AND ready_at >= 0";
+const READY: &str =
+    "SELECT project, template, concurrency, resume_attempt IS NOT NULL, ready_at FROM tasks INDEXED BY tasks_ready
+     WHERE state = 'queued' AND ready_at <= ?1 ORDER BY ready_at";
 
-/// Since when the oldest waiting task could run: it is in the queue, and the delay of its retry is over.
-pub(super) fn oldest_ready(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
-    let found = connection.prepare_cached(OLDEST_READY)?.query_row([], |row| row.get::<_, Option<i64>>(0))?;
-    Ok(found.map(Timestamp::from_unix_micros))
+/// Since when the oldest task waits that only lacks a runner: neither the delay of a retry holds it, nor its project's limit, nor another task
+/// or a plan of its template.
+pub(super) fn oldest_ready(
+    connection: &Connection,
+    projects: &BTreeMap<String, ProjectFacts>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let live = plan::live(connection)?;
+    let mut planned: BTreeMap<(String, String), bool> = BTreeMap::new();
+    let mut statement = connection.prepare_cached(READY)?;
+    let mut rows = statement.query([now.unix_micros()])?;
+    while let Some(row) = rows.next()? {
+        let (project, template): (String, String) = (row.get(0)?, row.get(1)?);
+        let (concurrency, resumes) = (rows::named(row, 2)?, row.get(3)?);
+        if !assign::has_room(concurrency, (&project, &template), projects, &live) {
+            continue;
+        }
+        let is_planned = match planned.get(&(project.clone(), template.clone())) {
+            Some(known) => *known,
+            None => {
+                let is_planned = plan::asking(connection, &project, &template)?.is_some();
+                planned.insert((project, template), is_planned);
+                is_planned
+            }
+        };
+        if !(is_planned && assign::plan_holds(concurrency, resumes)) {
+            return Ok(Some(rows::time(row, 4)?));
+        }
+    }
+    Ok(None)
+}
+
+/// Tasks of one need that are served before a task of their template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    pub(crate) required_tag: Option<String>,
+    pub(crate) tasks: u64,
 }
 
 /// What `why` reads of a task.
@@ -126,14 +161,15 @@ pub(crate) struct Circumstances {
     pub(crate) grace_ms: u64,
     pub(crate) concurrency: Concurrency,
     pub(crate) ready_at: Timestamp,
-    /// The runner of its last attempt has not said how that ended, and may still be at it.
-    pub(crate) may_run_on: bool,
+    /// What its last attempt may still run.
+    pub(crate) still_runs: Option<StillRuns>,
     /// Whether its project took global runners when it was made.
     pub(crate) global_runners: bool,
     pub(crate) deadline_at: Option<Timestamp>,
     pub(crate) live: Vec<Live>,
-    /// How many tasks of its template are served before it, of [`AHEAD_COUNTED_MAX`] at most.
-    pub(crate) ahead: u64,
+    /// Tasks of the same template that take turns with it, or run beside it as it does, and could go now but for a runner: those that are
+    /// served before it, [`AHEAD_COUNTED_MAX`] at most.
+    pub(crate) ahead: Vec<Ahead>,
     /// A live task of the same template.
     pub(crate) running_sibling: Option<u64>,
     /// A task of the same template that has planned and is not done, and keeps this one waiting.
@@ -150,47 +186,49 @@ const RUNNING_SIBLING: &str = "SELECT min(task) FROM attempts INDEXED BY attempt
 pub(crate) const AHEAD_COUNTED_MAX: u64 = 1_000;
 
 /// Everything that `why` reads of those of these tasks that exist, in their order.
-pub(super) fn circumstances(connection: &Connection, numbers: &[u64]) -> Result<Vec<Circumstances>, StoreError> {
+pub(super) fn circumstances(
+    connection: &Connection,
+    numbers: &[u64],
+    now: Timestamp,
+) -> Result<Vec<Circumstances>, StoreError> {
     let live = plan::live(connection)?;
-    let found = numbers.iter().filter_map(|number| circumstances_of(connection, *number, &live).transpose());
+    let found = numbers.iter().filter_map(|number| circumstances_of(connection, *number, &live, now).transpose());
     found.collect()
 }
 
-fn circumstances_of(connection: &Connection, number: u64, live: &[Live]) -> Result<Option<Circumstances>, StoreError> {
+fn circumstances_of(
+    connection: &Connection,
+    number: u64,
+    live: &[Live],
+    now: Timestamp,
+) -> Result<Option<Circumstances>, StoreError> {
     let Some(task) = task(connection, number)? else {
         return Ok(None);
     };
     let sql = format!(
         "SELECT {}, t.concurrency, t.ready_at, t.deadline_at, t.priority,
-             EXISTS (SELECT 1 FROM attempts a WHERE a.task = t.number AND a.attempt = t.attempt
-                     AND a.started_at IS NOT NULL AND a.result IS NULL),
              coalesce(json_extract(s.json, '$.global_runners'), 1)
          FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1",
         rows::STANDING_COLUMNS
     );
     let read = |row: &Row<'_>| {
         let more = (rows::named(row, 15)?, rows::time(row, 16)?, rows::maybe_time(row, 17)?, row.get::<_, i32>(18)?);
-        Ok((rows::standing(row)?, more, (row.get::<_, bool>(19)?, row.get::<_, bool>(20)?)))
+        Ok((rows::standing(row)?, more, row.get::<_, bool>(19)?))
     };
-    let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority), (may_run_on, global_runners)) =
+    let ((standing, open, grace_ms), (concurrency, ready_at, deadline_at, priority), global_runners) =
         connection.prepare_cached(&sql)?.query_row([number], read)?;
-    let ahead = connection
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE state = 'queued' AND project = ?1 AND template = ?2
-             AND (priority > ?3 OR priority = ?3 AND number < ?4) LIMIT ?5)",
-        )?
-        .query_row(params![task.project, task.template, priority, number, AHEAD_COUNTED_MAX], |row| row.get(0))?;
+    let ahead = ahead(connection, &task, priority, (concurrency, standing.resumes), now)?;
     let running_sibling = connection
         .prepare_cached(RUNNING_SIBLING)?
         .query_row(params![task.project, task.template, number], |row| row.get(0))?;
-    let asking_sibling = match concurrency {
-        Concurrency::Parallel => None,
-        // What was approved itself waits for nobody's plan.
-        Concurrency::Queue | Concurrency::Skip | Concurrency::Replace if task.approved.is_some() => None,
-        Concurrency::Queue | Concurrency::Skip | Concurrency::Replace => {
-            plan::asking(connection, &task.project, &task.template)?.filter(|other| *other != number)
-        }
+    let asking_sibling = if assign::plan_holds(concurrency, standing.resumes) {
+        plan::asking(connection, &task.project, &task.template)?.filter(|other| *other != number)
+    } else {
+        None
     };
+    let row = TaskRow { number, standing, open, grace_ms, ready_at };
+    let still_runs = work::still_runs(connection, &row, now)?;
+    let TaskRow { standing, open, .. } = row;
     let told = news::waiting_told(connection, number)?;
     Ok(Some(Circumstances {
         task,
@@ -199,7 +237,7 @@ fn circumstances_of(connection: &Connection, number: u64, live: &[Live]) -> Resu
         grace_ms,
         concurrency,
         ready_at,
-        may_run_on,
+        still_runs,
         global_runners,
         deadline_at,
         live: live.to_vec(),
@@ -208,6 +246,38 @@ fn circumstances_of(connection: &Connection, number: u64, live: &[Live]) -> Resu
         asking_sibling,
         told,
     }))
+}
+
+fn ahead(
+    connection: &Connection,
+    task: &Task,
+    priority: i32,
+    (concurrency, resumes): (Concurrency, bool),
+    now: Timestamp,
+) -> Result<Vec<Ahead>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT required_tag, count(*) FROM (SELECT required_tag FROM tasks WHERE state = 'queued' AND project = ?1 AND template = ?2
+             AND (priority > ?3 OR priority = ?3 AND number < ?4) AND ready_at <= ?5
+             AND (concurrency = 'parallel') = ?6 AND (resume_attempt IS NOT NULL) = ?7 LIMIT ?8) GROUP BY required_tag",
+    )?;
+    let is_parallel = concurrency == Concurrency::Parallel;
+    let found = statement.query_map(
+        params![
+            task.project,
+            task.template,
+            priority,
+            task.number,
+            now.unix_micros(),
+            is_parallel,
+            resumes,
+            AHEAD_COUNTED_MAX
+        ],
+        |row| {
+            let required_tag = Some(row.get(0)?).filter(|tag: &String| !tag.is_empty());
+            Ok(Ahead { required_tag, tasks: row.get(1)? })
+        },
+    )?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 /// What a claim delivers, before secrets are resolved.

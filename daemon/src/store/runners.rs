@@ -397,12 +397,14 @@ pub(super) fn end_unused(
     Ok(ended)
 }
 
-/// Forgets runners that are gone for good: one-off ones that did their task, and those without a file that stay away.
+/// Forgets runners that are gone for good: one-off ones that did their task, and those without a file that stay away. What the calendar says
+/// of their last contact is not enough: it may have been set a moment ago.
 pub(super) fn expire(
     connection: &Connection,
     one_off_before: Timestamp,
     away_before: Timestamp,
     declared: &[String],
+    is_away: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>, StoreError> {
     let silent: Vec<(String, bool)> = connection
         .prepare_cached(
@@ -415,8 +417,8 @@ pub(super) fn expire(
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<Result<_, _>>()?;
-    let gone: Vec<String> =
-        silent.into_iter().filter(|(name, done)| *done || !declared.contains(name)).map(|(name, _)| name).collect();
+    let is_gone = |(name, done): &(String, bool)| (*done || !declared.contains(name)) && is_away(name);
+    let gone: Vec<String> = silent.into_iter().filter(is_gone).map(|(name, _)| name).collect();
     for name in &gone {
         connection.prepare_cached("DELETE FROM runners WHERE name = ?1")?.execute([name])?;
     }

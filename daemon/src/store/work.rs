@@ -3,12 +3,15 @@
 use forge_api::{AttemptId, AttemptResult, LogState, OnRunnerLost, StartRequest, TaskState, Timestamp, TriggerKind};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Fate, Refused, StoreError, rows};
-use crate::scheduler::deadline::{self, Open};
+use super::{Fate, Refused, StoreError, calendar, rows};
+use crate::scheduler::deadline::{self, Open, Unreported};
 use crate::scheduler::task::{self, Happening, Next, QueueClock, Refusal, Report, Retry, Standing};
 
 /// The most tasks that one reconciling transaction acts on.
 const RECONCILED_TASKS_MAX: u32 = 512;
+
+/// The longest delay of another attempt, in milliseconds: a hundred years.
+const DELAY_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 
 /// When a deadline that could not be acted on is tried again, in milliseconds.
 const DEADLINE_AGAIN_MS: i64 = 60_000;
@@ -20,6 +23,8 @@ pub(super) struct TaskRow {
     pub(super) standing: Standing,
     pub(super) open: Open,
     pub(super) grace_ms: u64,
+    /// Not assigned before.
+    pub(super) ready_at: Timestamp,
 }
 
 /// An attempt about to be made.
@@ -27,6 +32,8 @@ pub(super) struct TaskRow {
 pub(super) struct NewAttempt {
     pub(super) attempt: AttemptId,
     pub(super) runner: String,
+    /// Of the runner's registration.
+    pub(super) key: i64,
     pub(super) nonce: [u8; 16],
     pub(super) token_sha256: [u8; 32],
 }
@@ -42,11 +49,16 @@ pub(super) struct AttemptRow {
 
 /// Reads where a task stands.
 pub(super) fn load(connection: &Connection, number: u64) -> Result<Option<TaskRow>, StoreError> {
-    let sql =
-        format!("SELECT {} FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1", rows::STANDING_COLUMNS);
+    let sql = format!(
+        "SELECT {}, t.ready_at FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.number = ?1",
+        rows::STANDING_COLUMNS
+    );
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_row([number], rows::standing).optional()?;
-    Ok(found.map(|(standing, open, grace_ms)| TaskRow { number, standing, open, grace_ms }))
+    let read = |row: &rusqlite::Row<'_>| {
+        let (standing, open, grace_ms) = rows::standing(row)?;
+        Ok(TaskRow { number, standing, open, grace_ms, ready_at: rows::time(row, 15)? })
+    };
+    Ok(statement.query_row([number], read).optional()?)
 }
 
 fn existing(connection: &Connection, number: u64) -> Result<TaskRow, StoreError> {
@@ -97,8 +109,8 @@ pub(super) fn assign(
         .execute(params![row.number, new.attempt.attempt, micros, deadline_micros(&open)])?;
     connection
         .prepare_cached(
-            "INSERT INTO attempts (task, attempt, runner, project, template, nonce, token_sha256, grace_ms, assigned_at)
-             SELECT number, ?2, ?3, project, template, ?4, ?5, ?6, ?7 FROM tasks WHERE number = ?1",
+            "INSERT INTO attempts (task, attempt, runner, project, template, nonce, token_sha256, grace_ms, assigned_at, runner_key)
+             SELECT number, ?2, ?3, project, template, ?4, ?5, ?6, ?7, ?8 FROM tasks WHERE number = ?1",
         )?
         .execute(params![
             row.number,
@@ -107,7 +119,8 @@ pub(super) fn assign(
             new.nonce.as_slice(),
             new.token_sha256.as_slice(),
             row.grace_ms,
-            micros
+            micros,
+            new.key
         ])?;
     Ok(row.grace_ms)
 }
@@ -179,7 +192,7 @@ pub(super) fn happen(
             let open = Open { state: TaskState::Queued, queued_at: now, ..row.open };
             connection
                 .prepare_cached(
-                    "UPDATE tasks SET state = 'queued', queued_at = ?2, ready_at = ?2, deadline_at = ?3, assigned_at = NULL,
+                    "UPDATE tasks SET state = 'queued', queued_at = ?2, ready_at = ?2, delay_ms = 0, deadline_at = ?3, assigned_at = NULL,
                          started_at = NULL, summary = NULL, resume_attempt = attempt, approved_by = ?4, approved_at = ?2 WHERE number = ?1",
                 )?
                 .execute(params![number, now.unix_micros(), deadline_micros(&open), by])?;
@@ -187,13 +200,9 @@ pub(super) fn happen(
             fate.closed = true;
         }
         Next::Requeue { delay_ms, queue, retry } => {
-            let delay_ms = match happening {
-                Happening::Retry { .. } => delay_ms.max(runs_on_ms(connection, live, now)?),
-                _other => delay_ms,
-            };
             close_attempt(connection, live, "its task went back to the queue", now)?;
             requeue(connection, &row, delay_ms, queue, retry, now)?;
-            if let Happening::Retry { by } = happening {
+            if let Happening::Retry { by, .. } | Happening::RunNow { by } = happening {
                 connection
                     .prepare_cached("UPDATE tasks SET trigger_kind = ?2, trigger_by = ?3 WHERE number = ?1")?
                     .execute(params![number, rows::to_name(&TriggerKind::Retry)?, by])?;
@@ -216,16 +225,79 @@ fn advance(connection: &Connection, row: &TaskRow, state: TaskState, now: Timest
     Ok(())
 }
 
-/// How long an attempt that was closed without its runner's report may run on: the runner is out of reach, and may still be at it.
-fn runs_on_ms(connection: &Connection, id: AttemptId, now: Timestamp) -> Result<u64, StoreError> {
-    let unreported = connection
+/// What the newest attempt of a task may still run, though that is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StillRuns {
+    pub(crate) attempt: u32,
+    pub(crate) runner: String,
+    /// Its runner's word may come before.
+    pub(crate) until: Timestamp,
+}
+
+/// What the newest attempt of a task may still run at `now`: it began, was closed, and its runner has not said how it ended.
+pub(super) fn still_runs(
+    connection: &Connection,
+    row: &TaskRow,
+    now: Timestamp,
+) -> Result<Option<StillRuns>, StoreError> {
+    let TaskRow { number, standing: Standing { attempt, on_runner_lost, .. }, open: Open { timeout_ms, .. }, .. } = row;
+    let found = connection
         .prepare_cached(
-            "SELECT closed_at, grace_ms FROM attempts WHERE task = ?1 AND attempt = ?2 AND started_at IS NOT NULL
-             AND closed_at IS NOT NULL AND result IS NULL",
+            "SELECT runner, started_at, closed_at, grace_ms FROM attempts WHERE task = ?1 AND attempt = ?2
+             AND started_at IS NOT NULL AND closed_at IS NOT NULL AND result IS NULL",
         )?
-        .query_row(params![id.task, id.attempt], |row| Ok((rows::time(row, 0)?, row.get::<_, u64>(1)?)))
+        .query_row(params![number, attempt], |row| {
+            let (started_at, closed_at, grace_ms) = (rows::time(row, 1)?, rows::time(row, 2)?, row.get(3)?);
+            let (on_runner_lost, timeout_ms) = (*on_runner_lost, *timeout_ms);
+            let unreported = Unreported { started_at, closed_at, on_runner_lost, timeout_ms, grace_ms };
+            Ok(StillRuns { attempt: *attempt, runner: row.get(0)?, until: deadline::runs_until(unreported) })
+        })
         .optional()?;
-    Ok(unreported.map_or(0, |(closed_at, grace_ms)| deadline::runs_on_ms(closed_at, grace_ms, now)))
+    Ok(found.filter(|still_runs| still_runs.until > now))
+}
+
+/// When a person's retry of a task runs that may still run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetryWhen {
+    /// Once nothing of it runs.
+    Over,
+    /// At once, beside it.
+    Now,
+}
+
+/// A person asks for another attempt, or has the one that they asked for run at once. Also answers what may still run.
+pub(super) fn retry(
+    connection: &Connection,
+    number: u64,
+    by: &str,
+    when: RetryWhen,
+    now: Timestamp,
+) -> Result<(Fate, Option<StillRuns>), StoreError> {
+    let row = existing(connection, number)?;
+    let still_runs = still_runs(connection, &row, now)?;
+    let waits = row.standing.state == TaskState::Queued && still_runs.is_some() && row.ready_at > now;
+    let until = still_runs.as_ref().map(|still_runs| still_runs.until);
+    let happening = match when {
+        RetryWhen::Now if waits => Happening::RunNow { by: by.to_owned() },
+        RetryWhen::Now => Happening::Retry { by: by.to_owned(), runs_on_ms: 0 },
+        RetryWhen::Over => {
+            let runs_on_ms = until.map_or(0, |until| until.millis_since(now));
+            Happening::Retry { by: by.to_owned(), runs_on_ms }
+        }
+    };
+    Ok((happen(connection, number, &happening, now)?, still_runs))
+}
+
+/// Its runner has said how the newest attempt ended: a task that waits for nothing else goes on.
+fn wait_no_more(connection: &Connection, row: &TaskRow, now: Timestamp) -> Result<(), StoreError> {
+    let open = Open { queued_at: row.open.queued_at.min(now), ..row.open.clone() };
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET queued_at = ?2, ready_at = min(ready_at, ?3), delay_ms = 0, deadline_at = ?4
+             WHERE number = ?1 AND state = 'queued'",
+        )?
+        .execute(params![row.number, open.queued_at.unix_micros(), now.unix_micros(), deadline_micros(&open)])?;
+    Ok(())
 }
 
 fn close_attempt(connection: &Connection, id: AttemptId, why: &str, now: Timestamp) -> Result<(), StoreError> {
@@ -248,8 +320,8 @@ fn close_attempt(connection: &Connection, id: AttemptId, why: &str, now: Timesta
 /// A machine that took the name after the attempt is another one: its predecessor's late report is nothing to it.
 fn one_off_runner(connection: &Connection, id: AttemptId) -> Result<Option<i64>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT r.key FROM attempts a JOIN runners r ON r.name = a.runner
-         WHERE a.task = ?1 AND a.attempt = ?2 AND r.one_off AND r.registered_at <= a.assigned_at",
+        "SELECT r.key FROM attempts a JOIN runners r ON r.key = a.runner_key
+         WHERE a.task = ?1 AND a.attempt = ?2 AND r.one_off",
     )?;
     Ok(statement.query_row(params![id.task, id.attempt], |row| row.get(0)).optional()?)
 }
@@ -271,6 +343,7 @@ fn requeue(
     retry: Retry,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let delay_ms = delay_ms.min(DELAY_MS_MAX);
     let ready_at = now.plus_millis(i64::try_from(delay_ms).unwrap_or(i64::MAX));
     let queued_at = match queue {
         QueueClock::GoesOn => row.open.queued_at,
@@ -291,13 +364,14 @@ fn requeue(
     let sql = format!(
         "UPDATE tasks SET {approval} state = 'queued', reason = NULL, exit_code = NULL, summary = NULL, cancel_by = NULL,
              cancel_at = NULL, assigned_at = NULL, started_at = NULL, finished_at = NULL, queued_at = ?2, ready_at = ?3,
-             deadline_at = ?4, retries_left = {retries} WHERE number = ?1"
+             delay_ms = ?5, deadline_at = ?4, retries_left = {retries} WHERE number = ?1"
     );
     connection.prepare_cached(&sql)?.execute(params![
         row.number,
         queued_at.unix_micros(),
         ready_at.unix_micros(),
-        deadline_micros(&open)
+        deadline_micros(&open),
+        delay_ms
     ])?;
     Ok(())
 }
@@ -387,6 +461,9 @@ pub(super) fn finish(
     };
     if attempt.closed.is_some() {
         keep(false)?;
+        if row.standing.state == TaskState::Queued && row.standing.attempt == id.attempt {
+            wait_no_more(connection, &row, now)?;
+        }
         return Ok(Finished { fate: unchanged, counted: false, is_first: true, one_off });
     }
     let happening = Happening::Report(Report {
@@ -489,18 +566,6 @@ pub(super) fn next_moment(connection: &Connection, now: Timestamp) -> Result<Opt
     Ok(deadline.into_iter().chain(ready).min().map(Timestamp::from_unix_micros))
 }
 
-/// The calendar was set forward by so much: what waits waits on as long as it would have, and what is with a runner gets time to report.
-pub(super) fn clock_jumped(connection: &Connection, jump_ms: u64, now: Timestamp) -> Result<(), StoreError> {
-    let jump_micros = i64::try_from(jump_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
-    connection
-        .prepare_cached(
-            "UPDATE tasks SET deadline_at = deadline_at + ?1, queued_at = queued_at + ?1
-             WHERE state IN ('queued', 'awaiting_approval') AND deadline_at IS NOT NULL",
-        )?
-        .execute([jump_micros])?;
-    let_report(connection, now)
-}
-
 /// An attempt that was live when the daemon started.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveAttempt {
@@ -512,7 +577,7 @@ pub(crate) struct LiveAttempt {
 }
 
 /// Gives what is with a runner the time to report.
-fn let_report(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn let_report(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
     let sql = format!(
         "SELECT {}, t.number FROM tasks t JOIN specs s ON s.id = t.spec WHERE t.state IN ('assigned', 'running')",
         rows::STANDING_COLUMNS
@@ -535,7 +600,7 @@ fn let_report(connection: &Connection, now: Timestamp) -> Result<(), StoreError>
 
 /// Makes a boot's start of it: what is with a runner gets time to report, everything else that is due is acted on.
 pub(super) fn boot(connection: &Connection, now: Timestamp) -> Result<Vec<LiveAttempt>, StoreError> {
-    let_report(connection, now)?;
+    calendar::begin(connection, now)?;
     loop {
         let fates = reconcile(connection, now)?;
         if fates.is_empty() {

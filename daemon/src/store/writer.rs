@@ -33,6 +33,8 @@ pub(crate) trait Planner: Teller + Send + Sync + 'static {
     fn declares(&self, project: &str) -> bool;
     /// Chooses; it must not block on anything that waits for the store.
     fn plan(&self, facts: plan::QueueFacts) -> plan::Plan;
+    /// A runner that was chosen is registered no more, or takes nothing more: its claim is no longer to be counted on.
+    fn outdated(&self, runner: &str);
     /// The choices are stored for good.
     fn committed(&self, assigned: Vec<Assigned>);
     /// This moment.
@@ -398,6 +400,7 @@ mod tests {
         fn plan(&self, _facts: plan::QueueFacts) -> plan::Plan {
             panic!("on purpose")
         }
+        fn outdated(&self, _runner: &str) {}
         fn committed(&self, _assigned: Vec<Assigned>) {}
         fn now(&self) -> forge_api::Timestamp {
             panic!("on purpose")
@@ -440,6 +443,7 @@ mod tests {
         fn plan(&self, _facts: plan::QueueFacts) -> plan::Plan {
             panic!("there is no slot")
         }
+        fn outdated(&self, _runner: &str) {}
         fn committed(&self, _assigned: Vec<Assigned>) {}
         fn now(&self) -> forge_api::Timestamp {
             forge_api::Timestamp::from_unix_micros(7)

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use forge_api::{Attempt, AttemptOutcome, Decision, Task, TaskState, Why};
+use forge_api::{Attempt, AttemptOutcome, Decision, RetryTask, Task, TaskState, Why};
 use forge_config::meant::Role;
 use http::header::HeaderMap;
 use maud::{Markup, html};
@@ -309,7 +309,7 @@ pub(crate) async fn retry(
     SeenTask(task): SeenTask,
     Form(()): Form<()>,
 ) -> Result<Response, Refusal> {
-    api.core.retry(task.number, visitor.access.actor()).await?;
+    api.core.retry(task.number, visitor.access.actor(), &RetryTask::default()).await?;
     Ok(back(task.number))
 }
 

@@ -283,7 +283,7 @@ async fn a_plan_keeps_its_templates_one_place() {
     daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
     // One that is older than the plan, and one that is more important, wait for it as well.
     let older = earlier;
-    daemon.core.retry(older, "ann").await.expect("again");
+    daemon.core.retry(older, "ann", &Default::default()).await.expect("again");
     daemon.core.approve(waiting.number, "ann", &Decision::default()).await.expect("approved");
     let why = daemon.core.why(older).await.expect("why");
     assert_eq!(why.unmet[0].code, "template_awaits_approval", "{why:?}");

@@ -234,9 +234,14 @@ impl Daemon {
 
     /// Is away for so long and starts again.
     pub(crate) async fn restart_after(&mut self, away_ms: u64) {
+        self.restart_when(|time| time.advance_ms(away_ms)).await;
+    }
+
+    /// Ends, and starts again once something has happened to the clock.
+    pub(crate) async fn restart_when(&mut self, meanwhile: impl FnOnce(&TestClock)) {
         self.core.drain();
         self.tasks.take().expect("it serves").join().await;
-        self.time.advance_ms(away_ms);
+        meanwhile(&self.time);
         let (core, tasks) = self.second().await.expect("starts again");
         (self.core, self.tasks) = (core, Some(tasks));
     }
@@ -253,6 +258,13 @@ impl Daemon {
         let applied =
             Applied { revision: String::new(), tree: Arc::new(Tree::default()), applied_at: None, commit: None };
         self.config.send_replace(Arc::new(applied));
+    }
+
+    /// Waits until what is due was looked at: the first turn may have begun before.
+    pub(crate) async fn turn(&self) {
+        for _ in 0..2 {
+            self.core.work_a_turn().await;
+        }
     }
 
     pub(crate) async fn create(&self, template: &str) -> CreatedTask {

@@ -24,7 +24,7 @@ async fn each_attempt_is_shown_with_its_report_and_whether_that_counted() {
     assert_eq!((running.number, running.runner.as_str(), running.outcome), (1, "ny-1", None));
     assert!(running.started_at.is_some() && running.closed_at.is_none() && running.log_state == LogState::Open);
     end(&daemon, &first, AttemptOutcome::Failed, b"no\n").await;
-    daemon.core.retry(task, "ann").await.expect("again");
+    daemon.core.retry(task, "ann", &Default::default()).await.expect("again");
     runner.begin(&daemon.core).await;
     daemon.core.remove_runner("ny-1", "ann").await.expect("gone");
 

@@ -343,7 +343,7 @@ async fn a_component_goes_when_neither_the_tree_nor_an_open_task_has_named_it_fo
     // A task that ended and is retried needs it again.
     daemon.core.cancel(open, "ann").await.expect("ends");
     component(&daemon, 7, 300);
-    daemon.core.retry(ended, "ann").await.expect("its component is there");
+    daemon.core.retry(ended, "ann", &Default::default()).await.expect("its component is there");
     component(&daemon, 8, 31);
     daemon.time.advance_ms(61_000);
     wait_until_gone(&old).await;
@@ -355,34 +355,11 @@ async fn a_component_goes_when_neither_the_tree_nor_an_open_task_has_named_it_fo
     daemon.time.advance_ms(61_000);
     wait_until_gone(&before).await;
     assert!(serving.exists() && young.exists());
-    let problem = daemon.core.retry(ended, "ann").await.expect_err("it is gone").problem();
+    let problem = daemon.core.retry(ended, "ann", &Default::default()).await.expect_err("it is gone").problem();
     assert!(
         problem.status == 409 && problem.detail.contains("no revision has named for 30 days"),
         "{}",
         problem.detail
     );
     assert!(problem.hint.is_some_and(|hint| hint.contains("forge run")));
-}
-
-/// A clock that is set forward ends nothing: what waits and what runs has not waited or run for longer.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_calendar_that_is_set_forward_ends_nothing() {
-    let daemon = Daemon::start(tree()).await;
-    let waiting = daemon.create("elsewhere").await.task.number;
-    let runner = TestRunner::register(&daemon, "ny-1").await;
-    let running = daemon.create("many").await.task.number;
-    let access = runner.begin(&daemon.core).await;
-    daemon.time.set_forward_ms(30 * 24 * 3_600_000);
-    daemon.time.advance_ms(2_000);
-    let looked = async || daemon.core.why(waiting).await.expect("why").deadline.expect("it waits");
-    let now = || START.plus_millis(30 * 24 * 3_600_000 + 2_000);
-    while looked().await < now() {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!((daemon.state(waiting).await, daemon.state(running).await), (TaskState::Queued, TaskState::Running));
-    daemon.core.finish_attempt(&access, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
-    assert_eq!(daemon.state(running).await, TaskState::Succeeded);
-    // It waits as long as it would have.
-    daemon.time.advance_ms(3_600_000);
-    daemon.until(|counters| counters.tasks[&TaskState::Expired] == 1).await;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use forge_api::{AttemptId, AttemptOutcome, CreateTask, HeartbeatRequest, StartRequest, TaskState};
+use forge_api::{AttemptId, AttemptOutcome, CreateTask, HeartbeatRequest, RetryTask, StartRequest, TaskState};
 use forge_config::meant::Tree;
 use forge_daemon::core::CoreError;
 
@@ -135,6 +135,25 @@ async fn a_runner_whose_claim_is_gone_is_given_nothing() {
     assert!(why.contains("ny-1 offline for 31s"), "{why}");
     assert_eq!(daemon.core.counters().await.expect("counts").assignments, 0);
     assert_eq!(runner.begin(&daemon.core).await.attempt().task, number);
+}
+
+/// The end of what a removed runner ran makes room for the next task, in the same transaction: that is another runner's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_is_removed_is_given_nothing_in_that_very_moment() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    // One at a time: the second waits for the end of the first.
+    let first = daemon.create("deploy").await.task.number;
+    let access = runner.begin(&daemon.core).await;
+    let second = daemon.create("deploy").await.task.number;
+    let waits = daemon.park(&runner, &[access.attempt()]).await;
+    daemon.core.remove_runner("ny-1", "ann").await.expect("removed");
+    assert!(matches!(waits.await.expect("no panic"), Err(CoreError::Unauthorized)));
+    let waiting = daemon.core.task(second).await.expect("there");
+    assert_eq!((waiting.state, waiting.attempt), (TaskState::Queued, 0));
+    assert_eq!(daemon.state(first).await, TaskState::Lost);
+    let other = TestRunner::register(&daemon, "ny-2").await;
+    assert_eq!(other.begin(&daemon.core).await.attempt().task, second);
 }
 
 /// Complaint 11 (one runner gets everything; a limit of 0 matched none): the least loaded is next, and 0 is unlimited.
@@ -362,29 +381,104 @@ async fn rules_do_not_go_with_the_tree() {
     assert_eq!(disabled.claim(&daemon.core, 0).await.expect("a claim").jobs[0].attempt.task, open);
 }
 
-/// A runner that is out of reach may still be at it: the person's retry begins when it is not.
+/// What the metric of the oldest counts is what somebody could mend with a runner: not what waits for its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_is_the_one_that_only_lacks_a_runner() {
+    let daemon = Daemon::start(tree_but(|tree| {
+        add_project(tree, "bakery");
+        tree.projects.get_mut("bakery").and_then(Arc::get_mut).expect("the project").max_parallel_tasks = 1;
+    }))
+    .await;
+    let oldest_ms = async || daemon.core.counters().await.expect("counts").oldest_ready_ms;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    // One of a template that runs one at a time, and one of a project that does; behind each waits another.
+    let deploy = daemon.create("deploy").await.task.number;
+    let first = runner.begin(&daemon.core).await;
+    assert_eq!(first.attempt().task, deploy);
+    daemon.create("deploy").await;
+    daemon.create_in("bakery", "many").await;
+    let held = [first.attempt()];
+    let claimed = runner.claim_holding(&daemon.core, 0, &held).await.expect("a claim");
+    runner.begin_one(&daemon.core, &claimed.jobs[0]).await;
+    daemon.create_in("bakery", "many").await;
+    daemon.time.advance_ms(20_000);
+    assert_eq!(oldest_ms().await, 0);
+    // Its turn has come, and no runner asks.
+    daemon.core.finish_attempt(&first, result(AttemptOutcome::Succeeded, b"")).await.expect("counts");
+    assert_eq!(oldest_ms().await, 20_000);
+}
+
+/// A runner that is out of reach may still be at it, for as long as the attempt's own timeout: the person's retry begins when it is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_of_a_lost_task_waits_until_nothing_of_it_runs() {
+    let daemon = Daemon::start(tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let number = daemon.create("many").await.task.number;
+    runner.begin(&daemon.core).await;
+    daemon.time.advance_ms(121_000);
+    daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
+    let why = daemon.core.why(number).await.expect("why").message;
+    assert!(why.contains("attempt 1 may still run on ny-1, which has not said how it ended, until"), "{why}");
+    daemon.core.retry(number, "ann", &RetryTask::default()).await.expect("again");
+    let other = TestRunner::register(&daemon, "ny-2").await;
+    // Its timeout is half an hour, and two minutes are for what is ended then.
+    daemon.time.advance_ms(32 * 60_000 - 121_000 - 1_000);
+    assert!(other.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty());
+    let why = daemon.core.why(number).await.expect("why");
+    let held = why.unmet.iter().find(|unmet| unmet.code == "may_still_run").expect("told of");
+    assert_eq!(held.runner.as_deref(), Some("ny-1"), "{held:?}");
+    assert!(held.remedy.contains("`forge task retry 1 --now`"), "{held:?}");
+    daemon.time.advance_ms(1_001);
+    assert_eq!(other.begin(&daemon.core).await.attempt().attempt, 2);
+}
+
+/// Its runner's word ends the wait: it says how the attempt ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_waits_no_longer_than_for_its_runners_word() {
     let daemon = Daemon::start(tree()).await;
     let runner = TestRunner::register(&daemon, "ny-1").await;
     let number = daemon.create("many").await.task.number;
     let access = runner.begin(&daemon.core).await;
     daemon.time.advance_ms(121_000);
     daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
-    daemon.core.retry(number, "ann").await.expect("again");
+    daemon.core.retry(number, "ann", &RetryTask::default()).await.expect("again");
     let other = TestRunner::register(&daemon, "ny-2").await;
     assert!(other.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty());
-    let why = daemon.core.why(number).await.expect("why").message;
-    assert!(why.contains("due in 2m: the runner that it was lost with may be at it until then"), "{why}");
-    daemon.time.advance_ms(121_000);
+    let late = daemon.core.finish_attempt(&access, result(AttemptOutcome::Lost, b"")).await.expect("kept");
+    assert!(!late.counted);
     assert_eq!(other.begin(&daemon.core).await.attempt().attempt, 2);
-    // Where its runner has said how it ended nothing is waited for.
+    // Where its runner has said so before nothing is waited for.
     let second = daemon.create("many").await.task.number;
     let third = TestRunner::register(&daemon, "ny-3").await;
     let ends = third.begin(&daemon.core).await;
     assert_eq!(ends.attempt().task, second);
     daemon.core.finish_attempt(&ends, result(AttemptOutcome::Lost, b"")).await.expect("counts");
-    daemon.core.retry(second, "ann").await.expect("again");
+    daemon.core.retry(second, "ann", &RetryTask::default()).await.expect("again");
     assert_eq!(third.begin(&daemon.core).await.attempt().attempt, 2);
-    drop(access);
+}
+
+/// A person who knows better has it run at once, and who did so is written down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_may_have_a_retry_run_beside_what_may_still_run() {
+    let now = RetryTask { now: true };
+    for asks_first in [true, false] {
+        let daemon = Daemon::start(tree()).await;
+        let runner = TestRunner::register(&daemon, "ny-1").await;
+        let number = daemon.create("many").await.task.number;
+        runner.begin(&daemon.core).await;
+        daemon.time.advance_ms(121_000);
+        daemon.until(|counters| counters.tasks[&TaskState::Lost] == 1).await;
+        if asks_first {
+            daemon.core.retry(number, "ann", &RetryTask::default()).await.expect("again");
+        }
+        let other = TestRunner::register(&daemon, "ny-2").await;
+        assert!(other.claim(&daemon.core, 0).await.expect("a claim").jobs.is_empty());
+        let retried = daemon.core.retry(number, "bob", &now).await.expect("at once");
+        assert_eq!(retried.trigger.by, "bob");
+        assert_eq!(other.begin(&daemon.core).await.attempt().attempt, 2);
+        // A task that waits for something else is not to be hurried.
+        let waits = daemon.create("elsewhere").await.task.number;
+        let refused = daemon.core.retry(waits, "bob", &now).await.expect_err("it waits").problem();
+        assert_eq!(refused.status, 409);
+    }
 }

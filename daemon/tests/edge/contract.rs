@@ -105,6 +105,8 @@ async fn what_is_answered_is_what_the_document_says() {
         (("POST", "/tasks/{number}/cancel", "/tasks/1/cancel"), None, &admin, 200),
         (("POST", "/tasks/{number}/cancel", "/tasks/1/cancel"), None, &admin, 409),
         (("POST", "/tasks/{number}/retry", "/tasks/1/retry"), None, &admin, 200),
+        (("POST", "/tasks/{number}/retry", "/tasks/1/retry"), Some(json!({ "now": true })), &admin, 409),
+        (("POST", "/tasks/{number}/retry", "/tasks/1/retry"), Some(json!({ "soon": true })), &admin, 400),
         (("GET", "/runners", "/runners"), None, &admin, 200),
         (("GET", "/runners/{name}", "/runners/ny-1"), None, &admin, 200),
         (("GET", "/config", "/config"), None, &admin, 200),
