@@ -15,7 +15,7 @@
 //! | `openapi`, `operations` | the contract, written from the table and the types |
 //! | `hooks`, `integrations` | what git servers and other programs call |
 //! | `requests`, `exposition`, `metrics` | how long answers take, everything that is measured as text, `/healthz`, `/readyz`, `/metrics` |
-//! | `body`, `path`, `problem` | reading requests, and errors in one shape |
+//! | `body`, `path`, `listing`, `problem` | reading requests, pages, and errors in one shape |
 //! | `limits`, `places` | every bound, in one place; places for bodies that are held in memory |
 //!
 //! Nothing here decides what a task or a runner may do: that is the core's.
@@ -34,6 +34,7 @@ pub(crate) mod hosts;
 mod insight;
 mod integrations;
 pub(crate) mod limits;
+mod listing;
 mod log_lines;
 pub(crate) mod metrics;
 mod openapi;

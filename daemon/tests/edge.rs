@@ -21,6 +21,8 @@ mod insight;
 mod integrations;
 #[path = "edge/life.rs"]
 mod life;
+#[path = "edge/listing.rs"]
+mod listing;
 #[path = "edge/sessions.rs"]
 mod sessions;
 #[path = "edge/tree.rs"]
