@@ -29,6 +29,8 @@ mod listing;
 mod registration;
 #[path = "edge/sessions.rs"]
 mod sessions;
+#[path = "edge/standing.rs"]
+mod standing;
 #[path = "edge/tree.rs"]
 mod tree;
 #[path = "edge/walk.rs"]
