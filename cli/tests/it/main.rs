@@ -17,6 +17,7 @@ mod config;
 mod config_diff;
 mod config_files;
 mod container;
+mod contract;
 mod crash;
 mod daemon;
 mod dashboard;
