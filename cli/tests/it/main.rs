@@ -6,6 +6,7 @@ mod ansible;
 mod ansible_core;
 mod ansible_hosts;
 mod ansible_sources;
+mod api_page;
 mod approval;
 mod arrows;
 mod bench;
