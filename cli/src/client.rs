@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::args::{AuditArguments, Connection};
 use crate::error::CliError;
 
-/// How many tasks one page of a listing asks for.
+/// How many items one page of a listing asks for.
 const PAGE_ITEMS: u32 = 200;
 
 /// How long a request waits in all for its turn, when the token has asked too much.
@@ -137,7 +137,7 @@ impl Client {
         }
     }
 
-    /// The newest items of a listing that the parameters keep, over as many pages as it takes.
+    /// The first items of a listing that the parameters keep, over as many pages as it takes.
     async fn listing<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -169,7 +169,7 @@ impl Client {
 
     /// Every schedule that the token reaches.
     pub(crate) async fn schedules(&self) -> Result<Page<Schedule>, CliError> {
-        self.get("/schedules").await
+        self.listing("/schedules", &[], u32::MAX).await
     }
 
     /// The newest requests to an integration.
@@ -183,7 +183,7 @@ impl Client {
 
     /// Every webhook target.
     pub(crate) async fn webhook_targets(&self) -> Result<Page<WebhookTarget>, CliError> {
-        self.get("/webhooks").await
+        self.listing("/webhooks", &[], u32::MAX).await
     }
 
     /// The newest deliveries of a target, in a state, where one is named.
@@ -273,7 +273,7 @@ impl Client {
 
     /// Every runner that this token may see.
     pub(crate) async fn runners(&self) -> Result<Page<Runner>, CliError> {
-        self.get("/runners").await
+        self.listing("/runners", &[], u32::MAX).await
     }
 
     /// One runner.

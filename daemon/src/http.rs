@@ -11,11 +11,12 @@
 //! | `session` | the dashboard's cookie, and what proves that a page of ours asks |
 //! | `surface` | whether a program or a browser reads the answer, and what a browser is told beside it |
 //! | `table`, `gate`, `routes` | every route with what it needs, what stands before each, the router |
+//! | `standing` | whether who listens to a stream still may |
 //! | `runner_side`, `user_side`, `task_log`, `log_lines`, `tokens`, `config`, `insight`, `events`, `webhooks`, `audit` | the routes themselves |
 //! | `openapi`, `operations` | the contract, written from the table and the types |
 //! | `hooks`, `integrations` | what git servers and other programs call |
 //! | `requests`, `exposition`, `metrics` | how long answers take, everything that is measured as text, `/healthz`, `/readyz`, `/metrics` |
-//! | `body`, `path`, `problem` | reading requests, and errors in one shape |
+//! | `body`, `path`, `listing`, `problem` | reading requests, pages, and errors in one shape |
 //! | `limits`, `places` | every bound, in one place; places for bodies that are held in memory |
 //!
 //! Nothing here decides what a task or a runner may do: that is the core's.
@@ -34,6 +35,7 @@ pub(crate) mod hosts;
 mod insight;
 mod integrations;
 pub(crate) mod limits;
+mod listing;
 mod log_lines;
 pub(crate) mod metrics;
 mod openapi;
@@ -49,6 +51,7 @@ pub(crate) mod serve;
 mod served;
 pub(crate) mod session;
 mod stall;
+mod standing;
 pub(crate) mod surface;
 pub(crate) mod table;
 mod task_log;

@@ -1,5 +1,7 @@
 //! The daemon from outside: what strangers, operators and editors of the tree see of it. Real TLS, real files, real sockets.
 
+#[path = "edge/by_hand.rs"]
+mod by_hand;
 #[path = "edge/harness.rs"]
 mod harness;
 
@@ -21,8 +23,14 @@ mod insight;
 mod integrations;
 #[path = "edge/life.rs"]
 mod life;
+#[path = "edge/listing.rs"]
+mod listing;
+#[path = "edge/registration.rs"]
+mod registration;
 #[path = "edge/sessions.rs"]
 mod sessions;
+#[path = "edge/standing.rs"]
+mod standing;
 #[path = "edge/tree.rs"]
 mod tree;
 #[path = "edge/walk.rs"]

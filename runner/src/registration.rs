@@ -33,6 +33,8 @@ pub struct Registered {
     pub project: Option<String>,
     /// The tags that it was given.
     pub tags: Vec<String>,
+    /// What keeps it from taking work for now, in words.
+    pub disabled: Option<String>,
 }
 
 /// Why a registration failed.
@@ -228,7 +230,7 @@ pub(crate) async fn register(settings: &Settings, token: Secret) -> Result<Regis
     };
     save("tmp_path", &pinned, format!("{}\n", answer.signing_key).as_bytes())?;
     save("token_file", &settings.token_file, format!("{runner_token}\n").as_bytes())?;
-    Ok(Registered { name: answer.name, project: answer.project, tags: answer.tags })
+    Ok(Registered { name: answer.name, project: answer.project, tags: answer.tags, disabled: answer.disabled })
 }
 
 pub(crate) async fn unregister(settings: &Settings) -> Result<(), UnregisterError> {

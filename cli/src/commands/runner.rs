@@ -74,6 +74,9 @@ fn start(runner: RunnerToStart, manager: ServiceManager) -> Result<ExitCode, Cli
                 never = &mut forwarding => match never {},
             };
             tracing::info!(runner = registered.name, "registered");
+            if let Some(disabled) = registered.disabled {
+                tracing::warn!(disabled, "it takes no work");
+            }
         }
         let stopping = async {
             shutdown.drain.cancelled().await;
@@ -169,6 +172,9 @@ fn say_registered(registered: &Registered, config: Option<&Path>, printer: &Prin
     let tags =
         if registered.tags.is_empty() { "no tags".to_owned() } else { format!("tags {}", registered.tags.join(", ")) };
     printer.done(&format!("{} is registered, for {project}, with {tags}", registered.name));
+    if let Some(disabled) = &registered.disabled {
+        printer.warning(&format!("it takes no work: {disabled}"));
+    }
     let start =
         config.map_or_else(|| "forge runner".to_owned(), |path| format!("forge runner --config {}", path.display()));
     printer.hint(&format!("start it with `{start}`"));

@@ -4,7 +4,7 @@ import { browser, open, signIn, story, told } from "./harness.mjs";
 
 await story(async () => {
   const context = await browser({ javaScriptEnabled: false });
-  const page = await open(context);
+  const page = await open(context, null, [422]);
   await signIn(page, "/tasks?state=succeeded");
   assert.equal(await page.locator("#tasks tbody tr").count(), 2);
   await page.getByRole("link", { name: `#${told.task}` }).click();
@@ -29,6 +29,15 @@ await story(async () => {
   await page.getByRole("link", { name: "Last lines" }).click();
   assert.match(await last(), /^1200\s+line 1200 is long/);
   await page.goto("/projects/shop/templates/many");
+  await page.getByLabel("lines").fill("3");
+  await page.getByLabel("release").fill("the new one");
+  await page.getByRole("button", { name: "Run many" }).click();
+  assert.match(page.url(), /\/templates\/many\/run$/);
+  assert.match(await page.locator("#run").innerText(), /1 answer does not fit/);
+  assert.equal(await page.getByLabel("lines").inputValue(), "3", "what fits is kept");
+  // Asked for once more, the address of the refused form is that of an empty one.
+  assert.equal((await page.goto(page.url())).status(), 200);
+  assert.equal(await page.getByLabel("release").inputValue(), "v1");
   await page.getByLabel("lines").fill("3");
   await page.getByRole("button", { name: "Run many" }).click();
   assert.match(page.url(), /\/tasks\/\d+$/);

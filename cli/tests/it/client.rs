@@ -53,6 +53,26 @@ fn listings_have_the_shape_that_tools_rely_on() {
     assert!(text.contains("never_connected") && text.contains("ny-1"), "{text}");
 }
 
+/// More than a page: the client goes on where each ends.
+#[test]
+fn listings_that_are_longer_than_a_page_come_whole() {
+    let world = World::new();
+    world.template("hello", "", "echo hello");
+    for number in 0..250 {
+        world.write(&format!("runners/ny-{number}.toml"), "");
+        let schedule = "cron = \"0 3 * * *\"\ntemplate = \"hello\"\n";
+        world.write(&format!("projects/shop/schedules/nightly-{number}.toml"), schedule);
+    }
+    let daemon = world.daemon();
+    for listing in [["runners", "list"], ["schedule", "list"]] {
+        let asked = [&listing[..], &["--output", "json"]].concat();
+        let page = world.ask(&daemon, &asked).expect_code(0).json();
+        let names: std::collections::BTreeSet<&str> =
+            page["items"].as_array().expect("items").iter().filter_map(|item| item["name"].as_str()).collect();
+        assert_eq!((names.len(), &page["next_cursor"]), (250, &serde_json::Value::Null), "{listing:?}");
+    }
+}
+
 #[test]
 fn why_names_the_runners_that_could_and_what_keeps_each() {
     let world = World::new();

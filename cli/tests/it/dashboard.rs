@@ -264,7 +264,8 @@ fn without_a_script_one_signs_in_reads_a_log_and_runs_a_form() {
     world.write(
         "projects/shop/templates/many.toml",
         "executor = \"shell\"\n[params]\nscript = 'for i in $(seq $FORGE_VAR_LINES); do echo \"line $i of many\"; done'\n\
-         [survey.lines]\ntype = \"integer\"\ndefault = 1200\n",
+         [survey.lines]\ntype = \"integer\"\ndefault = 1200\n\
+         [survey.release]\ntype = \"string\"\npattern = 'v[0-9]'\ndefault = \"v1\"\n",
     );
     world.template("wide", "", WIDE);
     let daemon = world.daemon();

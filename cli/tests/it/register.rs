@@ -31,6 +31,21 @@ fn registering_writes_the_token_and_the_key_for_the_owner_alone() {
     assert_eq!(std::fs::read(world.path("ny-1/private.key")).expect("a key"), key);
 }
 
+/// Complaint 9 (a registered runner is disabled): its own file alone does that, and who registers it is told.
+#[test]
+fn a_runner_that_its_file_disables_is_told_so_as_it_registers() {
+    let world = World::new();
+    world.write("runners/ny-1.toml", "enabled = false\n");
+    let daemon = world.daemon();
+    let settings = world.runner_settings(&daemon, "ny-1", "");
+    let said = world.register(&settings).expect_code(0).stderr;
+    assert!(said.contains("it takes no work: enabled = false in runners/ny-1.toml"), "{said}");
+    world.write("runners/ny-1.toml", "");
+    world.wait_runner(&daemon, "ny-1", "never_connected");
+    let said = world.register(&settings).expect_code(0).stderr;
+    assert!(!said.contains("takes no work"), "{said}");
+}
+
 /// Complaint 8 (registering fails in confusing ways): each documented way is one command that works.
 #[test]
 fn every_way_to_hand_the_registration_token_over_works() {

@@ -16,14 +16,14 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/wire")
 }
 
-fn sample(version: &str, name: &str) -> Value {
+pub(crate) fn sample(version: &str, name: &str) -> Value {
     let path = folder().join(version).join(format!("{name}.json"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).expect("JSON")
 }
 
 /// `sample` with some fields changed.
-fn with(mut sample: Value, fields: Value) -> Value {
+pub(crate) fn with(mut sample: Value, fields: Value) -> Value {
     let Value::Object(fields) = fields else { panic!("fields") };
     sample.as_object_mut().expect("an object").extend(fields);
     sample
@@ -37,17 +37,17 @@ fn assert_says(answer: &Value, sample: &Value, what: &str) {
 }
 
 /// A runner that has only what an HTTP client and a key are.
-struct ByHand {
+pub(crate) struct ByHand {
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
     api: String,
     identity: age::x25519::Identity,
     signing_key: String,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl ByHand {
-    fn new(daemon: &Daemon) -> Self {
+    pub(crate) fn new(daemon: &Daemon) -> Self {
         Self {
             client: http_client(&Trust::CaFile(daemon.ca_file.clone())).expect("a client"),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
@@ -72,18 +72,18 @@ impl ByHand {
     }
 
     /// The same, which has to succeed.
-    fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
+    pub(crate) fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
         let (status, answer) = self.call(method, path, token, body);
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer
     }
 
-    fn unseal(&self, sealed: &Value) -> Vec<u8> {
+    pub(crate) fn unseal(&self, sealed: &Value) -> Vec<u8> {
         let bytes = STANDARD.decode(sealed.as_str().expect("a text")).expect("base64");
         age::decrypt(&self.identity, &bytes).expect("sealed to this runner")
     }
 
-    fn register(&mut self, world: &World, request: Value) -> Value {
+    pub(crate) fn register(&mut self, world: &World, request: Value) -> Value {
         let request = with(request, json!({"public_key": self.identity.to_public().to_string()}));
         let answer = self.done("POST", "/runners", world.registration_token(), &request);
         self.token = String::from_utf8(self.unseal(&answer["sealed_token"])).expect("a token");

@@ -117,6 +117,9 @@ pub struct RegisterResponse {
     /// From the key that the runner has pinned to `signing_key`; empty when they are the same, or when no way leads from one to the other.
     #[serde(default)]
     pub key_changes: Vec<KeyChange>,
+    /// What keeps it from taking work for now, in words; absent where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<String>,
 }
 
 /// What `POST /runner/claim` takes.

@@ -136,7 +136,10 @@ impl Core {
             None => granted,
         };
         tracing::info!(runner = request.name, "a runner registered");
+        // Only its own file says so.
+        let disabled = (!permission.enabled).then(|| format!("enabled = false in runners/{}.toml", request.name));
         Ok(RegisterResponse {
+            disabled,
             name: request.name,
             sealed_token,
             signing_key: self.inner.keys.signing_public(),

@@ -66,6 +66,12 @@ impl Core {
         Ok(Some(Digest(row.token_sha256)))
     }
 
+    /// Whether a session has not ended. That somebody looks is no use of it.
+    pub(crate) async fn session_stands(&self, id: &Secret) -> Result<bool, CoreError> {
+        let row = self.inner.store.session(digest_of(id).0).await.map_err(stored)?;
+        Ok(row.is_some_and(|row| standing(&row, self.now()) != Standing::Over))
+    }
+
     /// Ends a session, because somebody signs out where `by` says so.
     pub(crate) async fn end_session(&self, id: &Secret, by: Option<Actor>) -> Result<(), CoreError> {
         let note = by.map(|by| session_note(AuditAction::SessionEnd, by));

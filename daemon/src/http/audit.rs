@@ -36,6 +36,7 @@ pub(crate) struct AuditQuery {
     /// `next_cursor` of the page before, unchanged.
     pub(crate) cursor: Option<String>,
     /// How many a page has, 500 at most.
+    #[schemars(range(min = 1, max = limits::PAGE_ITEMS_MAX))]
     pub(crate) limit: Option<u32>,
 }
 

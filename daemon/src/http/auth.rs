@@ -171,6 +171,20 @@ async fn session_access(api: &Api, id: Secret) -> Result<Access, Refusal> {
     }
 }
 
+/// Who asked, as it stands now; `None` once the token that it came with counts no more, or the session.
+pub(super) async fn still(api: &Api, before: &Access) -> Result<Option<Access>, Refusal> {
+    let Some(access) = find_access(api, &before.token) else { return Ok(None) };
+    if api.core.is_token_revoked(&before.token).await? {
+        return Ok(None);
+    }
+    if let Some(session) = &before.session
+        && !api.core.session_stands(session.id()).await?
+    {
+        return Ok(None);
+    }
+    Ok(Some(Access { session: before.session.clone(), remote: before.remote, ..access }))
+}
+
 /// Begins a session with an access token, for a browser that gave it; one that it had before ends.
 pub(crate) async fn sign_in(parts: &Parts, api: &Api, token: &str) -> Result<(Access, Secret), Refusal> {
     let token = token.trim();

@@ -55,6 +55,11 @@ async fn read_json<T: DeserializeOwned>(request: Request, bytes_max: usize) -> R
     // A bad byte would otherwise be told of as a mistake of JSON, at a column that counts bytes.
     let text = std::str::from_utf8(&bytes)
         .map_err(|error| Refusal::invalid(format!("the body is not UTF-8: {error}")).hint("send JSON as UTF-8"))?;
+    // A list of values would be read as the fields in their order, which is nobody's contract.
+    if text.trim_start().starts_with('[') {
+        let refusal = Refusal::invalid("the body is not what this route takes: it is a list and not an object");
+        return Err(refusal.hint("send an object with the fields' names"));
+    }
     serde_json::from_str(text)
         .map_err(|error| Refusal::invalid(format!("the body is not what this route takes: {error}")))
 }

@@ -37,6 +37,7 @@ pub(super) struct RevisionsQuery {
     /// `next_cursor` of the page before, unchanged.
     cursor: Option<String>,
     /// How many a page has, 100 at most.
+    #[schemars(range(min = 1, max = limits::REVISIONS_MAX))]
     limit: Option<u32>,
 }
 

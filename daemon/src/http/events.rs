@@ -23,6 +23,7 @@ use super::limits;
 use super::path::QueryOf;
 use super::problem::Refusal;
 use super::routes::Api;
+use super::standing::Standing;
 use crate::core::{Event, EventId, Listener, RESET};
 
 /// What the route takes.
@@ -85,7 +86,7 @@ pub(super) async fn events(
     let last = headers.get(LAST_EVENT_ID_HEADER).filter(|last| !last.is_empty());
     let is_strange = last.is_some_and(|last| parsed(last).is_none());
     let Listener { missed, reset, newest, receiver } = api.core.listen(last.and_then(parsed));
-    let view = View { access, project: query.project };
+    let view = View { standing: Standing::new(api.clone(), access), project: query.project };
     let mut waiting = VecDeque::new();
     if reset || is_strange {
         waiting.push_back(frame(newest, RESET, "{}"));
@@ -117,7 +118,7 @@ fn parsed(last: &HeaderValue) -> Option<EventId> {
 
 /// What a listener sees.
 struct View {
-    access: Access,
+    standing: Standing,
     project: Option<String>,
 }
 
@@ -126,7 +127,7 @@ impl View {
         event
             .project
             .as_ref()
-            .is_none_or(|of| self.access.sees(of) && self.project.as_ref().is_none_or(|asked| asked == of))
+            .is_none_or(|of| self.standing.access().sees(of) && self.project.as_ref().is_none_or(|asked| asked == of))
     }
 }
 
@@ -144,6 +145,9 @@ struct Streaming {
 
 fn frames(streaming: Streaming) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
     stream::unfold(streaming, |mut streaming| async move {
+        if !streaming.view.standing.holds().await {
+            return None;
+        }
         if let Some(frame) = streaming.waiting.pop_front() {
             return Some((Ok(frame), streaming));
         }
@@ -156,6 +160,12 @@ fn frames(streaming: Streaming) -> impl Stream<Item = Result<Bytes, std::convert
                 () = tokio::time::sleep_until(quiet_until) => {
                     let comment = Bytes::from(format!(": nothing new\nid: {}\n\n", streaming.seen));
                     return Some((Ok(comment), streaming));
+                }
+                () = tokio::time::sleep_until(streaming.view.standing.look_at()) => {
+                    if streaming.view.standing.holds().await {
+                        continue;
+                    }
+                    return None;
                 }
                 received = streaming.receiver.recv() => received,
             };

@@ -18,6 +18,7 @@ use crate::plugins;
 #[serde(deny_unknown_fields)]
 pub(super) struct LoadQuery {
     /// How far back, 168 hours at most.
+    #[schemars(range(min = 1, max = LOAD_HOURS_MAX))]
     hours: Option<u32>,
 }
 

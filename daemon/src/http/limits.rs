@@ -103,6 +103,9 @@ pub(crate) const EVENT_STREAM_RETRY_S: u64 = 10;
 /// How long one stream of events lasts: who listens on comes back with its token.
 pub(crate) const EVENT_STREAM_MAX: Duration = Duration::from_secs(300);
 
+/// How often a stream that goes on looks whether who listens still may.
+pub(crate) const STREAM_LOOK_INTERVAL: Duration = Duration::from_secs(3);
+
 /// A stream that has nothing to tell says so this often.
 pub(crate) const EVENT_COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 

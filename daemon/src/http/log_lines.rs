@@ -22,6 +22,7 @@ pub(super) struct LinesQuery {
     /// The number of the first line, from 1; a negative one counts from the end.
     from: Option<i64>,
     /// How many lines, 1,000 at most.
+    #[schemars(range(min = 1, max = LOG_LINES_MAX))]
     count: Option<u32>,
 }
 
@@ -41,6 +42,7 @@ pub(super) struct SearchQuery {
     /// The number of the line to begin with.
     from: Option<u64>,
     /// How many lines are found, 1,000 at most.
+    #[schemars(range(min = 1, max = LOG_LINES_MAX))]
     limit: Option<u32>,
 }
 

@@ -81,7 +81,29 @@ fn whole() -> Value {
     if let Some(components) = document.get_mut("components") {
         components["schemas"] = Value::Object(schemas);
     }
+    bound_integers(&mut document);
     document
+}
+
+/// Says of each integer how large it may be: its format alone binds nobody. Those of 64 bits are wider than what many programs read exactly.
+fn bound_integers(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            let bounds = match map.get("format").and_then(Value::as_str) {
+                Some("uint16") => Some((json!(u16::MIN), json!(u16::MAX))),
+                Some("uint32") => Some((json!(u32::MIN), json!(u32::MAX))),
+                Some("int32") => Some((json!(i32::MIN), json!(i32::MAX))),
+                Some(_) | None => None,
+            };
+            if let Some((minimum, maximum)) = bounds {
+                map.entry("minimum").or_insert(minimum);
+                map.entry("maximum").or_insert(maximum);
+            }
+            map.values_mut().for_each(bound_integers);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_integers),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn bearer(description: &str) -> Value {
@@ -208,7 +230,9 @@ impl Writer {
             Content::AnyJson => json!({ "application/json": { "schema": {} } }),
             Content::Bytes(media_type) => json!({ media_type: {} }),
         };
-        Some(json!({ "required": operation.needs_body, "content": content }))
+        // Whoever calls a hook may have nothing to say.
+        let is_needed = operation.needs_body && !operation.path.starts_with("/hooks/");
+        Some(json!({ "required": is_needed, "content": content }))
     }
 
     /// The fields of the query's type.
@@ -280,12 +304,8 @@ fn headers(operation: &Operation) -> Vec<Value> {
         )],
         "listen" => vec![header("Last-Event-ID", false, "The event that was seen last.", json!({ "type": "string" }))],
         "getLog" => {
-            vec![header(
-                "Range",
-                false,
-                "One range of bytes.",
-                json!({ "type": "string", "pattern": "^bytes=[0-9]+-[0-9]*$" }),
-            )]
+            let said = "One range of bytes, such as `bytes=100-199`; what is none is passed over (RFC 9110).";
+            vec![header("Range", false, said, json!({ "type": "string" }))]
         }
         _ => Vec::new(),
     }

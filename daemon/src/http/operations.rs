@@ -13,6 +13,7 @@ use super::audit::AuditQuery;
 use super::config::RevisionsQuery;
 use super::events::EventsQuery;
 use super::insight::LoadQuery;
+use super::listing::ListingQuery;
 use super::log_lines::{LinesQuery, SearchQuery};
 use super::task_log::LogQuery;
 use super::user_side::{StatsQuery, TaskQuery};
@@ -185,7 +186,9 @@ fn of_users() -> Vec<Operation> {
             "List what came to an integration",
         )
         .answers(Json(of::<Page<IntegrationRequest>>)),
-        get("/schedules", "listSchedules", "List schedules").answers(Json(of::<Page<Schedule>>)),
+        get("/schedules", "listSchedules", "List schedules")
+            .asks(of::<ListingQuery>)
+            .answers(Json(of::<Page<Schedule>>)),
         get("/tasks", "listTasks", "List tasks, the newest first")
             .asks(of::<TaskQuery>)
             .answers(Json(of::<Page<Task>>)),
@@ -222,7 +225,7 @@ fn of_users() -> Vec<Operation> {
 fn of_operators() -> Vec<Operation> {
     use Content::{AnyJson, Bytes, Json};
     vec![
-        get("/runners", "listRunners", "List runners").answers(Json(of::<Page<Runner>>)),
+        get("/runners", "listRunners", "List runners").asks(of::<ListingQuery>).answers(Json(of::<Page<Runner>>)),
         get("/runners/{name}", "getRunner", "Show a runner").answers(Json(of::<Runner>)),
         Operation::new("DELETE", "/runners/{name}", "removeRunner", "End a runner's registration").with(&[204]),
         post("/runners/{name}/drain", "drainRunner", "Have a runner take nothing new").answers(Json(of::<Runner>)),
@@ -246,7 +249,9 @@ fn of_operators() -> Vec<Operation> {
         post("/tokens/revoke", "revokeToken", "Refuse a token from now on")
             .takes(Json(of::<RevokeToken>))
             .answers(Json(of::<RevokedToken>)),
-        get("/webhooks", "listWebhookTargets", "List webhook targets").answers(Json(of::<Page<WebhookTarget>>)),
+        get("/webhooks", "listWebhookTargets", "List webhook targets")
+            .asks(of::<ListingQuery>)
+            .answers(Json(of::<Page<WebhookTarget>>)),
         get("/webhooks/deliveries", "listDeliveries", "List deliveries, the newest first")
             .asks(of::<DeliveryQuery>)
             .answers(Json(of::<Page<WebhookDelivery>>)),

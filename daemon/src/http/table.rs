@@ -232,6 +232,7 @@ fn operator_routes() -> Vec<Route> {
 fn dashboard_pages() -> Vec<Route> {
     const SEE: Needs = Needs::Access(Scope::Visible, Role::Viewer);
     const SEE_PROJECT: Needs = Needs::Access(Scope::Project, Role::Viewer);
+    const RUN: Needs = Needs::Access(Scope::Project, Role::Operator);
     const SEE_TASK: Needs = Needs::Access(Scope::Task, Role::Viewer);
     const SEE_ALL: Needs = Needs::Access(Scope::Everywhere, Role::Viewer);
     const SEE_AUDIT: Needs = Needs::Access(Scope::Visible, Role::Owner);
@@ -243,6 +244,8 @@ fn dashboard_pages() -> Vec<Route> {
         page("/tasks/{number}", SEE_TASK, task::show),
         page("/templates", SEE, templates::list),
         page("/projects/{project}/templates/{template}", SEE_PROJECT, templates::show),
+        // A form that was refused stands at this address: who asks for it anew is shown an empty one.
+        page("/projects/{project}/templates/{template}/run", RUN, templates::show),
         page("/runners", SEE, runners::list),
         page("/schedules", SEE, schedules::list),
         page("/integrations", SEE, integration_pages::list),

@@ -12,11 +12,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::auth::Access;
 use super::gate::SeenTask;
 use super::limits::LOG_READ_BYTES_MAX;
 use super::path::QueryOf;
 use super::problem::Refusal;
 use super::routes::Api;
+use super::standing::Standing;
 use crate::core::{CoreError, LogReader};
 
 /// What the route takes.
@@ -43,6 +45,7 @@ enum Part {
 /// `GET /tasks/{n}/log`
 pub(super) async fn log(
     State(api): State<Api>,
+    access: Access,
     SeenTask(task): SeenTask,
     QueryOf(query): QueryOf<LogQuery>,
     headers: HeaderMap,
@@ -53,7 +56,9 @@ pub(super) async fn log(
     let mut response = if query.follow {
         // A log that is followed has no end yet: only where to begin can be asked for.
         let from = range.and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok()).unwrap_or(0);
-        Body::from_stream(following(reader, from, api.shutdown.clone())).into_response()
+        let (standing, project) = (Standing::new(api.clone(), access), task.project.clone());
+        let follower = Follower { reader, from, standing, project, shutdown: api.shutdown.clone() };
+        Body::from_stream(following(follower)).into_response()
     } else {
         match range.map_or(Part::Whole, |range| part(range, length)) {
             Part::Whole => bytes_answer(StatusCode::OK, reader, 0, length),
@@ -127,23 +132,46 @@ fn reading(reader: LogReader, from: u64, to: u64) -> impl Stream<Item = Result<B
     })
 }
 
-/// The bytes from `from` on as they come, until the attempt is over or the daemon stops.
-fn following(
+/// Who follows a log, and how far it came.
+struct Follower {
     reader: LogReader,
     from: u64,
+    standing: Standing,
+    /// Whose task it is.
+    project: String,
     shutdown: CancellationToken,
-) -> impl Stream<Item = Result<Bytes, CoreError>> {
-    stream::try_unfold((reader, from, shutdown), |(mut reader, from, shutdown)| async move {
-        let next = tokio::select! {
-            // An error and not an end: a client must not take half a log for a whole one.
-            () = shutdown.cancelled() => return Err(CoreError::ShuttingDown),
-            next = reader.follow(from, LOG_READ_BYTES_MAX) => next?,
+}
+
+impl Follower {
+    /// The next bytes. An error and not an end where it may not go on: a client must not take half a log for a whole one.
+    async fn next(&mut self) -> Result<Option<Bytes>, CoreError> {
+        let Self { reader, from, standing, project, shutdown } = self;
+        // It is never begun anew: it counts how long an attempt that is over has been quiet.
+        let mut coming = std::pin::pin!(reader.follow(*from, LOG_READ_BYTES_MAX));
+        let next = loop {
+            let next = tokio::select! {
+                () = shutdown.cancelled() => return Err(CoreError::ShuttingDown),
+                () = tokio::time::sleep_until(standing.look_at()) => None,
+                next = &mut coming => Some(next?),
+            };
+            if !standing.holds().await || !standing.access().sees(project) {
+                return Err(CoreError::Unauthorized);
+            }
+            if let Some(next) = next {
+                break next;
+            }
         };
-        Ok(next.map(|bytes| {
-            let from = from + bytes.len() as u64;
-            (bytes, (reader, from, shutdown))
-        }))
-    })
+        *from += next.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        Ok(next)
+    }
+}
+
+/// The bytes as they come, until the attempt is over or the follower may not go on.
+fn following(follower: Follower) -> impl Stream<Item = Result<Bytes, CoreError>> {
+    stream::try_unfold(
+        follower,
+        |mut follower| async move { Ok(follower.next().await?.map(|bytes| (bytes, follower))) },
+    )
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::auth::Access;
 use super::body::{JsonBody, MaybeJson};
 use super::gate::{self, SeenTask};
 use super::limits;
+use super::listing::{self, ListingQuery};
 use super::path::{PathOf, QueryOf};
 use super::problem::Refusal;
 use super::routes::Api;
@@ -107,6 +108,7 @@ fn survey_question(name: &str, question: &Question) -> SurveyQuestion {
 #[serde(deny_unknown_fields)]
 pub(super) struct StatsQuery {
     /// How many tasks are looked at, 100 at most.
+    #[schemars(range(min = 1, max = STATS_TASKS_MAX))]
     limit: Option<u32>,
 }
 
@@ -127,8 +129,13 @@ pub(super) async fn template_stats(
 }
 
 /// `GET /schedules`
-pub(super) async fn schedules(State(api): State<Api>, access: Access) -> Result<Json<Page<Schedule>>, Refusal> {
-    Ok(whole(api.core.schedules(access.visible()).await?))
+pub(super) async fn schedules(
+    State(api): State<Api>,
+    access: Access,
+    QueryOf(query): QueryOf<ListingQuery>,
+) -> Result<Json<Page<Schedule>>, Refusal> {
+    let schedules = api.core.schedules(access.visible()).await?;
+    listing::page(schedules, query, |schedule| [&schedule.project, &schedule.name]).map(Json)
 }
 
 /// `POST /projects/{p}/templates/{t}/tasks`
@@ -172,6 +179,7 @@ pub(super) struct TaskQuery {
     /// `next_cursor` of the page before, unchanged.
     cursor: Option<String>,
     /// How many a page has, 500 at most.
+    #[schemars(range(min = 1, max = limits::PAGE_ITEMS_MAX))]
     limit: Option<u32>,
 }
 
@@ -257,8 +265,12 @@ pub(super) async fn reject(
 }
 
 /// `GET /runners`
-pub(super) async fn runners(State(api): State<Api>, access: Access) -> Result<Json<Page<Runner>>, Refusal> {
-    Ok(whole(api.core.runners(access.visible()).await?))
+pub(super) async fn runners(
+    State(api): State<Api>,
+    access: Access,
+    QueryOf(query): QueryOf<ListingQuery>,
+) -> Result<Json<Page<Runner>>, Refusal> {
+    listing::page(api.core.runners(access.visible()).await?, query, |runner| [&runner.name]).map(Json)
 }
 
 /// `GET /runners/{name}`

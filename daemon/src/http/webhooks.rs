@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::auth::Access;
 use super::body::JsonBody;
 use super::limits;
+use super::listing::{self, ListingQuery};
 use super::path::{PathOf, QueryOf};
 use super::problem::Refusal;
 use super::routes::Api;
@@ -27,12 +28,16 @@ pub(super) struct DeliveryQuery {
     /// `next_cursor` of the page before, unchanged.
     cursor: Option<String>,
     /// How many a page has, 500 at most.
+    #[schemars(range(min = 1, max = limits::PAGE_ITEMS_MAX))]
     limit: Option<u32>,
 }
 
 /// `GET /webhooks`
-pub(super) async fn targets(State(api): State<Api>) -> Result<Json<Page<WebhookTarget>>, Refusal> {
-    Ok(Json(Page { items: api.core.webhook_targets().await?, next_cursor: None }))
+pub(super) async fn targets(
+    State(api): State<Api>,
+    QueryOf(query): QueryOf<ListingQuery>,
+) -> Result<Json<Page<WebhookTarget>>, Refusal> {
+    listing::page(api.core.webhook_targets().await?, query, |target| [&target.name]).map(Json)
 }
 
 /// `GET /webhooks/deliveries`

@@ -178,7 +178,7 @@ pub(super) const APPROVED: &str = "SELECT number, priority, concurrency FROM tas
      ORDER BY number";
 
 pub(super) const ASKING: &str = "SELECT min(number) FROM (
-         SELECT number FROM tasks INDEXED BY tasks_state_project
+         SELECT number FROM tasks INDEXED BY tasks_state_template
          WHERE state = 'awaiting_approval' AND project = ?1 AND template = ?2
          UNION ALL
          SELECT number FROM tasks INDEXED BY tasks_resume

@@ -31,7 +31,6 @@ fn nothing_reads_the_whole_history() {
     let listings = [
         page_of(None, None),
         page_of(Some("shop"), None),
-        page_of(Some("shop"), Some(TaskState::Running)),
         Listing { before: Some(7), ..page_of(Some("shop"), None) },
         Listing { template: Some("many".to_owned()), ..page_of(Some("shop"), None) },
     ];
@@ -43,6 +42,8 @@ fn nothing_reads_the_whole_history() {
             insight::NEXT_PROJECT_OF_BAD_ENDS,
             READY,
             NEXT_PROJECT_IN_STATE,
+            NEXT_TEMPLATE_IN_STATE,
+            NUMBERS_IN_STATE,
             RUNNING_SIBLING,
             work::NEXT_READY,
             work::DUE,
@@ -101,6 +102,33 @@ fn pages_hold_what_may_be_seen_newest_first() {
     assert_eq!(numbers(&both), (52..=101).rev().collect::<Vec<u64>>());
     assert_eq!(numbers(&Listing { visible: visible(&["shop"]), ..page_of(Some("bank"), None) }), [0; 0]);
     assert_eq!(numbers(&page_of(Some("bank"), Some(TaskState::Succeeded))), bank);
+}
+
+/// Two templates take turns, and what one of them seldom is stands far back.
+#[test]
+fn a_templates_tasks_in_a_state_are_found_whatever_else_there_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = with_history(folder.path());
+    connection
+        .execute_batch(
+            "UPDATE tasks SET template = 'few' WHERE number % 2 = 0 AND project = 'shop';
+             UPDATE tasks SET state = 'failed' WHERE number IN (2, 4, 5, 1999)",
+        )
+        .expect("changed");
+    let numbers = |template: Option<&str>, state: TaskState, before: Option<u64>, limit: u32| -> Vec<u64> {
+        let template = template.map(str::to_owned);
+        let listing = Listing { template, before, limit, ..page_of(Some("shop"), Some(state)) };
+        tasks(&connection, &listing).expect("a page").iter().map(|task| task.number).collect()
+    };
+    let failed = TaskState::Failed;
+    assert_eq!(numbers(Some("few"), failed, None, 50), [4, 2]);
+    assert_eq!(numbers(Some("few"), failed, Some(4), 50), [2]);
+    assert_eq!(numbers(Some("many"), failed, None, 50), [1_999, 5]);
+    assert_eq!(numbers(None, failed, None, 3), [1_999, 5, 4], "merged, however they take turns");
+    assert_eq!(numbers(None, failed, Some(4), 3), [2]);
+    assert_eq!(numbers(Some("many"), TaskState::Succeeded, None, 3), [1_997, 1_995, 1_993]);
+    assert_eq!(numbers(None, TaskState::Succeeded, Some(1_999), 4), [1_998, 1_997, 1_996, 1_995]);
+    assert_eq!(numbers(Some("none"), failed, None, 50), [0; 0]);
 }
 
 #[test]

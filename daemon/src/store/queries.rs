@@ -32,11 +32,13 @@ pub(super) fn task(connection: &Connection, number: u64) -> Result<Option<Task>,
 /// Tasks, newest first.
 pub(super) fn tasks(connection: &Connection, listing: &Listing) -> Result<Vec<Task>, StoreError> {
     let asked = |name: &String| listing.project.as_ref().is_none_or(|project| project == name);
-    let projects: BTreeSet<String> = match (&listing.visible, &listing.project, listing.state) {
-        (Some(visible), _, _) => visible.iter().filter(|name| asked(name)).cloned().collect(),
-        (None, None, Some(state)) => projects_in_state(connection, state)?,
-        (None, _, _) => return page(connection, listing),
-    };
+    let visible = listing.visible.as_ref();
+    let projects: Option<BTreeSet<String>> =
+        visible.map(|visible| visible.iter().filter(|name| asked(name)).cloned().collect());
+    if let Some(state) = listing.state {
+        return in_state(connection, listing, state, projects);
+    }
+    let Some(projects) = projects else { return page(connection, listing) };
     // Each project's newest stand in an index; the newest of those are the newest of all.
     let mut found = Vec::new();
     for project in projects {
@@ -48,22 +50,69 @@ pub(super) fn tasks(connection: &Connection, listing: &Listing) -> Result<Vec<Ta
     Ok(found)
 }
 
-const NEXT_PROJECT_IN_STATE: &str = "SELECT project FROM tasks INDEXED BY tasks_state_project
+const NEXT_PROJECT_IN_STATE: &str = "SELECT project FROM tasks INDEXED BY tasks_state_template
      WHERE state = ?1 AND project > ?2 ORDER BY project LIMIT 1";
 
-/// Which projects have tasks in a state: a step along the index each.
-fn projects_in_state(connection: &Connection, state: TaskState) -> Result<BTreeSet<String>, StoreError> {
-    let mut next = connection.prepare_cached(NEXT_PROJECT_IN_STATE)?;
+const NEXT_TEMPLATE_IN_STATE: &str = "SELECT template FROM tasks INDEXED BY tasks_state_template
+     WHERE state = ?1 AND project = ?2 AND template > ?3 ORDER BY template LIMIT 1";
+
+const NUMBERS_IN_STATE: &str = "SELECT number FROM tasks INDEXED BY tasks_state_template
+     WHERE state = ?1 AND project = ?2 AND template = ?3 AND number > ?4 AND number < ?5 ORDER BY number DESC LIMIT ?6";
+
+/// The newest tasks in a state, of these projects or of all. Each template's stand in an index, newest first; the newest of those are
+/// the newest of all, and only they are read.
+fn in_state(
+    connection: &Connection,
+    listing: &Listing,
+    state: TaskState,
+    projects: Option<BTreeSet<String>>,
+) -> Result<Vec<Task>, StoreError> {
+    let projects = match (projects, &listing.project) {
+        (Some(projects), _) => projects,
+        (None, Some(project)) => BTreeSet::from([project.clone()]),
+        (None, None) => following(connection, NEXT_PROJECT_IN_STATE, &[state.as_str()])?,
+    };
+    let before = listing.before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
+    let wanted = usize::try_from(listing.limit).unwrap_or(usize::MAX);
+    let mut find = connection.prepare_cached(NUMBERS_IN_STATE)?;
+    let mut newest: Vec<i64> = Vec::new();
+    for project in projects {
+        let templates = match &listing.template {
+            Some(template) => BTreeSet::from([template.clone()]),
+            None => following(connection, NEXT_TEMPLATE_IN_STATE, &[state.as_str(), &project])?,
+        };
+        for template in templates {
+            // What is older than a full page of others is on no page with them.
+            let after = newest.get(wanted.saturating_sub(1)).copied().unwrap_or_default();
+            let found = find
+                .query_map(params![state.as_str(), project, template, after, before, listing.limit], |row| {
+                    row.get(0)
+                })?;
+            newest.extend(found.collect::<Result<Vec<i64>, _>>()?);
+            newest.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
+            newest.truncate(wanted);
+        }
+    }
+    let numbers = newest.into_iter().filter_map(|number| u64::try_from(number).ok());
+    Ok(numbers.map(|number| task(connection, number)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// The names that follow each other in an index below these values: a step along it each.
+fn following(connection: &Connection, next: &str, below: &[&str]) -> Result<BTreeSet<String>, StoreError> {
+    let mut next = connection.prepare_cached(next)?;
     let mut found = BTreeSet::new();
     let mut last = String::new();
-    while let Some(project) = next.query_row(params![state.as_str(), last], |row| row.get(0)).optional()? {
-        last = project;
-        found.insert(last.clone());
+    while let Some(name) = {
+        let values = below.iter().copied().chain([last.as_str()]);
+        next.query_row(rusqlite::params_from_iter(values), |row| row.get::<_, String>(0)).optional()?
+    } {
+        last.clone_from(&name);
+        found.insert(name);
     }
     Ok(found)
 }
 
-/// A page of every project's tasks or of one's.
+/// A page of every project's tasks or of one's, whatever their states.
 fn page(connection: &Connection, listing: &Listing) -> Result<Vec<Task>, StoreError> {
     let (sql, values) = page_sql(listing);
     let mut statement = connection.prepare_cached(&sql)?;
@@ -84,9 +133,6 @@ fn page_sql(listing: &Listing) -> (String, Vec<Sql>) {
     }
     if let Some(template) = &listing.template {
         and("t.template = ?", Sql::Text(template.clone()));
-    }
-    if let Some(state) = listing.state {
-        and("t.state = ?", Sql::Text(state.as_str().to_owned()));
     }
     if let Some(before) = listing.before {
         and("t.number < ?", Sql::Integer(i64::try_from(before).unwrap_or(i64::MAX)));

@@ -1,10 +1,11 @@
 //! The audit log: what is done and what is refused stands in it, with who, from where and how it ended; and no secret does.
 
-use forge_api::{AuditAction, AuditActor, AuditEntry, AuditResult, Page};
+use forge_api::{AttemptOutcome, AuditAction, AuditActor, AuditEntry, AuditResult, Page};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Place, REGISTRATION_TOKEN, Running, problem, wait_for};
+use crate::by_hand::{ByHand, done};
+use crate::harness::{Place, REGISTRATION_TOKEN, Running, git, problem, wait_for};
 
 fn place() -> Place {
     let place = Place::new();
@@ -119,6 +120,137 @@ async fn what_is_done_is_written_down_with_who_and_from_where() {
     for entry in log.iter().filter(|entry| !matches!(entry.actor_kind, Forge | Integration)) {
         assert_eq!(entry.remote.as_deref(), Some("127.0.0.1"), "{entry:?}");
     }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_decide_and_send_again_is_written_down_too() {
+    use AuditAction as Act;
+    use AuditActor::{Access, Session};
+    use AuditResult::Ok;
+    let place = place();
+    place.put("plugins/http.toml", "source = \"builtin:http\"\n[allow]\nhosts = [\"http://127.0.0.1:9\"]\n");
+    place.put(
+        "webhooks/ops.toml",
+        "plugin = \"http\"\nevents = [\"task.finished\"]\n[config]\nurl = \"http://127.0.0.1:9/\"\nsign = \"none\"\n",
+    );
+    let ann = place.token("ann", "role = \"admin\"");
+    let daemon = place.start().await;
+    let post = async |path: &str, body: Value| {
+        let answer = daemon.request(Method::POST, path, &ann).json(&body).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer.json::<Value>().await.expect("JSON")
+    };
+    let delivery = post("/webhooks/ops/test", json!({ "event": "task.finished" })).await;
+    let delivery = format!("delivery {}", delivery["id"].as_str().expect("an id"));
+    // What is on its way is not sent once more: one that was made up is dead as soon as somebody says so, or after its tries.
+    let path = delivery.replace("delivery ", "/webhooks/deliveries/") + "/redeliver";
+    wait_for("it is sent once more", || async {
+        (send(&daemon, Method::POST, &path, &ann, json!({})).await == 200).then_some(())
+    })
+    .await;
+
+    for number in [1, 2] {
+        post("/projects/shop/templates/hello/tasks", json!({})).await;
+        let runner = ByHand::registered(&daemon, "ny-1").await;
+        let attempt = runner.begin().await;
+        assert_eq!(attempt.job.attempt.task, number);
+        assert_eq!(done(attempt.carry("a plan")).await, 204);
+        assert_eq!(done(attempt.result(AttemptOutcome::AwaitsApproval, "", Some("a plan"))).await, 200);
+        let decision = if number == 1 { "reject" } else { "approve" };
+        post(&format!("/tasks/{number}/{decision}"), json!({ "reason": "as discussed" })).await;
+        assert_eq!(send(&daemon, Method::DELETE, "/runners/ny-1", &ann, json!({})).await, 204);
+    }
+
+    let login = login(&daemon, &ann).await;
+    let cookie = login.headers()["set-cookie"].to_str().expect("text").split(';').next().expect("a pair").to_owned();
+    let (http, base) = (daemon.browser(), &daemon.addresses.api);
+    let page = http.get(format!("{base}/")).header("cookie", &cookie).send().await.expect("an answer");
+    let page = page.text().await.expect("a page");
+    let (_, rest) = page.split_once("name=\"csrf\" value=\"").expect("a form");
+    let csrf = rest.split('"').next().expect("a value");
+    let out = http.post(format!("{base}/logout")).header("cookie", &cookie).header("forge-csrf", csrf);
+    assert_eq!(done(out.header("content-type", "application/x-www-form-urlencoded").body("")).await, 303);
+
+    let log = log(&daemon, &ann, "").await;
+    let shop = Some("shop");
+    for (action, expected) in [
+        (Act::WebhookTest, vec![(Access, "ann", None, "webhook target ops", Ok)]),
+        (Act::TaskReject, vec![(Access, "ann", shop, "task 1", Ok)]),
+        (Act::TaskApprove, vec![(Access, "ann", shop, "task 2", Ok)]),
+        (Act::SessionEnd, vec![(Session, "ann", None, "session", Ok)]),
+    ] {
+        assert_eq!(rows(&log, action), expected, "{action}");
+    }
+    let again: Vec<_> = log.iter().filter(|row| row.action == Act::WebhookRedeliver && row.result == Ok).collect();
+    let [again] = again.as_slice() else { panic!("it was sent once more, once: {again:?}") };
+    assert_eq!((again.actor_kind, &*again.actor, &*again.object), (Access, "ann", &*delivery));
+    for action in [Act::WebhookTest, Act::WebhookRedeliver, Act::TaskReject, Act::TaskApprove, Act::SessionEnd] {
+        let mut rows = log.iter().filter(|entry| entry.action == action);
+        assert!(rows.all(|entry| entry.remote.as_deref() == Some("127.0.0.1")), "{action}");
+    }
+    let detail = |action: Act, field: &str| {
+        let row = log.iter().find(|entry| entry.action == action && entry.result == Ok).expect("a row");
+        row.detail.as_ref().and_then(|detail| detail.get(field)).cloned()
+    };
+    assert_eq!(detail(Act::WebhookTest, "event"), Some(json!("task.finished")));
+    assert_eq!(detail(Act::TaskReject, "reason"), Some(json!("as discussed")));
+    daemon.stop().await;
+}
+
+/// Who let a revision pass a guard stands in the log, with the revision.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_let_a_revision_pass_a_guard_is_written_down() {
+    let mut place = place();
+    let ann = place.token("ann", "role = \"admin\"");
+    let tree = place.tree();
+    let commit = |subject: &str| {
+        git(&tree, &["add", "--all"]);
+        git(&tree, &["commit", "--quiet", "--allow-empty", "--message", subject]);
+        git(&tree, &["rev-parse", "HEAD"])
+    };
+    git(&tree, &["init", "--quiet", "--initial-branch=main"]);
+    let first = commit("Begin");
+    place.source = format!("git = \"file://{}\"\npoll_interval = \"24h\"", tree.display());
+    let daemon = place.start().await;
+    let apply = async |body: Value| send(&daemon, Method::POST, "/config/apply", &ann, body).await;
+
+    std::fs::remove_file(tree.join("runners/ny-1.toml")).expect("removed");
+    let pruned = commit("Remove the last runner");
+    assert_eq!(apply(json!({})).await, 200);
+    assert_eq!(daemon.config(&ann).await.revision, first, "it waits for an admin");
+    assert_eq!(apply(json!({ "prune": pruned })).await, 200);
+    assert_eq!(daemon.config(&ann).await.revision, pruned);
+
+    git(&tree, &["commit", "--quiet", "--amend", "--allow-empty", "--message", "Remove it otherwise"]);
+    let rewritten = git(&tree, &["rev-parse", "HEAD"]);
+    assert_eq!(apply(json!({})).await, 200);
+    assert_eq!(daemon.config(&ann).await.revision, pruned, "it waits for an admin");
+    assert_eq!(apply(json!({ "accept_rewrite": rewritten })).await, 200);
+    assert_eq!(daemon.config(&ann).await.revision, rewritten);
+    // What is not the newest is refused, and says so.
+    assert_eq!(apply(json!({ "prune": first })).await, 409);
+
+    let log = log_of(&daemon, &ann, "config.apply").await;
+    let rows: Vec<_> = log
+        .iter()
+        .map(|row| {
+            let detail = row.detail.as_ref().map(|detail| (detail["prune"].clone(), detail["accept_rewrite"].clone()));
+            (row.actor_kind, &*row.actor, row.remote.as_deref(), row.result, detail)
+        })
+        .collect();
+    let of_ann = |result, detail| (AuditActor::Access, "ann", Some("127.0.0.1"), result, detail);
+    let none = || Some((Value::Null, Value::Null));
+    assert_eq!(
+        rows,
+        [
+            of_ann(AuditResult::Ok, none()),
+            of_ann(AuditResult::Ok, Some((json!(pruned), Value::Null))),
+            of_ann(AuditResult::Ok, none()),
+            of_ann(AuditResult::Ok, Some((Value::Null, json!(rewritten)))),
+            of_ann(AuditResult::Refused, None),
+        ]
+    );
     daemon.stop().await;
 }
 

@@ -1,9 +1,11 @@
 //! The document that describes the API, held against what the daemon really answers.
 
-use reqwest::Method;
+use forge_api::{AttemptOutcome, ClaimResponse};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::harness::{Place, Running};
+use crate::by_hand::ByHand;
+use crate::harness::{Place, REGISTRATION_TOKEN, Running};
 
 fn place() -> Place {
     let place = Place::new();
@@ -24,21 +26,47 @@ fn place() -> Place {
     place
 }
 
-/// The schema that the document has for an answer; `None` where it has none of that status.
-fn schema(document: &Value, method: &str, template: &str, status: u16) -> Option<Value> {
-    let operation = &document["paths"][template][method.to_ascii_lowercase()];
-    let mut answer = operation["responses"].get(status.to_string())?;
-    if let Some(target) = answer["$ref"].as_str() {
-        answer = document.pointer(target.strip_prefix('#')?)?;
+/// What the document says of an answer of a status; `None` where it says nothing.
+fn described<'a>(document: &'a Value, method: &str, template: &str, status: u16) -> Option<&'a Value> {
+    let operation = &document["paths"][format!("/api/v1{template}")][method.to_ascii_lowercase()];
+    let answer = operation["responses"].get(status.to_string())?;
+    match answer["$ref"].as_str() {
+        Some(target) => document.pointer(target.strip_prefix('#')?),
+        None => Some(answer),
     }
-    let (_media_type, content) = answer["content"].as_object()?.iter().next()?;
+}
+
+/// Asks, and holds the answer against the document. Answers the status, and the JSON where there is some.
+async fn hold(document: &Value, (method, template): (&str, &str), request: RequestBuilder) -> (u16, Value) {
+    let answer = request.send().await.expect("an answer");
+    let status = answer.status().as_u16();
+    let described = described(document, method, template, status);
+    let described = described.unwrap_or_else(|| panic!("{method} {template} says nothing of {status}"));
+    let media_type = answer.headers().get("content-type").map(|value| value.to_str().expect("text").to_owned());
+    let body = answer.bytes().await.expect("a body");
+    let Some(content) = described["content"].as_object() else {
+        assert_eq!((media_type, body.len()), (None, 0), "{method} {template} answers {status} with nothing");
+        return (status, Value::Null);
+    };
+    let (expected, content) = content.iter().next().expect("a media type");
+    assert_eq!(media_type.as_ref(), Some(expected), "{method} {template} answered {status}");
+    if !expected.ends_with("json") {
+        return (status, Value::Null);
+    }
+    let text = std::str::from_utf8(&body).expect("text");
+    let value: Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{method} {template}: {error}: {text}"));
     let mut schema = content["schema"].clone();
     // References are to the document itself.
     schema["components"] = document["components"].clone();
-    Some(schema)
+    let validator = jsonschema::draft202012::new(&schema).expect("a schema");
+    let wrong: Vec<String> =
+        validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(wrong.is_empty(), "{method} {template} answered {status}\n{value:#}\n{}", wrong.join("\n"));
+    (status, value)
 }
 
-/// Asks, and holds the answer against the document.
+/// The same for a path of the API.
 async fn check(daemon: &Running, document: &Value, token: &str, asked: (&str, &str, &str), body: Option<Value>) -> u16 {
     let (method, template, path) = asked;
     let request = daemon.request(method.parse::<Method>().expect("a method"), path, token);
@@ -46,18 +74,7 @@ async fn check(daemon: &Running, document: &Value, token: &str, asked: (&str, &s
         Some(body) => request.json(&body),
         None => request,
     };
-    let answer = request.send().await.expect("an answer");
-    let status = answer.status().as_u16();
-    let template = format!("/api/v1{template}");
-    let schema = schema(document, method, &template, status);
-    let schema = schema.unwrap_or_else(|| panic!("{method} {template} says nothing of {status}"));
-    let text = answer.text().await.expect("text");
-    let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{method} {path}: {error}: {text}"));
-    let validator = jsonschema::draft202012::new(&schema).expect("a schema");
-    let wrong: Vec<String> =
-        validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(wrong.is_empty(), "{method} {path} answered {status}\n{value:#}\n{}", wrong.join("\n"));
-    status
+    hold(document, (method, template), request).await.0
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,5 +148,70 @@ async fn what_is_answered_is_what_the_document_says() {
     ] {
         assert_eq!(check(&daemon, &document, token, asked, body).await, expected, "{asked:?}");
     }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_is_answered_is_what_the_document_says() {
+    const LOG: &str = "looking\ndone\n";
+    const CLAIM: (&str, &str) = ("POST", "/runner/claim");
+    const START: (&str, &str) = ("POST", "/attempts/{id}/start");
+    const APPEND: (&str, &str) = ("PATCH", "/attempts/{id}/log");
+    const END: (&str, &str) = ("PUT", "/attempts/{id}/result");
+    const PUT_CARRY: (&str, &str) = ("PUT", "/attempts/{id}/carry");
+    const GET_CARRY: (&str, &str) = ("GET", "/attempts/{id}/carry");
+    let place = place();
+    let admin = place.token("admin", "role = \"admin\"");
+    let daemon = place.start().await;
+    let document: Value = daemon.get("/openapi.json", "").await.json().await.expect("JSON for anybody");
+    let ask = async |asked: (&str, &str), request: RequestBuilder| hold(&document, asked, request).await;
+    for _ in 0..2 {
+        let create = daemon.request(Method::POST, "/projects/shop/templates/hello/tasks", &admin).json(&json!({}));
+        assert_eq!(create.send().await.expect("an answer").status(), 201);
+    }
+
+    let mut runner = ByHand::new(&daemon, "ny-2");
+    let (status, registered) = ask(("POST", "/runners"), runner.registration()).await;
+    assert_eq!(status, 201);
+    runner.take_token(&serde_json::from_value(registered).expect("a registration"));
+    let stranger = ByHand::new(&daemon, "ny-2");
+    assert_eq!(ask(("POST", "/runners"), stranger.registration()).await.0, 409);
+    let odd = daemon.request(Method::POST, "/runners", REGISTRATION_TOKEN).json(&json!([]));
+    assert_eq!(ask(("POST", "/runners"), odd).await.0, 400, "a list is no object");
+
+    assert_eq!(ask(CLAIM, stranger.claim(0)).await.0, 401);
+    let (status, claimed) = ask(CLAIM, runner.claim(20_000)).await;
+    assert_eq!(status, 200);
+    let claimed: ClaimResponse = serde_json::from_value(claimed).expect("a claim");
+    let attempt = runner.open(&claimed);
+    let plugin = format!("/plugins/{}", attempt.job.plugin.sha256);
+    for (path, expected) in [(plugin.as_str(), 200), ("/plugins/none", 404)] {
+        let component = daemon.request(Method::GET, path, &runner.token);
+        assert_eq!(ask(("GET", "/plugins/{sha256}"), component).await.0, expected);
+    }
+    assert_eq!(ask(("POST", "/runner/heartbeat"), runner.heartbeat(&[&attempt.id])).await.0, 200);
+    assert_eq!(ask(START, attempt.start()).await.0, 200);
+    assert_eq!(ask(APPEND, attempt.log(0, LOG)).await.0, 200);
+    assert_eq!(ask(APPEND, attempt.log(1_000, LOG)).await.0, 416);
+    assert_eq!(ask(END, attempt.result(AttemptOutcome::Succeeded, LOG, None)).await.0, 200);
+    assert_eq!(ask(END, attempt.result(AttemptOutcome::Succeeded, LOG, None)).await.0, 200, "said once more");
+    assert_eq!(ask(START, attempt.start()).await.0, 410);
+
+    // A plan, and the attempt that does it.
+    let planning = runner.begin().await;
+    assert_eq!(ask(PUT_CARRY, planning.carry("a plan")).await.0, 204);
+    assert_eq!(ask(GET_CARRY, planning.carried()).await.0, 404);
+    let (status, planned) = ask(END, planning.result(AttemptOutcome::AwaitsApproval, "", Some("a plan"))).await;
+    assert_eq!((status, &planned["state"]), (200, &json!("awaiting_approval")));
+    let approve = daemon.request(Method::POST, "/tasks/2/approve", &admin).json(&json!({}));
+    assert_eq!(ask(("POST", "/tasks/{number}/approve"), approve).await.0, 200);
+    let (_, claimed) = ask(CLAIM, runner.claim(20_000)).await;
+    let doing = runner.open(&serde_json::from_value(claimed).expect("a claim"));
+    assert_eq!(ask(START, doing.start()).await.0, 200);
+    assert_eq!(ask(GET_CARRY, doing.carried()).await.0, 200);
+
+    let leave = || daemon.request(Method::DELETE, "/runner", &runner.token);
+    assert_eq!(ask(("DELETE", "/runner"), leave()).await.0, 204);
+    assert_eq!(ask(("DELETE", "/runner"), leave()).await.0, 401);
     daemon.stop().await;
 }

@@ -3,7 +3,7 @@
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::json;
 
-use crate::harness::{Place, Running, problem, wait_for};
+use crate::harness::{Place, Running, problem, trusting, wait_for};
 
 /// A browser of one person: it keeps the cookie that it was given.
 struct Browser {
@@ -110,6 +110,42 @@ async fn a_token_is_exchanged_for_a_cookie_that_no_script_reads() {
     let plain = daemon.get("/projects", &token).await;
     assert!(!plain.headers().contains_key("content-security-policy"), "an answer to a program is no page");
     daemon.stop().await;
+}
+
+/// A browser that came by an operator's own certificate is told to insist on TLS. One that may have been let past a warning is not, nor one
+/// that came by plain HTTP, nor a program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_insists_on_tls_where_the_certificate_is_the_operators() {
+    const INSIST: &str = "strict-transport-security";
+    let mut place = Place::new();
+    let (certificate, key) = (place.folder().join("cert.pem"), place.folder().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost", "127.0.0.1"].map(str::to_owned)).expect("made");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    std::fs::write(&certificate, made.cert.pem()).expect("written");
+    place.extra = format!("[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}");
+    let daemon = place.start().await;
+    let http = trusting(Some(&certificate)).redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+    let get = async |path: &str| http.get(format!("{}{path}", daemon.addresses.api)).send().await.expect("an answer");
+    for (path, status) in [("/login", 200), ("/", 303), ("/nowhere-asset", 404)] {
+        let request = http.get(format!("{}{path}", daemon.addresses.api)).header("accept", "text/html");
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), status, "{path}");
+        let said = answer.headers().get(INSIST).map(|value| value.to_str().expect("text"));
+        assert_eq!(said, Some("max-age=31536000"), "{path}");
+    }
+    let api = get("/api/v1/openapi.json").await;
+    assert!(!api.headers().contains_key(INSIST), "a program is told nothing");
+    daemon.stop().await;
+
+    // The daemon's own CA, and plain HTTP behind whatever stands there.
+    for listen in ["", "insecure_http = true\n"] {
+        let mut place = Place::new();
+        place.listen = format!("api = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n{listen}");
+        let daemon = place.start().await;
+        let answer = daemon.browser().get(format!("{}/login", daemon.addresses.api)).send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.headers().contains_key(INSIST)), (200, false), "{listen:?}");
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,6 +126,7 @@ const POLICY: &[(&str, &str, Policy)] = &[
     ("POST", "/tasks/{number}/reject", Of(Task, Operator)),
     ("GET", "/templates", Listing(Viewer)),
     ("GET", "/projects/{project}/templates/{template}", Of(Project, Viewer)),
+    ("GET", "/projects/{project}/templates/{template}/run", Of(Project, Operator)),
     ("POST", "/projects/{project}/templates/{template}/run", Of(Project, Operator)),
     ("GET", "/runners", Listing(Viewer)),
     ("POST", "/runners/{name}/drain", Of(Object::Runner, Owner)),

@@ -284,6 +284,7 @@ async fn register(State(daemon): Shared, headers: HeaderMap, Json(request): Json
     }
     seen.public_key = request.public_key.clone();
     Json(RegisterResponse {
+        disabled: None,
         name: request.name,
         sealed_token: STANDARD.encode(seal_to(&request.public_key, RUNNER_TOKEN.as_bytes())),
         signing_key: STANDARD.encode(daemon.key.public_key().as_ref()),
