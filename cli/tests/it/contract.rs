@@ -122,7 +122,9 @@ impl Asking<'_> {
             .args(["--header", &format!("Authorization: Bearer {}", self.token)])
             .args(["--phases", "coverage,fuzzing", "--checks", CHECKS, "--continue-on-failure", "--no-color"])
             .args(["--seed", &seed.to_string(), "--max-examples", &self.examples.to_string()])
-            .args(["--generation-database", "none", "--output-sanitize", "false", "--request-timeout", "20"]);
+            .args(["--generation-database", "none", "--output-sanitize", "false", "--request-timeout", "20"])
+            // A connection whose request was refused unread is closed: the next one begins anew.
+            .args(["--request-retries", "2"]);
         for operation in &self.operations {
             command.args(["--include-operation-id", operation]);
         }
