@@ -149,6 +149,28 @@ pub(super) fn record(connection: &Connection, note: &Note, ended: &Ended, now: T
 
 /// Rows, newest first.
 pub(super) fn list(connection: &Connection, listing: &AuditListing) -> Result<Vec<AuditEntry>, StoreError> {
+    let (sql, values) = list_sql(listing)?;
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(params_from_iter(values), |row| {
+        Ok(AuditEntry {
+            id: row.get(0)?,
+            at: rows::time(row, 1)?,
+            actor_kind: rows::named(row, 2)?,
+            actor: row.get(3)?,
+            remote: row.get(4)?,
+            action: rows::named(row, 5)?,
+            project: row.get(6)?,
+            object: row.get(7)?,
+            result: rows::named(row, 8)?,
+            problem: row.get(9)?,
+            detail: rows::maybe_json(row, 10)?,
+        })
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// What reads a listing, along the index that leaves the fewest rows.
+fn list_sql(listing: &AuditListing) -> Result<(String, Vec<Sql>), StoreError> {
     let AuditListing { project, actor, action, since, until, projects, before, limit } = listing;
     let (mut clauses, mut values): (Vec<&str>, Vec<Sql>) = (Vec::new(), Vec::new());
     let mut keep = |clause, value: Option<Sql>| {
@@ -170,29 +192,23 @@ pub(super) fn list(connection: &Connection, listing: &AuditListing) -> Result<Ve
             keep("project IN (SELECT value FROM json_each(?))", Some(Sql::from(rows::to_json(names)?)));
         }
     }
+    let index = match (action, actor) {
+        // By far the most rows are of this action: they are never far.
+        (Some(AuditAction::TaskCreate) | None, None) => "",
+        (Some(AuditAction::TaskCreate) | None, Some(_)) => "INDEXED BY audit_of_actor",
+        (Some(_), _) => {
+            // The index holds no others.
+            clauses.push("action <> 'task.create'");
+            "INDEXED BY audit_of_action"
+        }
+    };
     let wanted = if clauses.is_empty() { String::new() } else { format!("WHERE {}", clauses.join(" AND ")) };
     values.push(Sql::from(i64::from(*limit)));
     let sql = format!(
-        "SELECT id, at, actor_kind, actor, remote, action, project, object, result, problem, detail FROM audit
+        "SELECT id, at, actor_kind, actor, remote, action, project, object, result, problem, detail FROM audit {index}
          {wanted} ORDER BY id DESC LIMIT ?"
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map(params_from_iter(values), |row| {
-        Ok(AuditEntry {
-            id: row.get(0)?,
-            at: rows::time(row, 1)?,
-            actor_kind: rows::named(row, 2)?,
-            actor: row.get(3)?,
-            remote: row.get(4)?,
-            action: rows::named(row, 5)?,
-            project: row.get(6)?,
-            object: row.get(7)?,
-            result: rows::named(row, 8)?,
-            problem: row.get(9)?,
-            detail: rows::maybe_json(row, 10)?,
-        })
-    })?;
-    Ok(found.collect::<Result<_, _>>()?)
+    Ok((sql, values))
 }
 
 fn forget(connection: &Connection, older_than: Timestamp) -> Result<bool, StoreError> {
@@ -234,6 +250,35 @@ mod tests {
             record(&connection, &note(action, project), &Ended::Ok, at(moment)).expect("recorded");
         }
         (folder, connection)
+    }
+
+    #[test]
+    fn what_somebody_did_and_where_something_was_done_is_found_without_a_walk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let connection = open::open_writer(&open::database_path(folder.path())).expect("a database");
+        let plan = |listing: &AuditListing| {
+            let (sql, _) = list_sql(listing).expect("SQL");
+            let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a statement");
+            let steps = explained.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<Result<Vec<_>, _>>();
+            steps.expect("a plan").join("; ")
+        };
+        let listing = AuditListing { limit: 50, ..AuditListing::default() };
+        let (eve, revokes) = (Some("eve".to_owned()), Some(AuditAction::TokenRevoke));
+        let of_shop =
+            |listing: AuditListing| AuditListing { project: Some("shop".to_owned()), before: Some(7), ..listing };
+        for (listing, index) in [
+            (AuditListing { actor: eve.clone(), ..listing.clone() }, "audit_of_actor (actor=?"),
+            (AuditListing { action: revokes, ..listing.clone() }, "audit_of_action (action=?"),
+            (AuditListing { actor: eve, action: revokes, ..listing.clone() }, "audit_of_action (action=?"),
+            (listing.clone(), "audit_of_project (project=?"),
+        ] {
+            if listing.actor.is_some() || listing.action.is_some() {
+                let plan = plan(&listing);
+                assert!(plan.starts_with("SEARCH") && plan.contains(index) && !plan.contains("TEMP B-TREE"), "{plan}");
+            }
+            let plan = plan(&of_shop(listing));
+            assert!(plan.starts_with("SEARCH") && plan.contains(index) && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
     }
 
     #[test]

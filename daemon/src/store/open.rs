@@ -19,7 +19,7 @@ use crate::files;
 const APPLICATION_ID: i32 = 0x464f_5247;
 
 /// Numbered changes of the schema, oldest first; a database's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 19] = [
+const MIGRATIONS: [&str; 20] = [
     include_str!("schema/0001_initial.sql"),
     include_str!("schema/0002_grants_and_counts.sql"),
     include_str!("schema/0003_revoked_tokens.sql"),
@@ -39,6 +39,7 @@ const MIGRATIONS: [&str; 19] = [
     include_str!("schema/0017_bad_ends.sql"),
     include_str!("schema/0018_clock.sql"),
     include_str!("schema/0019_tasks_by_state_and_template.sql"),
+    include_str!("schema/0020_audit_filters.sql"),
 ];
 
 /// How much of the disk is taken for the write-ahead log at once, in bytes: what is written within it changes no file's length, and a
