@@ -23,7 +23,6 @@ use crate::dispatch::{Dispatcher, TargetOptions};
 use crate::files::{self, FileError};
 use crate::gitops::{Acceptance, ApplyOptions, GitOps, GitOpsHandle, GitOptions, SourceOptions};
 use crate::http::auth::FailedAuthentications;
-use crate::http::events::EventStreams;
 use crate::http::hosts::KnownHosts;
 use crate::http::limits;
 use crate::http::metrics::{self, Vitals};
@@ -32,6 +31,7 @@ use crate::http::rate::Rates;
 use crate::http::requests::Requests;
 use crate::http::routes::{self, Api, Shared};
 use crate::http::serve::{self, BindError, Server, Speech};
+use crate::http::streams::Streams;
 use crate::http::surface::Insistence;
 use crate::local::{LocalError, LocalSocket};
 use crate::plugins::Catalog;
@@ -250,7 +250,8 @@ pub async fn start(settings: DaemonSettings) -> Result<Daemon, StartError> {
         failures: FailedAuthentications::default(),
         rates: Rates::new(plan.requests_per_second),
         failed_registrations: FailedAuthentications::default(),
-        event_streams: EventStreams::default(),
+        event_streams: Streams::new(limits::EVENT_STREAMS_PER_TOKEN_MAX),
+        log_streams: Streams::new(limits::LOG_STREAMS_PER_TOKEN_MAX),
         shutdown: draining.clone(),
     });
     let insistence =

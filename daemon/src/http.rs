@@ -11,7 +11,7 @@
 //! | `session` | the dashboard's cookie, and what proves that a page of ours asks |
 //! | `surface` | whether a program or a browser reads the answer, and what a browser is told beside it |
 //! | `table`, `gate`, `routes` | every route with what it needs, what stands before each, the router |
-//! | `standing` | whether who listens to a stream still may |
+//! | `standing`, `streams` | whether who listens to a stream still may; how many streams a token has open |
 //! | `runner_side`, `user_side`, `task_log`, `log_lines`, `tokens`, `config`, `insight`, `events`, `webhooks`, `audit` | the routes themselves |
 //! | `openapi`, `operations` | the contract, written from the table and the types |
 //! | `hooks`, `integrations` | what git servers and other programs call |
@@ -52,6 +52,7 @@ mod served;
 pub(crate) mod session;
 mod stall;
 mod standing;
+pub(crate) mod streams;
 pub(crate) mod surface;
 pub(crate) mod table;
 mod task_log;

@@ -1,15 +1,13 @@
 //! `GET /events`: server-sent events of what changes, as far as the token sees it.
 
-use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use forge_api::LAST_EVENT_ID_HEADER;
-use forge_config::Digest;
 use futures_util::stream::{self, Stream};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
@@ -24,6 +22,7 @@ use super::path::QueryOf;
 use super::problem::Refusal;
 use super::routes::Api;
 use super::standing::Standing;
+use super::streams::Place;
 use crate::core::{Event, EventId, Listener, RESET};
 
 /// What the route takes.
@@ -32,41 +31,6 @@ use crate::core::{Event, EventId, Listener, RESET};
 pub(super) struct EventsQuery {
     /// Only what is of this project or of none.
     project: Option<String>,
-}
-
-/// How many streams each token has open.
-#[derive(Debug, Default)]
-pub(crate) struct EventStreams(Arc<Mutex<HashMap<Digest, u32>>>);
-
-/// One open stream; gives its place back.
-#[derive(Debug)]
-struct Place {
-    streams: Arc<Mutex<HashMap<Digest, u32>>>,
-    token: Digest,
-}
-
-impl EventStreams {
-    fn open(&self, token: Digest) -> Option<Place> {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = streams.entry(token).or_default();
-        if *open >= limits::EVENT_STREAMS_PER_TOKEN_MAX {
-            return None;
-        }
-        *open += 1;
-        Some(Place { streams: Arc::clone(&self.0), token })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = streams.get(&self.token).map_or(0, |open| open.saturating_sub(1));
-        if left == 0 {
-            streams.remove(&self.token);
-        } else {
-            streams.insert(self.token, left);
-        }
-    }
 }
 
 /// `GET /events`
@@ -80,7 +44,7 @@ pub(super) async fn events(
         let detail = format!("this token has {} streams of events open", limits::EVENT_STREAMS_PER_TOKEN_MAX);
         return Err(Refusal::new(429, "too-many-streams", "Too many streams", detail)
             .hint("close one first: a program needs one stream, whatever it waits for")
-            .retry_after(limits::EVENT_STREAM_RETRY_S));
+            .retry_after(limits::STREAM_RETRY_S));
     };
     // An id that is none is as one of long ago.
     let last = headers.get(LAST_EVENT_ID_HEADER).filter(|last| !last.is_empty());
@@ -182,23 +146,4 @@ fn frames(streaming: Streaming) -> impl Stream<Item = Result<Bytes, std::convert
 /// One event as it is sent. Its data is JSON, which has no line of its own.
 fn frame(id: EventId, name: &str, data: &str) -> Bytes {
     Bytes::from(format!("event: {name}\nid: {id}\ndata: {data}\n\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_has_so_many_streams_and_gets_their_places_back() {
-        let streams = EventStreams::default();
-        let token = Digest([1; 32]);
-        let mut open: Vec<Place> =
-            (0..limits::EVENT_STREAMS_PER_TOKEN_MAX).map(|_| streams.open(token).expect("a place")).collect();
-        assert!(streams.open(token).is_none());
-        assert!(streams.open(Digest([2; 32])).is_some(), "another token has places of its own");
-        open.pop();
-        assert!(streams.open(token).is_some());
-        drop(open);
-        assert!(streams.0.lock().expect("a lock").is_empty());
-    }
 }

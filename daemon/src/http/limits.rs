@@ -97,8 +97,11 @@ pub(crate) const LOAD_HOURS_DEFAULT: u32 = 24;
 /// How many streams of events a token has open at a time.
 pub(crate) const EVENT_STREAMS_PER_TOKEN_MAX: u32 = 32;
 
-/// When who has too many may ask again, in seconds.
-pub(crate) const EVENT_STREAM_RETRY_S: u64 = 10;
+/// How many logs a token follows at a time: a pipeline may follow each of its tasks.
+pub(crate) const LOG_STREAMS_PER_TOKEN_MAX: u32 = 1_024;
+
+/// When who has too many streams may ask again, in seconds.
+pub(crate) const STREAM_RETRY_S: u64 = 10;
 
 /// How long one stream of events lasts: who listens on comes back with its token.
 pub(crate) const EVENT_STREAM_MAX: Duration = Duration::from_secs(300);

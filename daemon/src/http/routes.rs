@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::FailedAuthentications;
-use super::events::EventStreams;
 use super::gate::{self, Gate};
 use super::places::Places;
 use super::problem::Refusal;
 use super::rate::Rates;
 use super::requests::{self, Requests};
+use super::streams::Streams;
 use super::table::{self, Route};
 use crate::clock::Clock;
 use crate::core::{Applied, Core};
@@ -57,7 +57,9 @@ pub(crate) struct Shared {
     /// Of registrations alone.
     pub(crate) failed_registrations: FailedAuthentications,
     /// Streams of events by token.
-    pub(crate) event_streams: EventStreams,
+    pub(crate) event_streams: Streams,
+    /// Logs that are followed, by token.
+    pub(crate) log_streams: Streams,
     /// Ends answers that would otherwise follow a log for as long as it grows.
     pub(crate) shutdown: CancellationToken,
 }

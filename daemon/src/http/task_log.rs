@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::Access;
 use super::gate::SeenTask;
-use super::limits::LOG_READ_BYTES_MAX;
+use super::limits::{self, LOG_READ_BYTES_MAX};
 use super::path::QueryOf;
 use super::problem::Refusal;
 use super::routes::Api;
 use super::standing::Standing;
+use super::streams::Place;
 use crate::core::{CoreError, LogReader};
 
 /// What the route takes.
@@ -56,8 +57,9 @@ pub(super) async fn log(
     let mut response = if query.follow {
         // A log that is followed has no end yet: only where to begin can be asked for.
         let from = range.and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok()).unwrap_or(0);
+        let place = api.log_streams.open(*access.token()).ok_or_else(too_many)?;
         let (standing, project) = (Standing::new(api.clone(), access), task.project.clone());
-        let follower = Follower { reader, from, standing, project, shutdown: api.shutdown.clone() };
+        let follower = Follower { reader, from, standing, project, shutdown: api.shutdown.clone(), _place: place };
         Body::from_stream(following(follower)).into_response()
     } else {
         match range.map_or(Part::Whole, |range| part(range, length)) {
@@ -83,6 +85,13 @@ pub(super) async fn log(
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(LOG_LENGTH_HEADER, HeaderValue::from(length));
     Ok(response)
+}
+
+fn too_many() -> Refusal {
+    let detail = format!("this token follows {} logs", limits::LOG_STREAMS_PER_TOKEN_MAX);
+    Refusal::new(429, "too-many-streams", "Too many streams", detail)
+        .hint("end one first, or ask for what there is, without `follow`")
+        .retry_after(limits::STREAM_RETRY_S)
 }
 
 fn bytes_answer(status: StatusCode, reader: LogReader, from: u64, to: u64) -> Response {
@@ -140,12 +149,13 @@ struct Follower {
     /// Whose task it is.
     project: String,
     shutdown: CancellationToken,
+    _place: Place,
 }
 
 impl Follower {
     /// The next bytes. An error and not an end where it may not go on: a client must not take half a log for a whole one.
     async fn next(&mut self) -> Result<Option<Bytes>, CoreError> {
-        let Self { reader, from, standing, project, shutdown } = self;
+        let Self { reader, from, standing, project, shutdown, _place: _ } = self;
         // It is never begun anew: it counts how long an attempt that is over has been quiet.
         let mut coming = std::pin::pin!(reader.follow(*from, LOG_READ_BYTES_MAX));
         let next = loop {
