@@ -212,7 +212,7 @@ fn a_new_crate_takes_a_name_and_overwrites_nothing() {
     assert!(again.contains("hello is there already") && again.contains("nothing is ever overwritten"), "{again}");
     for (name, expected) in [
         ("Hello", "a name holds a-z, 0-9 and `-`"),
-        ("../x", "a name holds a-z, 0-9 and `-`"),
+        ("../forge-new", "a name holds a-z, 0-9 and `-`"),
         ("2fast", "begins with a digit"),
         ("serde", "the name of a crate that the plugin itself needs"),
     ] {

@@ -103,6 +103,8 @@ pub(crate) struct Tally {
 
 /// The world.
 pub(crate) struct World {
+    /// Which guard is taken out.
+    guard: Option<Guard>,
     daemon: DaemonSide,
     machines: Vec<Machine>,
     random: Random,
@@ -136,6 +138,7 @@ pub(crate) async fn run(seed: u64, guard: Option<Guard>) -> Result<Tally, Violat
         machines.push(Machine::new(&name, limit, key, &registered, Random::new(random.next()), guard));
     }
     let mut world = World {
+        guard,
         daemon,
         machines,
         random,
@@ -302,8 +305,11 @@ impl World {
         }
         let delay_ms = self.random.between(1_000, 20_000);
         self.after(delay_ms, Event::People);
-        if self.chance(15) {
-            let ended: Vec<u64> = self.ended.keys().copied().collect();
+        // What a retry shows that does not wait is looked for among retries of what was lost.
+        let lost_alone = self.guard == Some(Guard::RetryWaits);
+        if self.chance(if lost_alone { 40 } else { 15 }) {
+            let ended = self.ended.iter().filter(|(_, state)| !lost_alone || **state == TaskState::Lost);
+            let ended: Vec<u64> = ended.map(|(number, _)| *number).collect();
             let Some(number) = self.random.pick(&ended).copied() else { return };
             if self.daemon.retry(number).await {
                 self.note(format!("task {number} is tried again"));
@@ -345,7 +351,9 @@ impl World {
         let index = usize::try_from(self.random.between(0, RUNNERS as u64 - 1)).unwrap_or_default();
         // Mostly short; sometimes longer than any grace.
         let lasts_ms = if self.chance(70) { self.random.between(500, 15_000) } else { 90_000 };
-        match self.random.between(0, 10) {
+        // What only a clone shows is looked for among clones.
+        let clones = self.guard == Some(Guard::OneSession) && self.chance(50);
+        match if clones { u64::MAX } else { self.random.between(0, 10) } {
             0 | 1 => {
                 let power = self.chance(50);
                 self.note(format!("the daemon is killed{}", if power { ", and its machine loses power" } else { "" }));

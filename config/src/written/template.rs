@@ -35,7 +35,7 @@ written! {
         optional approval_timeout: Duration,
         /// What a task does while another of this template is open. Default: `"queue"`.
         optional concurrency: Concurrency,
-        /// What follows when the task's runner is gone. Default: `"fail"`.
+        /// What follows when the task's runner is gone. Default: `"fail"`. A job that its runner had not begun goes back to the queue either way.
         optional on_runner_lost: OnRunnerLost,
         /// How long the runner may be unreachable before the attempt is lost. Default: `"2m"`.
         optional runner_grace: Duration,

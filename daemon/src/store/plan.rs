@@ -175,7 +175,7 @@ pub(super) fn groups(connection: &Connection, tasks_max: u32, now: Timestamp) ->
 pub(super) const APPROVED: &str = "SELECT number, priority, concurrency FROM tasks INDEXED BY tasks_resume
      WHERE state = 'queued' AND resume_attempt IS NOT NULL AND project = ?1 AND template = ?2 AND required_tag = ?3
          AND ready_at <= ?4
-     ORDER BY number";
+     ORDER BY priority DESC, number";
 
 pub(super) const ASKING: &str = "SELECT min(number) FROM (
          SELECT number FROM tasks INDEXED BY tasks_state_template
