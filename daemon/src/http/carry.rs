@@ -29,11 +29,16 @@ pub(super) async fn put(
     let mut carry = api.core.carry_in(&access).await?;
     let mut body = request.into_body();
     let whole = async {
+        let mut is_empty = true;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Refusal::invalid(format!("the body could not be read: {error}")))?;
             if let Ok(bytes) = frame.into_data() {
+                is_empty &= bytes.is_empty();
                 carry.write(&bytes).await?;
             }
+        }
+        if is_empty {
+            return Err(Refusal::invalid("the body is empty").hint("send what the attempt carries, encrypted"));
         }
         Ok::<_, Refusal>(carry)
     };
