@@ -49,3 +49,29 @@ fn a_hundred_tasks_on_three_runners_each_run_once_within_tags_and_limits() {
         assert!(most <= limit, "{runner} ran {most} at a time, its limit is {limit}");
     }
 }
+
+/// A runner's token and key on a second machine: who comes second is told so and leaves, and the first one works on.
+#[test]
+fn a_cloned_runner_is_told_that_another_one_is_there_and_leaves() {
+    let world = World::new();
+    world.template("hello", "", "echo hello");
+    let daemon = world.daemon();
+    let _first = world.runner(&daemon, "ny-1", "");
+    world.wait_runner(&daemon, "ny-1", "online");
+
+    let settings = world.runner_settings(&daemon, "clone", "");
+    let text = std::fs::read_to_string(&settings).expect("its runner.toml");
+    std::fs::write(&settings, text.replace("name = \"clone\"", "name = \"ny-1\"")).expect("written");
+    std::fs::create_dir(world.path("clone/tmp")).expect("a folder");
+    for file in ["token", "private.key", "tmp/daemon.key"] {
+        std::fs::copy(world.path("ny-1").join(file), world.path("clone").join(file)).expect(file);
+    }
+    let mut clone = world.start_runner("clone");
+    assert_eq!(clone.process.wait("the clone leaves").code(), Some(1));
+    let said = clone.process.stderr();
+    assert!(said.contains("\"ny-1\" is already connected with another session"), "{said}");
+
+    let task = world.start_task(&daemon, "hello");
+    assert_eq!(world.wait_state(&daemon, task, "succeeded")["runner"], "ny-1");
+    assert!(!world.path("clone/tmp/attempts").join(format!("{task}-1")).exists(), "the clone began nothing");
+}
