@@ -8,7 +8,10 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::harness::{Daemon, Proxy, Random, World, free_port, wait_for};
+use crate::wire::ByHand;
 
 /// The runners.
 const RUNNERS: [&str; 3] = ["ny-1", "ny-2", "ny-3"];
@@ -133,6 +136,19 @@ fn check_log(state: &str, log: &[u8]) -> Result<(), String> {
     if fits && (is_whole || state != "succeeded") { Ok(()) } else { Err(format!("{state}: {text}")) }
 }
 
+/// The log of every attempt, earlier ones of a task too, is there to its last byte by its runner's own SHA-256, where its runner has reported.
+fn check_attempts(world: &World, daemon: &Daemon, numbers: &[u64], seed: u64) {
+    let by_hand = ByHand::new(daemon);
+    for task in numbers {
+        let path = format!("/tasks/{task}/attempts");
+        let attempts = by_hand.done("GET", &path, world.admin_token(), &Value::Null);
+        for attempt in attempts["items"].as_array().expect("attempts") {
+            let what = format!("seed {seed}: task {task}: {attempt}");
+            assert!(attempt["reported_at"].is_null() || attempt["log_state"] == "whole", "{what}");
+        }
+    }
+}
+
 #[test]
 fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
     let seed = number("FORGE_CHAOS_SEED", 20_261_121);
@@ -241,6 +257,7 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
         assert_eq!(shown["log_bytes"].as_u64(), Some(log.len() as u64), "seed {seed}: {shown}");
         check_log(state, &log).unwrap_or_else(|words| panic!("seed {seed}: task {task}: {words}\n{shown}"));
     }
+    check_attempts(&world, &daemon, &numbers, seed);
     let twice = std::fs::read_to_string(world.path("at-work/twice")).unwrap_or_default();
     assert_eq!(twice, "", "seed {seed}: a task ran twice at a time");
     let open_before: Vec<(u32, u32)> =
