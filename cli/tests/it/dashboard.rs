@@ -182,6 +182,8 @@ fn add_a_runner(world: &World, daemon: &Daemon, commands: &Value) -> Process {
     std::fs::create_dir_all(&machine).expect("a folder");
     let shell = |id: &str| {
         let line = commands[id].as_str().expect("a command").replace("NAME", "east-1");
+        // The shell becomes the runner, which then ends with this story.
+        let line = if id == "add-start" { format!("exec {line}") } else { line };
         let mut command = Command::new("sh");
         command.arg("-c").arg(line.replace("/var/lib/forge-runner", "spool")).current_dir(&machine);
         command.env_clear().env("PATH", &path).env("HOME", &machine);
