@@ -4,13 +4,13 @@
 //! `FORGE_CONTRACT_SEED` has it ask other things, and `FORGE_CONTRACT_EXAMPLES` more of them; what it prints says its seed.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::approval;
-use crate::harness::{Daemon, Finished, World, need, utf8};
+use crate::harness::{Daemon, Finished, World, made_by, need, repository, utf8};
 use crate::wire::{ByHand, sample, with};
 
 /// What each answer is held against.
@@ -26,19 +26,6 @@ const LAST: &str = "unregisterRunner";
 /// What is asked for objects that are there alone: who names others guesses, which is answered 429 after a while, or hits by chance what
 /// later runs need.
 const NAMED: [&str; 2] = ["callIntegration", "removeRunner"];
-
-/// The folder of this repository.
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// `schemathesis` from PyPI in the target folder, made by `.ci/schemathesis` unless it stands there.
-fn schemathesis() -> PathBuf {
-    let script = repository().join(".ci/schemathesis");
-    let output = Command::new("sh").arg(script).arg(env!("CARGO_TARGET_TMPDIR")).output().expect("sh runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end()).join("schemathesis")
-}
 
 fn number(variable: &str, otherwise: u32) -> u32 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
@@ -153,7 +140,7 @@ impl Asking<'_> {
 #[test]
 fn whatever_is_asked_is_answered_as_the_contract_says() {
     need("python3", "python3");
-    let program = schemathesis();
+    let program = made_by("schemathesis").join("schemathesis");
     let world = world();
     let daemon = world.daemon();
     let _runner = world.runner(&daemon, "ny-1", "");
@@ -202,11 +189,12 @@ fn whatever_is_asked_is_answered_as_the_contract_says() {
     ];
     let examples = number("FORGE_CONTRACT_EXAMPLES", 10);
     let asked = [
+        // First of all: an attempt that is not begun within a minute of being given away is taken back.
+        ("attempt", &*attempt_token, of("attempt"), &objects[..]),
         ("admin", world.admin_token(), of("access"), &objects[..]),
         // Whose paths name whatever they like.
         ("stranger", world.admin_token(), of("access").into_iter().filter(|id| !NAMED.contains(&&**id)).collect(), &[]),
         ("runner", &*asking.token, of("runner"), &objects[..]),
-        ("attempt", &*attempt_token, of("attempt"), &objects[..]),
         ("newcomer", world.registration_token(), of("registration"), &[]),
         ("leaver", &*asking.token, vec![LAST.to_owned()], &[]),
     ];

@@ -4,7 +4,7 @@
 //! `FORGE_SCREENSHOTS=docs/images` the story of all pages writes its pictures there.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::approval;
 use crate::git::git;
 use crate::gitops;
-use crate::harness::{Daemon, Finished, Process, Receiver, World, need, wait_for};
+use crate::harness::{Daemon, Finished, Process, Receiver, World, made_by, need, repository, wait_for};
 
 /// The pages of which the repository keeps pictures, beside the one for signing in.
 fn check_pictures(pages: &Value) {
@@ -36,19 +36,6 @@ const HOSTILE: &str = "\"><img src=x onerror=alert(1)><script>alert(2)</script>"
 const WIDE: &str = "awk 'BEGIN { for (more = \"x\"; length(more) < 9000;) more = more more; \
                     for (i = 1; i <= 1200; i++) print \"line \" i \" is long \" substr(more, 1, 9000) }'";
 
-/// The folder of this repository.
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Playwright and axe from npm in the target folder, made by `.ci/browser` unless they stand there.
-fn packages() -> String {
-    let script = repository().join(".ci/browser");
-    let output = Command::new("sh").arg(script).arg(env!("CARGO_TARGET_TMPDIR")).output().expect("sh runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("a path").trim_end().to_owned()
-}
-
 /// Runs a story of `cli/tests/browser` as the world's admin; `more` is what else it is told.
 fn browse(world: &World, daemon: &Daemon, story: &str, more: &Value) {
     need("node", "nodejs");
@@ -58,7 +45,7 @@ fn browse(world: &World, daemon: &Daemon, story: &str, more: &Value) {
         "url": daemon.api,
         "token": world.admin_token(),
         "tree": world.path("tree"),
-        "packages": packages(),
+        "packages": made_by("browser"),
         "browser": "/usr/bin/chromium",
         "screenshots": std::env::var_os("FORGE_SCREENSHOTS").map(|folder| repository().join(folder)),
     });
@@ -134,6 +121,11 @@ description = "Of the registry"
 /// What the walk runs beside: a form of several lines, a log that goes on when it is told to, a task that succeeds at its second try.
 fn more(world: &World) {
     let gate = world.path("gate");
+    // Whoever reads one waits until the walk has opened it.
+    for end in ["second", "third"] {
+        let made = Command::new("mkfifo").arg(format!("{}.{end}", gate.display())).status();
+        assert!(made.expect("mkfifo runs").success());
+    }
     world.write(
         "projects/shop/templates/certificate.toml",
         r#"executor = "shell"
@@ -158,16 +150,13 @@ default = "welcome\nto the shop\n"
     world.template(
         "uneasy",
         "",
-        &format!(
-            "echo 'error: the first'; until [ -e {}.second ]; do sleep 0.1; done; seq 80; echo 'error: the second'; seq 80",
-            gate.display()
-        ),
+        &format!("echo 'error: the first'; cat {}.second; seq 80; echo 'error: the second'; seq 80", gate.display()),
     );
     world.template(
         "flaky",
         "retry = { attempts = 1, delay = \"1s\" }",
         &format!(
-            "if mkdir {gate}.once; then echo first try; until [ -e {gate}.third ]; do sleep 0.1; done; exit 1; fi; echo second try",
+            "if mkdir {gate}.once; then echo first try; cat {gate}.third; exit 1; fi; echo second try",
             gate = gate.display()
         ),
     );

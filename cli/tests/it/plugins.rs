@@ -1,24 +1,11 @@
 //! Plugins that a tree brings along: another language, and two revisions side by side.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Daemon, World, pids_in, utf8, wait_for};
-
-/// The folder of this repository.
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// `componentize-py` from PyPI in the target folder, made by `.ci/componentize-py` unless it stands there.
-fn componentize_py() -> PathBuf {
-    let script = repository().join(".ci/componentize-py");
-    let output = Command::new("sh").arg(script).arg(env!("CARGO_TARGET_TMPDIR")).output().expect("sh runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end()).join("componentize-py")
-}
+use crate::harness::{Daemon, World, made_by, pids_in, repository, utf8, wait_for};
 
 /// The arguments by which a README's own line builds its component.
 fn written_arguments(readme: &Path) -> Vec<String> {
@@ -51,7 +38,7 @@ fn a_plugin_in_python_is_built_committed_and_run() {
     let mut arguments = written_arguments(&example.join("README.md"));
     let place = arguments.last_mut().expect("its last word is where the component goes");
     assert_eq!(std::mem::replace(place, utf8(&built).to_owned()), "plugins/disk-space.wasm");
-    let output = Command::new(componentize_py())
+    let output = Command::new(made_by("componentize-py").join("componentize-py"))
         .current_dir(&example)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .args(arguments)

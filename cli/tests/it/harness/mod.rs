@@ -10,7 +10,7 @@ mod wasm;
 mod world;
 
 pub(crate) use process::{Finished, Process};
-pub(crate) use programs::{SSHD, need};
+pub(crate) use programs::{SSHD, made_by, need, repository};
 pub(crate) use proxy::Proxy;
 pub(crate) use random::Random;
 pub(crate) use receiver::{Received, Receiver, status};

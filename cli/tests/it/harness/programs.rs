@@ -1,6 +1,6 @@
 //! Programs of Debian that a story needs: taken when they are there, installed where that is allowed, named where it is not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -16,6 +16,19 @@ fn is_there(program: &str) -> bool {
     }
     let path = std::env::var("PATH").expect("PATH is set");
     path.split(':').any(|folder| Path::new(folder).join(program).is_file())
+}
+
+/// The folder of this repository.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The folder of a tool in the target folder, which a script of `.ci` makes unless it stands there.
+pub(crate) fn made_by(script: &str) -> PathBuf {
+    let script = repository().join(".ci").join(script);
+    let output = Command::new("sh").arg(script).arg(env!("CARGO_TARGET_TMPDIR")).output().expect("sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end())
 }
 
 /// Sees to it that `program` can be run; `package` is Debian's.

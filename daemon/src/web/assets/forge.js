@@ -9,8 +9,7 @@
   const SENT_MS = 5000;
   const byId = (id) => document.getElementById(id);
 
-  // A form that came back with its mistakes stands at an address that only takes forms: loading it again, or asking it for fresh contents,
-  // is meant for the page that has the form.
+  // A form that came back with its mistakes: loading it again is meant for the page that has the form, and must not send it once more.
   const form = /^(\/projects\/[^/]+\/templates\/[^/]+)\/run$/.exec(location.pathname);
   if (form) history.replaceState(null, "", form[1]);
 
