@@ -1,5 +1,5 @@
 //! The one thread that a supervisor has beside the one that works: it hears the runner and tells it what is new, hears signals,
-//! knows when the job must end, and makes the plugin's engine look up while the guest computes.
+//! knows when the job may begin and when it must end, and makes the plugin's engine look up while the guest computes.
 //!
 //! It waits for all of that in one `poll`. What may take long (ending the job's processes) has a thread of its own, which is
 //! started when it comes to that: an attempt of some milliseconds should not pay for what only long ones need. For the same
@@ -18,9 +18,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::bell::{self, Bell};
 use crate::cgroup;
 use crate::executor::Ground;
-use crate::state::{State, boottime_ms};
-use crate::warden::{self, Terms};
-use crate::wire::{self, FromSupervisor, LINE_BYTES_MAX, Order, ToSupervisor};
+use crate::state::{State, Word, boottime_ms};
+use crate::warden::{self, Contact, Terms};
+use crate::wire::{self, FromSupervisor, Go, LINE_BYTES_MAX, Order, ToSupervisor};
 
 /// The longest nap: the clock of `poll` stands still while the machine sleeps. After each, dead orphans are let go of, of which
 /// a long job may leave thousands.
@@ -47,7 +47,28 @@ pub(crate) struct Attendant {
     pub(crate) control: PathBuf,
 }
 
+/// The end of an attempt that nobody asked for.
+fn lost(reason: &str) -> Order {
+    Order { outcome: forge_api::AttemptOutcome::Lost, reason: reason.to_owned() }
+}
+
 impl Attendant {
+    /// The runner passes the daemon's word on. This process may have stood still since it was given: nothing begins that would have to
+    /// end at once.
+    fn begin(&self, go: Go) {
+        let now_ms = boottime_ms();
+        let contact = Contact { leased_ms: go.leased_ms.min(now_ms), ..Contact::at(now_ms) };
+        let ending = match warden::verdict(self.terms, contact, now_ms) {
+            warden::Verdict::End(order) => Some(order),
+            warden::Verdict::WaitUntil(_) => None,
+        };
+        self.ground.shared.begins(contact, ending);
+    }
+
+    fn withdraw(&self, reason: &str) {
+        self.ground.shared.withdraw(lost(reason));
+    }
+
     /// Starts the thread. `unread` is what came over `connection` behind the brief.
     pub(crate) fn start(self, connection: UnixStream, unread: Vec<u8>) -> io::Result<()> {
         self.bell.rings_at_signals()?;
@@ -77,6 +98,8 @@ struct Attending {
 impl Attending {
     fn attend(mut self) {
         let mut next_look = Instant::now() + NAP_MAX;
+        // The word may have come behind the brief.
+        self.hear();
         loop {
             let nap = self.guard().min(self.reserve());
             let state = self.attendant.ground.shared.now();
@@ -84,14 +107,15 @@ impl Attending {
                 conversation.tell(&state);
             }
             self.conversations.retain(|conversation| conversation.is_open);
-            if self.conversations.is_empty() && self.listener.is_none() && !state.ended {
+            if self.conversations.is_empty() && state.word == Word::Awaited {
+                self.attendant.withdraw("its runner changed its mind: the daemon took it back, say");
+            }
+            if self.conversations.is_empty() && self.listener.is_none() && state.word == Word::Given && !state.ended {
                 self.listen();
             }
             self.wait(nap);
             self.accept();
-            for conversation in &mut self.conversations {
-                conversation.hear(&self.attendant.ground);
-            }
+            self.hear();
             if Instant::now() >= next_look {
                 self.attendant.ground.processes.reap_orphans();
                 next_look = Instant::now() + NAP_MAX;
@@ -99,18 +123,28 @@ impl Attending {
         }
     }
 
+    fn hear(&mut self) {
+        for conversation in &mut self.conversations {
+            conversation.hear(&self.attendant);
+        }
+    }
+
     /// Has the job end when it must; answers how long nothing of that kind is due.
     fn guard(&mut self) -> Duration {
         let ground = &self.attendant.ground;
-        if bell::is_stopped() && !ground.shared.is_ending() {
-            let reason =
-                "its supervisor was told to stop: the runner's machine shuts down, or someone ended it".to_owned();
-            ground.shared.end(Order { outcome: forge_api::AttemptOutcome::Lost, reason });
-        }
-        if self.is_ending {
-            return NAP_MAX;
+        let state = ground.shared.now();
+        if bell::is_stopped() && state.ending.is_none() {
+            let reason = "its supervisor was told to stop: the runner's machine shuts down, or someone ended it";
+            match state.word {
+                Word::Awaited => self.attendant.withdraw(reason),
+                Word::Given | Word::Withdrawn => ground.shared.end(lost(reason)),
+            }
         }
         let state = ground.shared.now();
+        // Before the attempt begins, or where it never does, nothing runs that could have to end.
+        if self.is_ending || state.word != Word::Given {
+            return NAP_MAX;
+        }
         if state.ending.is_none() {
             let now_ms = boottime_ms();
             match warden::verdict(self.attendant.terms, state.contact, now_ms) {
@@ -246,10 +280,10 @@ impl Conversation {
     }
 
     /// Takes what the runner says.
-    fn hear(&mut self, ground: &Ground) {
+    fn hear(&mut self, attendant: &Attendant) {
         let mut piece = [0; READ_BYTES];
         loop {
-            self.heed(ground);
+            self.heed(attendant);
             match self.stream.read(&mut piece) {
                 Ok(0) => self.is_open = false,
                 Ok(length) => {
@@ -268,9 +302,20 @@ impl Conversation {
     }
 
     /// Heeds every whole line.
-    fn heed(&mut self, ground: &Ground) {
+    fn heed(&mut self, attendant: &Attendant) {
+        let ground = &attendant.ground;
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.unread.drain(..=end).collect();
+            if ground.shared.now().word == Word::Awaited {
+                match serde_json::from_slice(&line) {
+                    Ok(go) => attendant.begin(go),
+                    Err(error) => {
+                        tracing::warn!(%error, "a runner's word is not understood");
+                        self.is_open = false;
+                    }
+                }
+                continue;
+            }
             let now_ms = boottime_ms();
             ground.shared.heard(now_ms);
             match serde_json::from_slice(&line) {

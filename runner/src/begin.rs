@@ -115,12 +115,17 @@ pub(crate) enum Begun {
     Gone,
 }
 
+/// Which supervisor was told the job last. It gets ready in the attempt's folders, which are its own until it is dead: see
+/// [`crate::job::let_go`].
+pub(crate) type Briefed = Mutex<Option<Record>>;
+
 /// Begins an attempt. What can be done at once is done at once: the daemon's word, the plugin and the supervisor do not need each other.
 pub(crate) async fn begin(
     context: &Context,
     job: &Job,
     user: Option<&JobUser>,
     folder: &Path,
+    briefed: &Briefed,
 ) -> Result<Begun, BeginError> {
     make_folders(context, job, user, folder).map_err(BeginError::Spool)?;
     // A successor of this runner knows by it that the daemon waits for word, and that nothing ran.
@@ -136,7 +141,8 @@ pub(crate) async fn begin(
         };
         (started, carry)
     };
-    let prepared = async { tokio::join!(ensure_plugin(context, job), start_supervisor(context, job, user, folder)) };
+    let prepared =
+        async { tokio::join!(ensure_plugin(context, job), start_supervisor(context, job, user, folder, briefed)) };
     tokio::pin!(started, prepared);
     // A plugin may take long to come: an attempt that is not to run does not wait for it.
     let (word, ready) = tokio::select! {
@@ -301,7 +307,7 @@ fn check_digest(bytes: Vec<u8>, sha256: &str) -> Result<Vec<u8>, CallError> {
     )))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -311,6 +317,7 @@ async fn start_supervisor(
     job: &Job,
     user: Option<&JobUser>,
     folder: &Path,
+    briefed: &Briefed,
 ) -> Result<Supervisor, BeginError> {
     let launcher = &context.launcher;
     let Newborn { mut stream, pid, start_ticks, words } = launcher
@@ -318,6 +325,7 @@ async fn start_supervisor(
         .await
         .map_err(|error| BeginError::Supervisor { program: launcher.program(), error })?;
     let record = record_of(context, job, user, pid, start_ticks);
+    *lock(briefed) = Some(record.clone());
     let brief = brief_of(context, job, folder, &record);
     let told = async { stream.write_all(&wire::line(&brief)?).await };
     told.await.map_err(|error| BeginError::Brief { error, words: words.read() })?;

@@ -355,7 +355,8 @@ impl Drop for JobServices {
 
 impl JobServices {
     fn start(&self, command: &Command, output: Output) -> Result<Start, CapabilityError> {
-        if self.ground.shared.is_ending() {
+        // Until here nothing was touched but the attempt's own folders.
+        if !self.ground.shared.may_begin() || self.ground.shared.is_ending() {
             return Err(CapabilityError::Canceled);
         }
         if let Some(field) = command.args.iter().find_map(|argument| self.placeholders.field_in(argument)) {
@@ -517,7 +518,10 @@ impl Services for JobServices {
             // So that it may open /dev/stdout.
             user.owns_open(&stdout).and_then(|()| user.owns_open(&stderr)).map_err(|error| io_failed(&error))?;
         }
-        let start = self.start(&command, Output { stdout, stderr })?;
+        self.ground.guest.pauses();
+        let start = self.start(&command, Output { stdout, stderr });
+        self.ground.guest.computes(&self.ground.bell);
+        let start = start?;
         let ground = Arc::clone(&self.ground);
         let child = Child::start(ground, start, (stdout_reader, stderr_reader), command.timeout_ms)
             .map_err(|error| CapabilityError::Io(format!("{} cannot be started: {error}", command.program)))?;

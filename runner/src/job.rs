@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use forge_api::{AttemptId, AttemptOutcome, AttemptResult, Job};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::attend::{self, Inboxes, Line};
-use crate::begin::{BeginError, Begun, Supervisor, begin, record_of};
+use crate::begin::{BeginError, Begun, Briefed, Supervisor, begin, lock, record_of};
 use crate::client::Client;
 use crate::launch::Launcher;
 use crate::preparing::Preparing;
@@ -30,10 +30,13 @@ use crate::upload::{Available, Delivered, Upload};
 use crate::user::{JobUser, Users};
 use crate::warden::is_fresh;
 use crate::wire::{self, Go, Order};
-use crate::{cgroup, delivery, files, orphans};
+use crate::{cgroup, delivery, files, orphans, process};
 
 /// How long a dying supervisor's last steps (the removal of a large workspace) are waited for.
 const DEATH_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a supervisor that is not to begin has to leave by itself.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a result may lie in the spool before it is made to survive a power cut.
 const UNSAFE_MAX: Duration = Duration::from_millis(500);
@@ -121,17 +124,19 @@ async fn run_as(
     orders: &mut mpsc::Receiver<EndWhy>,
 ) {
     let attempt = job.attempt;
+    let briefed = Briefed::default();
     // The daemon may be out of reach and a plugin large: whoever cancels does not wait for either.
     let begun = tokio::select! {
-        begun = begin_in_time(context, &job, user, folder, leased_ms) => begun.map_err(|error| {
+        begun = begin_in_time(context, &job, user, folder, leased_ms, &briefed) => begun.map_err(|error| {
             tracing::error!(%attempt, %error, "the attempt cannot begin");
             Order { outcome: unbegun(&job), reason: error.to_string() }
         }),
         Some(why) = orders.recv() => Err(why.order()),
     };
-    // Where it does not begin, a supervisor that waits for its job leaves, since its connection is closed.
+    // Where it does not begin, a supervisor that got ready leaves, since its connection is closed.
     let begun = match begun {
         Err(order) => {
+            let_go(&briefed).await;
             fail_early(context, folder, record_of(context, &job, user, 0, 0), order, orders).await;
             return;
         }
@@ -140,6 +145,7 @@ async fn run_as(
     let (leased_ms, supervisor) = match begun {
         // Given to another runner, or closed, before it began here.
         Begun::Gone => {
+            let_go(&briefed).await;
             let record = record_of(context, &job, user, 0, 0);
             remove_places(&record, None);
             remove_folder(folder, &record, None);
@@ -147,6 +153,7 @@ async fn run_as(
             return;
         }
         Begun::Canceled => {
+            let_go(&briefed).await;
             let record = record_of(context, &job, user, 0, 0);
             fail_early(context, folder, record, EndWhy::Canceled.order(), orders).await;
             return;
@@ -163,6 +170,7 @@ async fn run_as(
         // The supervisor begins at the line's end, which it did not get.
         let reason = format!("its supervisor cannot be told to begin: {error}{}", words.read());
         drop(stream);
+        let_go(&briefed).await;
         let order = Order { outcome: unbegun(&job), reason };
         fail_early(context, folder, record, order, orders).await;
         return;
@@ -191,9 +199,10 @@ async fn begin_in_time(
     user: Option<&JobUser>,
     folder: &Path,
     claimed_ms: u64,
+    briefed: &Briefed,
 ) -> Result<Begun, BeginError> {
     loop {
-        let (renewed_ms, supervisor) = match begin(context, job, user, folder).await? {
+        let (renewed_ms, supervisor) = match begin(context, job, user, folder, briefed).await? {
             Begun::Live(renewed_ms, supervisor) => (renewed_ms, supervisor),
             other => return Ok(other),
         };
@@ -203,6 +212,23 @@ async fn begin_in_time(
             return Ok(Begun::Live(leased_ms, supervisor));
         }
         tracing::info!(attempt = %job.attempt, "the attempt took long to begin: asking the daemon again");
+        drop(supervisor);
+        let_go(briefed).await;
+    }
+}
+
+/// Waits until a supervisor that was not told to begin has left, and what it made ready with it. Its connection is closed; one that stands
+/// still is killed, and nothing of the job ran.
+pub(crate) async fn let_go(briefed: &Briefed) {
+    let Some(record) = lock(briefed).take() else { return };
+    if tokio::time::timeout(LEAVE_WAIT, death(&record)).await.is_ok() {
+        return;
+    }
+    if let Some(handle) = procfs::open_same(record.supervisor_pid, record.supervisor_start_ticks) {
+        process::signal(&handle, Signal::KILL);
+    }
+    if tokio::time::timeout(DEATH_WAIT, death(&record)).await.is_err() {
+        tracing::warn!(attempt = %record.attempt, "the supervisor still lives");
     }
 }
 

@@ -19,7 +19,7 @@ use rustix::pipe::PipeFlags;
 use serde_json::Value;
 
 use crate::files;
-use crate::mask::{MaskError, Masker};
+use crate::mask::Masker;
 use crate::spool;
 use crate::state::Shared;
 use crate::wire::Order;
@@ -68,17 +68,6 @@ struct Inner {
     is_reserve_over: bool,
 }
 
-/// The log cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LogError {
-    /// The file or the pipe.
-    #[error("the log cannot be opened: {0}")]
-    Io(#[from] io::Error),
-    /// The masks.
-    #[error(transparent)]
-    Mask(#[from] MaskError),
-}
-
 /// What a whole log amounts to.
 pub(crate) struct Total {
     pub(crate) length: u64,
@@ -92,13 +81,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Log {
     /// Opens a new log at `path` that masks `secrets`.
-    pub(crate) fn create(path: &Path, secrets: &[&str], shared: Arc<Shared>) -> Result<Self, LogError> {
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+    pub(crate) fn create(path: &Path, secrets: &[&str], shared: Arc<Shared>) -> io::Result<Self> {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         // A refusal (the user's pipe budget is used up) only makes writers wait sooner.
         let _ = rustix::pipe::fcntl_setpipe_size(&reader, PIPE_BYTES);
-        let flags = rustix::fs::fcntl_getfl(&reader).map_err(io::Error::from)?;
-        rustix::fs::fcntl_setfl(&reader, flags | rustix::fs::OFlags::NONBLOCK).map_err(io::Error::from)?;
-        let masker = Masker::new(secrets.iter().copied())?;
+        let flags = rustix::fs::fcntl_getfl(&reader)?;
+        rustix::fs::fcntl_setfl(&reader, flags | rustix::fs::OFlags::NONBLOCK)?;
+        let masker = Masker::new(secrets.iter().copied());
         let inner = Inner {
             file: None,
             own_masker: masker.another(),

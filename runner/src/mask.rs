@@ -60,53 +60,56 @@ pub(crate) struct Masker {
 }
 
 struct Search {
-    /// Quick to build and slower to search with, as most logs are short; see [`Masker::quicken`].
-    automaton: AhoCorasick,
-    is_quick: bool,
-    /// Sorted, for finding which ends of the stream begin a form.
+    /// Faster than the list, and slow to build: for long streams only, see [`Masker::quicken`].
+    automaton: Option<AhoCorasick>,
+    /// Sorted. Each has two bytes at least.
     forms: Vec<Vec<u8>>,
     longest: usize,
-    /// Which pairs of bytes begin a form: a look here spares nearly every search of an end among the forms, which would
-    /// otherwise cost more than all the rest where a secret is long and the output comes in small pieces.
-    pairs: Vec<bool>,
+    pairs: Pairs,
 }
 
-/// How many pairs of bytes there are.
-const PAIRS: usize = 1 << 16;
+/// Which pairs of bytes begin a form, a bit for each: a look here spares nearly every search among the forms.
+#[derive(Clone)]
+struct Pairs(Vec<u64>);
 
-fn pair_index(first: u8, second: u8) -> usize {
-    usize::from(first) << 8 | usize::from(second)
+impl Pairs {
+    fn of(forms: &[Vec<u8>]) -> Self {
+        let mut words = vec![0; (1 << 16) / 64];
+        for form in forms {
+            if let [first, second, ..] = form.as_slice() {
+                let (word, bit) = Self::place(*first, *second);
+                if let Some(word) = words.get_mut(word) {
+                    *word |= bit;
+                }
+            }
+        }
+        Self(words)
+    }
+
+    fn place(first: u8, second: u8) -> (usize, u64) {
+        (usize::from(first) << 2 | usize::from(second >> 6), 1 << (second & 63))
+    }
+
+    fn has(&self, first: u8, second: u8) -> bool {
+        let (word, bit) = Self::place(first, second);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
 }
-
-/// The secrets cannot be searched for.
-#[derive(Debug, thiserror::Error)]
-#[error("the secrets are too many or too long to be masked: {0}")]
-pub(crate) struct MaskError(String);
 
 impl Masker {
     /// A masker for `secrets`.
-    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Result<Self, MaskError> {
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut forms = BTreeSet::new();
         for secret in secrets {
             collect_forms(secret, &mut forms);
         }
         let forms: Vec<Vec<u8>> = forms.into_iter().collect();
         let longest = forms.iter().map(Vec::len).max().unwrap_or(0);
-        let search = if forms.is_empty() {
-            None
-        } else {
-            let automaton = automaton(&forms, AhoCorasickKind::ContiguousNFA)?;
-            let mut pairs = vec![false; PAIRS];
-            for form in &forms {
-                if let [first, second, ..] = form.as_slice()
-                    && let Some(begins) = pairs.get_mut(pair_index(*first, *second))
-                {
-                    *begins = true;
-                }
-            }
-            Some(Arc::new(Search { automaton, is_quick: false, forms, longest, pairs }))
-        };
-        Ok(Self { search, held: Vec::new(), held_masked: 0, after_mask: false, searched: 0 })
+        let search = (!forms.is_empty()).then(|| {
+            let pairs = Pairs::of(&forms);
+            Arc::new(Search { automaton: None, forms, longest, pairs })
+        });
+        Self { search, held: Vec::new(), held_masked: 0, after_mask: false, searched: 0 }
     }
 
     /// A masker of the same secrets for another stream.
@@ -116,12 +119,14 @@ impl Masker {
 
     /// Builds the automaton that is made for long streams.
     fn quicken(&mut self) {
-        let Some(search) = self.search.as_ref().filter(|search| !search.is_quick) else { return };
-        // One that is too large to be built only keeps this stream slower.
-        let Ok(automaton) = automaton(&search.forms, AhoCorasickKind::DFA) else { return };
+        let Some(search) = self.search.as_ref().filter(|search| search.automaton.is_none()) else { return };
         let Search { forms, longest, pairs, .. } = search.as_ref();
+        let mut builder = AhoCorasick::builder();
+        builder.match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA));
+        // One that is too large to be built only keeps this stream slower.
+        let Ok(automaton) = builder.build(forms) else { return };
         let (forms, pairs) = (forms.clone(), pairs.clone());
-        self.search = Some(Arc::new(Search { automaton, is_quick: true, forms, longest: *longest, pairs }));
+        self.search = Some(Arc::new(Search { automaton: Some(automaton), forms, longest: *longest, pairs }));
     }
 
     /// Takes the next bytes of the stream and appends what is certain to `out`.
@@ -167,11 +172,6 @@ impl Masker {
     }
 }
 
-fn automaton(forms: &[Vec<u8>], kind: AhoCorasickKind) -> Result<AhoCorasick, MaskError> {
-    let mut builder = AhoCorasick::builder();
-    builder.match_kind(MatchKind::Standard).kind(Some(kind)).build(forms).map_err(|error| MaskError(error.to_string()))
-}
-
 impl Search {
     /// The masked spans of `view`, in order, without overlaps; its first `masked` bytes are masked already.
     fn spans(&self, view: &[u8], masked: usize) -> Vec<(usize, usize)> {
@@ -179,8 +179,12 @@ impl Search {
         if masked > 0 {
             spans.push((0, masked));
         }
+        let Some(automaton) = &self.automaton else {
+            self.add_listed(view, &mut spans);
+            return spans;
+        };
         // Matches come in the order of their ends, so a later one may swallow several earlier ones.
-        for found in self.automaton.find_overlapping_iter(view) {
+        for found in automaton.find_overlapping_iter(view) {
             let mut span = (found.start(), found.end());
             while let Some(last) = spans.last().copied() {
                 if last.1 < span.0 {
@@ -194,6 +198,39 @@ impl Search {
         spans
     }
 
+    /// The same as the automaton finds, by the list of forms. Nothing has to be built for it, which would take longer than most jobs' whole
+    /// output to search.
+    fn add_listed(&self, view: &[u8], spans: &mut Vec<(usize, usize)>) {
+        for (start, pair) in view.windows(2).enumerate() {
+            let [first, second] = pair else { continue };
+            if !self.pairs.has(*first, *second) {
+                continue;
+            }
+            let Some(length) = self.longest_at(view.get(start..).unwrap_or_default()) else { continue };
+            let end = start + length;
+            match spans.last_mut().filter(|last| last.1 >= start) {
+                Some(last) => last.1 = last.1.max(end),
+                None => spans.push((start, end)),
+            }
+        }
+    }
+
+    /// How long the longest form is that `text` begins with.
+    fn longest_at(&self, text: &[u8]) -> Option<usize> {
+        let mut text = text;
+        loop {
+            // What `text` begins with is not after it in the sorted list.
+            let upto = self.forms.partition_point(|form| form.as_slice() <= text);
+            let form = self.forms.get(upto.checked_sub(1)?)?;
+            let same = form.iter().zip(text).take_while(|(one, other)| one == other).count();
+            if same == form.len() {
+                return Some(same);
+            }
+            // A form between that one and `text` would begin with more of it: what is left to find is within what both share.
+            text = text.get(..same)?;
+        }
+    }
+
     /// Where the longest end of `view` begins that is the beginning of a form and not a whole one.
     fn open_end(&self, view: &[u8]) -> usize {
         let first = view.len().saturating_sub(self.longest.saturating_sub(1));
@@ -201,7 +238,7 @@ impl Search {
             .find(|start| {
                 let end = view.get(*start..).unwrap_or_default();
                 if let [first, second, ..] = end
-                    && !self.pairs.get(pair_index(*first, *second)).copied().unwrap_or(true)
+                    && !self.pairs.has(*first, *second)
                 {
                     return false;
                 }
@@ -360,7 +397,7 @@ mod tests {
     use super::*;
 
     fn mask(secrets: &[&str], chunks: &[&[u8]]) -> String {
-        let mut masker = Masker::new(secrets.iter().copied()).expect("a masker");
+        let mut masker = Masker::new(secrets.iter().copied());
         let mut out = Vec::new();
         for chunk in chunks {
             masker.push(chunk, &mut out);
@@ -409,7 +446,7 @@ mod tests {
 
     #[test]
     fn only_a_true_beginning_is_held() {
-        let mut masker = Masker::new(["secret-one"]).expect("a masker");
+        let mut masker = Masker::new(["secret-one"]);
         let mut out = Vec::new();
         masker.push(b"hello sec", &mut out);
         assert_eq!(out, b"hello ");
@@ -437,7 +474,7 @@ mod tests {
 
     #[test]
     fn a_long_stream_is_masked_like_a_short_one() {
-        let mut masker = Masker::new(["a-secret"]).expect("a masker");
+        let mut masker = Masker::new(["a-secret"]);
         let piece = [b"x".repeat(100_000), b" a-sec".to_vec()].concat();
         let mut out = Vec::new();
         for _ in 0..4 {
@@ -445,7 +482,7 @@ mod tests {
             masker.push(b"ret ", &mut out);
         }
         masker.finish(&mut out);
-        assert!(masker.search.is_some_and(|search| search.is_quick));
+        assert!(masker.search.is_some_and(|search| search.automaton.is_some()));
         let text = String::from_utf8(out).expect("text");
         assert_eq!(text.replace('x', ""), " [masked]  [masked]  [masked]  [masked] ");
         assert_eq!(text.matches('x').count(), 400_000);
@@ -468,6 +505,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_list_finds_what_the_automaton_finds(
+            secrets in prop::collection::vec("[ab]{4,9}", 1..6),
+            text in "[abc]{0,80}",
+            masked in 0_usize..5,
+        ) {
+            let by_list = Masker::new(secrets.iter().map(String::as_str));
+            let mut by_automaton = by_list.another();
+            by_automaton.quicken();
+            let spans = |masker: &Masker| {
+                masker.search.as_ref().expect("there are secrets").spans(text.as_bytes(), masked.min(text.len()))
+            };
+            prop_assert_eq!(spans(&by_list), spans(&by_automaton));
+        }
+
         #[test]
         fn wrapped_base64_of_a_key_is_masked_at_every_alignment_column_and_cut(
             before in "[a-z]{0,130}",

@@ -24,9 +24,22 @@ pub(crate) struct Shared {
     bell: Arc<Bell>,
 }
 
+/// The daemon's word that the attempt may begin, as its runner passes it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It has not come yet: whatever touches more than the attempt's own folders waits.
+    Awaited,
+    /// The attempt began.
+    Given,
+    /// The runner has hung up: the attempt is not to begin, and leaves nothing.
+    Withdrawn,
+}
+
 /// What is known at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
+    /// Whether the attempt may begin.
+    pub(crate) word: Word,
     /// Contact with the runner and, through it, the daemon.
     pub(crate) contact: Contact,
     /// The first order to end; later ones change nothing.
@@ -42,9 +55,17 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    /// Begins at `contact`. `bell` rings at every change that the attendant did not make itself.
+    /// Waits for the word. `bell` rings at every change that the attendant did not make itself.
     pub(crate) fn new(contact: Contact, bell: Arc<Bell>) -> Self {
-        let state = State { contact, ending: None, log_length: 0, commit: None, ended: false, memory_ran_out: false };
+        let state = State {
+            word: Word::Awaited,
+            contact,
+            ending: None,
+            log_length: 0,
+            commit: None,
+            ended: false,
+            memory_ran_out: false,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new(), bell }
     }
 
@@ -76,9 +97,30 @@ impl Shared {
         self.lock().ending.is_some()
     }
 
-    /// The attempt begins at `contact`. Nobody else looks at it yet.
-    pub(crate) fn begins(&self, contact: Contact) {
-        self.lock().contact = contact;
+    /// The attempt begins at `contact`; with an order to end where too much time went by since the word was given.
+    pub(crate) fn begins(&self, contact: Contact, ending: Option<Order>) {
+        let mut state = self.lock();
+        state.contact = contact;
+        state.ending = state.ending.take().or(ending);
+        state.word = Word::Given;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The attempt is not to begin.
+    pub(crate) fn withdraw(&self, order: Order) {
+        let mut state = self.lock();
+        state.ending.get_or_insert(order);
+        state.word = Word::Withdrawn;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until the word is given or withdrawn; answers whether it is given.
+    pub(crate) fn may_begin(&self) -> bool {
+        let guard = self.lock();
+        let awaited = self.changed.wait_while(guard, |state| state.word == Word::Awaited);
+        awaited.unwrap_or_else(PoisonError::into_inner).word == Word::Given
     }
 
     /// The runner was heard of. Only the attendant hears it, and only it wants to know.

@@ -4,6 +4,9 @@
 //! escapes it) and not dumpable (its memory, secrets included, is closed to other processes of the same user). The job is
 //! read from the runner's socket and never written down; what lies on disk is the masked log and the result.
 //!
+//! It gets ready while the runner asks for the daemon's word, as far as that touches nothing but the attempt's own folders: the plugin is
+//! even called, and waits when it asks for its first process. Without the word nothing of that stays.
+//!
 //! Threads: the main one prepares, executes and concludes; the attendant hears and tells, and knows when the job must end. Others
 //! come only where they are needed: the pump copies output when nobody else does, and one ends the job's processes. All but the
 //! main one only end with the process.
@@ -13,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use forge_api::{AttemptOutcome, AttemptResult};
+use forge_api::{AttemptOutcome, AttemptResult, InventorySource, Job};
 use forge_plugin_host::Host;
 use rustix::process::DumpableBehavior;
 use serde::de::DeserializeOwned;
@@ -34,8 +37,8 @@ use crate::process::Processes;
 use crate::shelf;
 use crate::spool;
 use crate::state::{Shared, boottime_ms};
-use crate::warden::{self, Contact, Terms};
-use crate::wire::{Brief, Go, LINE_BYTES_MAX, Order};
+use crate::warden::{Contact, Terms};
+use crate::wire::{Brief, LINE_BYTES_MAX, Order};
 use crate::workspace::{self, WorkspaceError};
 
 /// Why a supervisor could not even begin. There is no log yet: the runner sees only that no result comes.
@@ -49,8 +52,8 @@ enum BeginError {
     Brief(io::Error),
     #[error("the attempt's folder cannot be used: {0}")]
     Spool(io::Error),
-    #[error(transparent)]
-    Log(#[from] crate::log::LogError),
+    #[error("the log cannot be opened: {0}")]
+    Log(io::Error),
     #[error("a mark for the job's processes cannot be made: {0}")]
     Mark(io::Error),
     #[error("a thread cannot be started: {0}")]
@@ -81,12 +84,12 @@ fn supervise(connection: UnixStream, host: Option<Host>, plugin_sha256: &str) ->
     // A runner that hangs up has changed its mind: the daemon took the attempt back. Nothing of the job was done.
     let Some(brief) = read_line::<Brief>(&mut reader)? else { return Ok(()) };
     std::env::set_current_dir(&brief.spool).map_err(BeginError::Spool)?;
-    // All that touches nothing is done while the runner asks the daemon for its word.
     let early = executor::make_ready(&brief, host);
     let bell = Arc::new(Bell::new().map_err(BeginError::Connection)?);
     let shared = Arc::new(Shared::new(Contact::at(boottime_ms()), Arc::clone(&bell)));
     let secrets: Vec<&str> = brief.job.secrets().into_iter().map(forge_api::Secret::reveal).collect();
-    let log = Arc::new(Log::create(&brief.spool.join(spool::LOG), &secrets, Arc::clone(&shared))?);
+    let log =
+        Arc::new(Log::create(&brief.spool.join(spool::LOG), &secrets, Arc::clone(&shared)).map_err(BeginError::Log)?);
     let ground = Arc::new(Ground {
         log,
         processes: Processes::default(),
@@ -95,13 +98,7 @@ fn supervise(connection: UnixStream, host: Option<Host>, plugin_sha256: &str) ->
         guest: Guest::new(),
         stop_grace_ms: brief.stop_grace_ms,
     });
-    let Some(Go { leased_ms }) = read_line(&mut reader)? else { return Ok(()) };
     let _mark = orphans::mark_children().map_err(BeginError::Mark)?;
-    let now_ms = boottime_ms();
-    let contact = Contact { leased_ms: leased_ms.min(now_ms), ..Contact::at(now_ms) };
-    ground.shared.begins(contact);
-    // The first attempt of a plugin was born before the runner had compiled it, which it has by now.
-    let ready = early.or_else(|_| executor::make_ready(&brief, None));
     if let Some(user) = &brief.user {
         ground.log.writer().and_then(|writer| user.owns_open(&writer)).map_err(BeginError::Spool)?;
     }
@@ -110,18 +107,35 @@ fn supervise(connection: UnixStream, host: Option<Host>, plugin_sha256: &str) ->
         runner_grace_ms: brief.job.runner_grace_ms,
         on_runner_lost: brief.job.on_runner_lost,
     };
-    // This process may have stood still since the word was given: nothing begins that would have to end at once.
-    if let warden::Verdict::End(order) = warden::verdict(terms, contact, boottime_ms()) {
-        ground.shared.end(order);
-    }
     let attendant = Attendant { ground: Arc::clone(&ground), bell, terms, control: brief.spool.join(spool::CONTROL) };
     let unread = reader.buffer().to_vec();
     attendant.start(connection, unread).map_err(BeginError::Thread)?;
+    let ready = match early {
+        Ok(ready) if is_prepared_alone(&brief.job) => Ok(ready),
+        early => {
+            ground.guest.pauses();
+            if !ground.shared.may_begin() {
+                return Ok(());
+            }
+            ground.guest.computes(&ground.bell);
+            // The first attempt of a plugin was born before the runner had compiled it, which it has by now.
+            early.or_else(|_| executor::make_ready(&brief, None))
+        }
+    };
     conclude(&brief, ready, &ground);
     // Word for the runner, without waking another thread: the result is there. A runner that came later hears it by the end of
     // this process.
     let _ = reader.get_ref().shutdown(std::net::Shutdown::Both);
     Ok(())
+}
+
+/// Whether a job's folders are made ready without a process, a network or what comes with the daemon's word.
+fn is_prepared_alone(job: &Job) -> bool {
+    let has_far_inventory = matches!(
+        job.inventory.as_ref().map(|inventory| &inventory.source),
+        Some(InventorySource::RepositoryFile { .. })
+    );
+    job.repository.is_none() && !has_far_inventory && job.resume.is_none()
 }
 
 /// What the runner says next; `None` when it has hung up.
@@ -139,6 +153,12 @@ fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
     // Held until no process of the job is left.
     let cache = take_cache(brief, &ground.log);
     let (verdict, commit) = carry_out(brief, ready, cache.as_ref(), ground);
+    // A plugin that started no process may be done before the word has come.
+    ground.guest.pauses();
+    if !ground.shared.may_begin() {
+        leave_nothing(brief);
+        return;
+    }
     // From here on the warden has nothing to do but what is done here anyway.
     let verdict = match ground.shared.now().ending {
         Some(Order { outcome, reason }) => {
@@ -206,6 +226,17 @@ fn conclude(brief: &Brief, ready: Result<Ready, String>, ground: &Arc<Ground>) {
     }
     ground.shared.has_ended();
     let _ = files::remove(&brief.spool.join(spool::CONTROL));
+}
+
+/// Removes what was made ready for an attempt that does not begin. The spool is the runner's.
+fn leave_nothing(brief: &Brief) {
+    for (what, removed) in
+        [("secret files", files::remove(&brief.private)), ("workspace", workspace::remove(&brief.workspace))]
+    {
+        if let Err(error) = removed {
+            tracing::warn!(what, %error, "could not be removed");
+        }
+    }
 }
 
 /// What stays between attempts. A job works without it, only slower.

@@ -47,6 +47,10 @@ pub(crate) struct Seen {
     pub(crate) version: String,
     /// No start is answered.
     pub(crate) starts_are_down: bool,
+    /// How often a start was refused so.
+    pub(crate) starts_refused: u32,
+    /// Every attempt that wants to start is another runner's by now.
+    pub(crate) starts_are_gone: bool,
     /// How often a start was answered.
     pub(crate) starts: u32,
     /// No heartbeat is answered.
@@ -377,7 +381,11 @@ async fn plugin(State(daemon): Shared, UrlPath(sha256): UrlPath<String>) -> Resp
 
 async fn start(State(daemon): Shared, UrlPath(id): UrlPath<AttemptId>, Json(request): Json<StartRequest>) -> Response {
     let mut seen = daemon.seen.lock().expect("free");
+    if seen.starts_are_gone {
+        return problem(Problem::new(410, "attempt_gone", "Attempt gone", "it is another runner's"));
+    }
     if seen.starts_are_down {
+        seen.starts_refused += 1;
         return problem(Problem::new(503, "down", "Down", "the daemon is being restarted"));
     }
     if let Some(commit) = request.commit {

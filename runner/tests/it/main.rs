@@ -12,6 +12,7 @@ mod registration;
 mod repositories;
 mod trust;
 mod versions;
+mod word;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
