@@ -16,7 +16,7 @@ use http::Method;
 use http::request::Parts;
 
 use super::auth::{self, Access};
-use super::problem::{Refusal, Told};
+use super::problem::{Refusal, Shown, Told};
 use super::rate;
 use super::routes::Api;
 use super::session::{self, CSRF_HEADER};
@@ -63,8 +63,9 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next)
         }
         Err(refusal) => refusal.into_response(),
     };
-    let told = response.extensions().get::<Told>().cloned();
-    if let (Some(note), Some(access), Some(Told(problem))) = (tried, &known, told) {
+    let told = response.extensions().get::<Told>().map(|Told(problem)| problem);
+    let problem = told.or_else(|| response.extensions().get::<Shown>().map(|Shown(problem)| problem)).cloned();
+    if let (Some(note), Some(access), Some(problem)) = (tried, &known, problem) {
         note_refusal(&api, note, access, &problem).await;
     }
     response.extensions_mut().insert(surface);

@@ -70,6 +70,10 @@ impl Refusal {
 #[derive(Clone, Debug)]
 pub(crate) struct Told(pub(crate) Box<Problem>);
 
+/// The same, beside an answer that has its form already: it is only written down.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown(pub(crate) Box<Problem>);
+
 impl From<CoreError> for Refusal {
     fn from(error: CoreError) -> Self {
         // The caller is told that the log has the cause: so it must.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use forge_api::CreateTask;
+use forge_api::{CreateTask, Problem};
 use forge_config::meant::{Project, Question, QuestionKind, Template};
 use http::StatusCode;
 use maud::{Markup, html};
@@ -13,11 +13,12 @@ use serde_json::{Map, Value};
 
 use super::layout::Visitor;
 use super::{parts, summary, templates};
+use crate::core::CoreError;
 use crate::hex;
 use crate::http::body::Form;
 use crate::http::gate;
 use crate::http::path::PathOf;
-use crate::http::problem::Refusal;
+use crate::http::problem::{Refusal, Shown};
 use crate::http::routes::Api;
 use crate::secrets::random_bytes;
 
@@ -44,7 +45,7 @@ pub(super) struct Filled {
 
 /// An empty form.
 pub(super) fn fresh() -> Result<Filled, Refusal> {
-    let key = random_bytes::<16>().map_err(|error| crate::core::CoreError::Internal(error.to_string()))?;
+    let key = random_bytes::<16>().map_err(|error| CoreError::Internal(error.to_string()))?;
     Ok(Filled { key: hex::encode(&key), ..Filled::default() })
 }
 
@@ -176,10 +177,11 @@ pub(crate) async fn run(
         template.ok_or_else(|| Refusal::not_found("template", &format!("{}/{name}", project.name.as_str())))?;
     let (mut filled, request) = read(&template, fields);
     if let Err(errors) = template.check_answers(&request.variables) {
+        let refused = CoreError::InvalidAnswers(errors.iter().map(ToString::to_string).collect());
         for error in errors {
             filled.wrong.insert(error.name().to_owned(), error.to_string());
         }
-        return again(&api, &visitor, &project, &template, filled).await;
+        return again(&api, &visitor, &project, &template, filled, refused.problem()).await;
     }
     let key = Some(filled.key.clone()).filter(|key| !key.is_empty());
     match api.core.create_task(project.name.as_str(), &name, request, visitor.access.origin(), key).await {
@@ -189,8 +191,8 @@ pub(crate) async fn run(
             if problem.status >= 500 {
                 return Err(error.into());
             }
-            filled.refused = Some((problem.detail, problem.hint));
-            again(&api, &visitor, &project, &template, filled).await
+            filled.refused = Some((problem.detail.clone(), problem.hint.clone()));
+            again(&api, &visitor, &project, &template, filled, problem).await
         }
     }
 }
@@ -202,11 +204,14 @@ async fn again(
     project: &Project,
     template: &Template,
     mut filled: Filled,
+    problem: Problem,
 ) -> Result<Response, Refusal> {
     // Another request needs another key.
     filled.key = fresh()?.key;
     let page = templates::page(api, visitor, project, template.name.as_str(), &filled).await?;
-    Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
+    let mut response = (StatusCode::UNPROCESSABLE_ENTITY, page).into_response();
+    response.extensions_mut().insert(Shown(Box::new(problem)));
+    Ok(response)
 }
 
 /// What a form says: to be shown again, and to be done.

@@ -342,3 +342,31 @@ async fn a_browser_that_drops_the_session_over_plain_http_is_told_so() {
     assert!(browser.is_signed_in().await);
     daemon.stop().await;
 }
+
+/// A form that comes back with what was wrong is a page like others to the browser; who tried stands in the log as for a program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_refused_in_its_form_is_written_down() {
+    let place = Place::new();
+    place.put("projects/shop/project.toml", "");
+    place.put("plugins/shell.toml", "source = \"builtin:shell\"\n[allow]\nprograms = [\"bash\"]\n");
+    place.put(
+        "projects/shop/templates/hello.toml",
+        "executor = \"shell\"\n[params]\nscript = \"true\"\n[survey.count]\ntype = \"integer\"\nmin = 1\n",
+    );
+    let operator = place.token("ann", "role = \"operator\"");
+    let admin = place.token("root", "role = \"admin\"");
+    let daemon = place.start().await;
+    let browser = Browser::signed_in(&daemon, &operator).await;
+    let csrf = browser.csrf().await;
+    let fields = [("csrf", &*csrf), ("answer.count", "0")];
+    let refused = browser.form("/projects/shop/templates/hello/run", &fields).send().await.expect("an answer");
+    assert_eq!(refused.status(), 422);
+    assert!(refused.text().await.expect("a page").contains("1 answer does not fit"));
+
+    let log = daemon.get_json("/audit?action=task.create", &admin).await;
+    let [entry] = log["items"].as_array().expect("a list").as_slice() else { panic!("one entry: {log}") };
+    let said =
+        ["actor", "project", "object", "result", "problem"].map(|field| entry[field].as_str().unwrap_or_default());
+    assert_eq!(said, ["ann", "shop", "template hello", "refused", "invalid-answers"], "{entry}");
+    daemon.stop().await;
+}
