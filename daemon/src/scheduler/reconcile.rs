@@ -156,7 +156,8 @@ impl Reconciler {
         }
     }
 
-    fn check_space(&self) {
+    /// Whether there is room for new work.
+    pub(crate) fn check_space(&self) {
         match self.logs.free_bytes() {
             Ok(free_bytes) => {
                 let full = free_bytes < self.disk_reserve_bytes;
