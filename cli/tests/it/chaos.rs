@@ -196,10 +196,10 @@ fn check_log(end: &str, log: &[u8]) -> Result<(), String> {
 }
 
 /// The log of every attempt, earlier ones of a task too, is what its process has printed, and there to its last byte by its runner's own SHA-256
-/// where its runner has reported. Answers how many attempts were not their task's last.
-fn check_attempts(world: &World, daemon: &Daemon, numbers: &[u64], seed: u64) -> usize {
+/// where its runner has reported. Answers how many attempts were not their task's last, and why some have failed.
+fn check_attempts(world: &World, daemon: &Daemon, numbers: &[u64], seed: u64) -> (usize, Vec<String>) {
     let by_hand = ByHand::new(daemon);
-    let mut earlier = 0;
+    let (mut earlier, mut failures) = (0, Vec::new());
     for task in numbers {
         let path = format!("/tasks/{task}/attempts");
         let attempts = by_hand.done("GET", &path, world.admin_token(), &Value::Null);
@@ -212,10 +212,13 @@ fn check_attempts(world: &World, daemon: &Daemon, numbers: &[u64], seed: u64) ->
             assert_eq!(attempt["log_bytes"].as_u64(), Some(log.len() as u64), "{what}");
             let end = attempt["outcome"].as_str().unwrap_or("not reported");
             check_log(end, &log).unwrap_or_else(|words| panic!("{what}: {words}"));
+            if end == "failed" {
+                failures.push(attempt["reason"].to_string());
+            }
         }
         earlier += attempts.len().saturating_sub(1);
     }
-    earlier
+    (earlier, failures)
 }
 
 /// Cancels what is due by now.
@@ -365,7 +368,10 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
         assert_eq!(shown["log_bytes"].as_u64(), Some(log.len() as u64), "seed {seed}: {shown}");
         check_log(state, &log).unwrap_or_else(|words| panic!("seed {seed}: task {task}: {words}\n{shown}"));
     }
-    let earlier = check_attempts(&world, &daemon, &numbers, seed);
+    let (earlier, failures) = check_attempts(&world, &daemon, &numbers, seed);
+    // No job here fails by itself: what else dies is nothing that an attempt has to end by.
+    let most = killed.get(&Victim::Supervisor).copied().unwrap_or_default();
+    assert!(failures.len() as u64 <= most, "seed {seed}: {most} supervisors were killed: {failures:#?}");
     let twice = std::fs::read_to_string(world.path("at-work/twice")).unwrap_or_default();
     assert_eq!(twice, "", "seed {seed}: a task ran twice at a time");
     let open_before: Vec<(u32, u32)> =
