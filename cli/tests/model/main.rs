@@ -2,7 +2,8 @@
 //!
 //! The daemon's side is the real core on a real store: its task steps, assignment, sessions, leases, fences and logs. The
 //! runner's side is the real session, job opening and warden. Only what surrounds them is simulated: the clock, the network,
-//! disks that survive and disks that are full, processes that die, stand still or sleep with their machine. `FORGE_MODEL_SEEDS=FROM..TO` runs other seeds than CI does.
+//! disks that survive and disks that are full, processes that die, stand still or sleep with their machine.
+//! `FORGE_MODEL_SEEDS=FROM..TO` runs other seeds than CI does.
 
 mod daemon;
 mod machine;
