@@ -459,6 +459,8 @@ impl World {
     }
 
     fn delay(&mut self, in_trouble: bool) -> u64 {
-        if in_trouble && self.chance(3) { self.random.between(1_000, 90_000) } else { self.random.between(1, 80) }
+        // What shows where a word comes late is looked for among those.
+        let percent = if matches!(self.guard, Some(Guard::Fence | Guard::OneSession)) { 12 } else { 3 };
+        if in_trouble && self.chance(percent) { self.random.between(1_000, 90_000) } else { self.random.between(1, 80) }
     }
 }

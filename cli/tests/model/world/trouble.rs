@@ -20,10 +20,15 @@ impl World {
         let index = usize::try_from(self.random.between(0, RUNNERS as u64 - 1)).unwrap_or_default();
         // Mostly short; sometimes longer than any grace.
         let lasts_ms = if self.chance(70) { self.random.between(500, 15_000) } else { 90_000 };
-        // What only a clone shows is looked for among clones.
-        let clones = self.guard == Some(Guard::OneSession) && self.chance(75);
+        // What only a clone shows is looked for where the one that comes finds a job that waits for the daemon's word.
+        let seeks_clones = self.guard == Some(Guard::OneSession);
+        let clones = seeks_clones && self.machines.first().is_some_and(Machine::is_starting);
         // A guard that is taken out is looked for among what shows it.
-        let most = if self.guard.is_some() { 10 } else { 16 };
+        let most = match self.guard {
+            Some(_) if seeks_clones => 9,
+            Some(_) => 10,
+            None => 16,
+        };
         let which = if clones { 10 } else { self.random.between(0, most) };
         // Nothing else happens to a machine that sleeps, but that its power ends.
         if matches!(which, 2 | 4..=8 | 11..=14) && self.machines.get(index).is_some_and(Machine::is_asleep) {
