@@ -23,11 +23,11 @@ use crate::warden::is_fresh;
 use crate::wire::{self, Brief};
 use crate::{carry, files};
 
-/// How long a daemon that went away after it gave its word is waited for, to have the approved plan.
-const CARRY_WAIT_MAX: Duration = Duration::from_secs(120);
+/// How long a daemon that went away after it gave its word is waited for, to have the plugin and the approved plan.
+const DAEMON_WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// How often the download of a plugin is tried before the attempt fails.
-const DOWNLOAD_TRIES: u32 = 5;
+/// How often a plugin is asked for that comes as what it is not, before the attempt fails.
+const WRONG_DOWNLOADS_MAX: u32 = 5;
 
 /// Where secret files go when the machine has it: memory that is never written to a disk.
 const MEMORY_FOLDER: &str = "/dev/shm";
@@ -247,7 +247,7 @@ async fn fetch_carry(context: &Context, job: &Job, folder: &Path) -> Result<(), 
     let Some(carry) = &job.resume else { return Ok(()) };
     let failed = |reason: String| BeginError::Carry { left_by: carry.attempt, reason };
     let mut backoff = Backoff::new(job.attempt.task);
-    let until = tokio::time::Instant::now() + CARRY_WAIT_MAX;
+    let until = tokio::time::Instant::now() + DAEMON_WAIT_MAX;
     let bytes = loop {
         match context.client.carry(&job.token, job.attempt, carry.length).await {
             Ok(bytes) => break bytes,
@@ -272,25 +272,29 @@ fn is_known(context: &Context, sha256: &str) -> bool {
 
 async fn download(context: &Context, job: &Job) -> Result<Vec<u8>, BeginError> {
     let mut backoff = Backoff::new(job.attempt.task);
-    let mut tries = 1;
+    let mut wrong = 0;
+    let until = tokio::time::Instant::now() + DAEMON_WAIT_MAX;
     loop {
         let answer = context.client.plugin(&context.runner_token, &job.plugin.sha256).await;
         let checked = answer.and_then(|bytes| check_digest(bytes, &job.plugin.sha256));
-        match checked {
+        let error = match checked {
             Ok(bytes) => return Ok(bytes),
-            Err(error) if error.is_passing() && tries < DOWNLOAD_TRIES => {
-                tries += 1;
-                tokio::time::sleep(Duration::from_millis(backoff.next_ms())).await;
+            Err(error) => error,
+        };
+        // A daemon that is away comes back; what is changed on its way is seldom anything else the next time.
+        let is_worth_a_try = match &error {
+            CallError::Unreachable(_) | CallError::Problem(_) => {
+                error.is_passing() && tokio::time::Instant::now() < until
             }
-            Err(
-                error @ (CallError::Unreachable(_)
-                | CallError::Garbled(_)
-                | CallError::TooLarge(_)
-                | CallError::Problem(_)),
-            ) => {
-                return Err(BeginError::Plugin { name: job.plugin.name.clone(), reason: error.to_string() });
+            CallError::Garbled(_) | CallError::TooLarge(_) => {
+                wrong += 1;
+                wrong < WRONG_DOWNLOADS_MAX
             }
+        };
+        if !is_worth_a_try {
+            return Err(BeginError::Plugin { name: job.plugin.name.clone(), reason: error.to_string() });
         }
+        tokio::time::sleep(Duration::from_millis(backoff.next_ms())).await;
     }
 }
 

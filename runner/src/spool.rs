@@ -218,7 +218,8 @@ pub(crate) enum Ran {
     Perhaps,
 }
 
-/// The result of an attempt that ended without one: what its log holds is all that is known. `last` are the log's last lines.
+/// The result of an attempt that ended without one: what its log holds is all that is known. `last` are the log's last lines. One that finds no
+/// room counts all the same: its runner hands in the log that is there, and a successor of it makes another.
 pub(crate) fn result_without_supervisor(
     folder: &Path,
     attempt: AttemptId,
@@ -244,7 +245,9 @@ pub(crate) fn result_without_supervisor(
         retry_after_ms: None,
         nothing_ran: ran == Ran::Nothing,
     };
-    write_result(folder, attempt, &result)?;
+    if let Err(error) = write_result(folder, attempt, &result) {
+        tracing::warn!(%attempt, %error, "the spool takes no result; it is handed in without");
+    }
     Ok(result)
 }
 
@@ -433,5 +436,19 @@ mod tests {
 
         fs::write(folder.join(RESULT), serde_json::to_vec(&made).expect("written")).expect("written");
         assert_eq!(read_result(folder, attempt).expect("read"), Some(made), "an older version's");
+    }
+
+    #[test]
+    fn a_result_that_finds_no_room_still_names_the_whole_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        fs::write(folder.join(LOG), "printed\n").expect("written");
+        // It takes no result, as a disk that is full.
+        fs::create_dir(folder.join(RESULT)).expect("made");
+        let attempt = AttemptId { task: 7, attempt: 1 };
+        let end = (AttemptOutcome::Failed, Ran::Perhaps);
+        let made = result_without_supervisor(folder, attempt, end, "why", "why").expect("made");
+        assert_eq!((made.log_length, made.log_sha256), files::measure(&folder.join(LOG)).expect("measured"));
+        assert_eq!(fs::read(folder.join(LOG)).expect("read"), b"printed\n[forge] why\n");
     }
 }

@@ -184,6 +184,30 @@ fn a_runner_and_a_supervisor_that_stood_still_past_the_deadline_change_nothing_a
     world.wait_runner(&daemon, "ny-1", "online");
 }
 
+/// A daemon that is stopped for longer than any grace hears what waits for it before it gives anything up.
+#[test]
+fn a_daemon_that_stands_still_loses_no_task() {
+    let world = World::new();
+    let go = world.path("go");
+    world.template("count", "runner_grace = \"4s\"\n", &counting_script(&go));
+    let daemon = world.daemon();
+    let _runner = world.runner(&daemon, "ny-1", "");
+    let number = world.start_task(&daemon, "count");
+    wait_for("the first line", || (!world.log(&daemon, number).is_empty()).then_some(()));
+    daemon.process.signal("STOP");
+    // Longer than the grace: only time itself ends one.
+    std::thread::sleep(std::time::Duration::from_secs(9));
+    daemon.process.signal("CONT");
+    // More than one look at deadlines after it goes on.
+    let asked = std::time::Instant::now();
+    while asked.elapsed() < std::time::Duration::from_secs(3) {
+        assert_eq!(world.task(&daemon, number)["state"], "running");
+    }
+    std::fs::write(&go, "").expect("go");
+    world.wait_state(&daemon, number, "succeeded");
+    assert_counts(&world.log(&daemon, number));
+}
+
 #[test]
 fn an_attempt_that_stood_still_while_another_took_its_place_adds_to_nothing_but_its_own_log() {
     let world = World::new();

@@ -66,7 +66,7 @@ impl ByHand {
         })
     }
 
-    fn call(&self, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn call(&self, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
         let method = method.parse().expect("a method");
         self.send(self.client.request(method, format!("{}{path}", self.api)).bearer_auth(token).json(body))
     }
@@ -76,6 +76,16 @@ impl ByHand {
         let (status, answer) = self.call(method, path, token, body);
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer
+    }
+
+    /// What is there, as it is.
+    pub(crate) fn bytes(&self, path: &str, token: &str) -> Vec<u8> {
+        self.runtime.block_on(async {
+            let answer =
+                self.client.get(format!("{}{path}", self.api)).bearer_auth(token).send().await.expect("an answer");
+            assert_eq!(answer.status().as_u16(), 200, "{path}");
+            answer.bytes().await.expect("a body").to_vec()
+        })
     }
 
     pub(crate) fn unseal(&self, sealed: &Value) -> Vec<u8> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use forge_api::{
@@ -32,11 +33,25 @@ const REGISTRATION_TOKEN: &str = "the-single-token";
 /// How long a claim may be parked, in milliseconds.
 const CLAIM_WAIT_MS: u64 = 30_000;
 
+/// How often something is written at most until a store that may not grow has no room for more of it.
+const WRITES_TO_FILL_MAX: usize = 200;
+
 /// A claim that the daemon has not answered yet.
 struct Waiting {
     sender: Sender,
     ticket: u64,
     answer: JoinHandle<Result<forge_api::ClaimResponse, CoreError>>,
+}
+
+/// Whether its process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stands {
+    /// It does.
+    No,
+    /// SIGSTOP.
+    Stopped,
+    /// Its whole machine sleeps.
+    Asleep,
 }
 
 struct Serving {
@@ -53,6 +68,14 @@ pub(crate) struct DaemonSide {
     config: watch::Sender<Arc<Applied>>,
     serving: Option<Serving>,
     waiting: Vec<Waiting>,
+    /// How much space it is told that there is.
+    free_bytes: Arc<AtomicU64>,
+    is_full: bool,
+    stands: Stands,
+    /// What came while it stood still: who sent it, and under which ticket.
+    inbox: Vec<(Sender, u64, Request)>,
+    /// How often it has refused something for want of space.
+    pub(crate) refused_full: u64,
     /// What it said to be on disk for good.
     pub(crate) synced: BTreeMap<AttemptId, u64>,
     guard: Option<Guard>,
@@ -131,6 +154,11 @@ impl DaemonSide {
             config,
             serving: None,
             waiting: Vec::new(),
+            free_bytes: Arc::new(AtomicU64::new(u64::MAX)),
+            is_full: false,
+            stands: Stands::No,
+            inbox: Vec::new(),
+            refused_full: 0,
             synced: BTreeMap::new(),
             guard,
         };
@@ -150,8 +178,65 @@ impl DaemonSide {
         self.serving.is_some()
     }
 
+    /// Whether it answers at this moment.
+    pub(crate) fn answers(&self) -> bool {
+        self.is_up() && self.stands == Stands::No
+    }
+
     pub(crate) fn core(&self) -> Option<&Core> {
-        self.serving.as_ref().map(|serving| &serving.core)
+        self.serving.as_ref().filter(|_| self.stands == Stands::No).map(|serving| &serving.core)
+    }
+
+    /// Time passes; its machine may sleep meanwhile. That its process was stopped it does not notice here, which is the worse case: then all
+    /// whose grace is over is given up at once.
+    pub(crate) fn pass_ms(&self, duration_ms: u64) {
+        match self.stands {
+            Stands::No | Stands::Stopped => self.time.advance_ms(duration_ms),
+            Stands::Asleep => self.time.sleep_machine_ms(duration_ms),
+        }
+    }
+
+    /// Its process stands still: what comes waits.
+    pub(crate) fn stand_still(&mut self, how: Stands) {
+        self.stands = how;
+    }
+
+    /// Whether it stands still; a request then waits until it goes on.
+    pub(crate) fn keeps_waiting(&mut self, sender: Sender, ticket: u64, request: &Request) -> bool {
+        let waits = self.is_up() && self.stands != Stands::No;
+        if waits {
+            self.inbox.push((sender, ticket, request.clone()));
+        }
+        waits
+    }
+
+    /// It goes on; answers what has come meanwhile.
+    pub(crate) fn go_on(&mut self) -> Vec<(Sender, u64, Request)> {
+        self.stands = Stands::No;
+        std::mem::take(&mut self.inbox)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Its disk fills up, or has room again.
+    pub(crate) async fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+        self.free_bytes.store(if is_full { 0 } else { u64::MAX }, Ordering::Relaxed);
+        self.limit_store().await;
+    }
+
+    /// Leaves its store no more than it has where its disk is full, and fills up what its audit log has begun.
+    async fn limit_store(&self) {
+        let Some(serving) = &self.serving else { return };
+        let pages_max = if self.is_full { 1 } else { u32::MAX };
+        serving.stepper.limit_store(pages_max).await.expect("it is told");
+        for round in 0..WRITES_TO_FILL_MAX {
+            if !self.is_full || serving.core.set_draining("r1", round % 2 == 0, "ann").await.is_err() {
+                break;
+            }
+        }
     }
 
     pub(crate) async fn boot(&mut self) {
@@ -163,17 +248,19 @@ impl DaemonSide {
             identity_file: None,
             secrets_allow: BTreeMap::new(),
             clock: self.clock.clone(),
-            log_limits: LogLimits { attempt_bytes_max: 1 << 20, disk_reserve_bytes: 0 },
+            log_limits: LogLimits { attempt_bytes_max: 1 << 20, disk_reserve_bytes: 1 },
             audit_retention_ms: 0,
-            free_space: FreeSpace::Measured,
+            free_space: FreeSpace::Told(Arc::clone(&self.free_bytes)),
         };
         let (core, tasks, stepper) = Core::start_stepwise(options).await.expect("it starts");
         self.serving = Some(Serving { core, tasks, stepper });
+        self.limit_store().await;
     }
 
     /// Ends it between two transactions, without a word to anyone; answers whose claims were cut off.
     pub(crate) async fn kill(&mut self) -> Vec<(Sender, u64)> {
         let mut cut_off = Vec::new();
+        self.go_on();
         for waiting in std::mem::take(&mut self.waiting) {
             waiting.answer.abort();
             cut_off.push((waiting.sender, waiting.ticket));
@@ -240,10 +327,31 @@ impl DaemonSide {
         held
     }
 
-    pub(crate) async fn create(&self, template: &str) -> Option<u64> {
+    pub(crate) async fn create(&mut self, template: &str) -> Option<u64> {
         let trigger = Trigger { kind: TriggerKind::User, by: "ann".to_owned() };
         let made = self.core()?.create_task("shop", template, CreateTask::default(), trigger, None).await;
-        Some(made.expect("made").task.number)
+        Some(self.unless_full(made)?.task.number)
+    }
+
+    /// What came of it; nothing where there was no room for it.
+    fn unless_full<T>(&mut self, done: Result<T, CoreError>) -> Option<T> {
+        let error = match done {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        assert!(self.is_full && error.problem().status == 507, "{error}");
+        self.refused_full += 1;
+        None
+    }
+
+    /// A person cancels a task; whether that was taken.
+    pub(crate) async fn cancel(&mut self, number: u64) -> bool {
+        let Some(core) = self.core() else { return false };
+        match core.cancel(number, "ann").await {
+            Ok(_) => true,
+            Err(CoreError::Conflict { .. }) => false,
+            Err(error) => self.unless_full::<()>(Err(error)).is_some(),
+        }
     }
 
     /// A person has a task that ended tried again; whether that was taken.
@@ -257,28 +365,31 @@ impl DaemonSide {
     }
 
     /// A person decides about a plan that waits; answers with what was planned, where it was approved.
-    pub(crate) async fn decide(&self, random: &mut Random) -> Option<AttemptId> {
-        let core = self.core()?;
+    pub(crate) async fn decide(&mut self, random: &mut Random) -> Option<AttemptId> {
+        let core = self.core()?.clone();
         let filter = TaskFilter { state: Some(TaskState::AwaitingApproval), ..TaskFilter::default() };
         let waiting = core.tasks(filter, None, 100).await.expect("listed").items;
         let task = random.pick(&waiting)?;
         let decision = Decision { attempt: Some(task.attempt), reason: None };
         if random.between(0, 99) < 30 {
-            core.reject(task.number, "ann", &decision).await.expect("it waits");
+            let rejected = core.reject(task.number, "ann", &decision).await;
+            self.unless_full(rejected)?;
             return None;
         }
-        core.approve(task.number, "ann", &decision).await.expect("it waits");
+        let approved = core.approve(task.number, "ann", &decision).await;
+        self.unless_full(approved)?;
         Some(AttemptId { task: task.number, attempt: task.attempt })
     }
 
-    pub(crate) async fn reconcile(&self) {
-        if let Some(serving) = &self.serving {
-            serving.stepper.reconcile().await.expect("reconciles");
+    pub(crate) async fn reconcile(&mut self) {
+        if let Some(serving) = self.serving.as_ref().filter(|_| self.stands == Stands::No) {
+            let looked = serving.stepper.reconcile().await;
+            self.unless_full(looked);
         }
     }
 
     pub(crate) async fn sync_logs(&self) {
-        if let Some(serving) = &self.serving {
+        if let Some(serving) = self.serving.as_ref().filter(|_| self.stands == Stands::No) {
             serving.stepper.sync_logs().await.expect("syncs");
         }
     }
@@ -292,6 +403,18 @@ impl DaemonSide {
         request: Request,
     ) -> Option<Answer> {
         let Some(core) = self.core().cloned() else { return Some(request.unanswered()) };
+        let answer = self.answer(core, (sender, ticket), token, request).await?;
+        self.refused_full += u64::from(answer.is_refused_full());
+        Some(answer)
+    }
+
+    async fn answer(
+        &mut self,
+        core: Core,
+        (sender, ticket): (Sender, u64),
+        token: &Secret,
+        request: Request,
+    ) -> Option<Answer> {
         Some(match request {
             Request::Claim(identity, ask) => {
                 let runner = match self.runner(&core, token).await {
@@ -332,6 +455,11 @@ impl DaemonSide {
                 };
                 Answer::Start(bearer.attempt, started)
             }
+            // A file finds no room where the store may find some; the runner sends it again.
+            Request::Log(bearer, ..) if self.is_full && ticket % 2 == 0 => {
+                let full = CoreError::StorageFull { free_bytes: 0, reserve_bytes: 1 };
+                Answer::Log(bearer.attempt, Err(problem(full)))
+            }
             Request::Log(bearer, first, bytes) => {
                 let appended = self.append(&core, &bearer, first, bytes).await;
                 if let Ok(accepted) = &appended {
@@ -342,8 +470,14 @@ impl DaemonSide {
             Request::Finish(bearer, mut result) => {
                 let finished = match self.attempt(&core, &bearer).await {
                     Ok(access) if result.outcome == AttemptOutcome::AwaitsApproval => {
-                        result.carry = hand_in(&core, &access).await;
-                        core.finish_attempt(&access, *result).await.map_err(problem)
+                        match hand_in(&core, &access).await {
+                            Ok(carry) => {
+                                result.carry = carry;
+                                core.finish_attempt(&access, *result).await.map_err(problem)
+                            }
+                            // It is asked again before there is a result that names it.
+                            Err(full) => Err(full),
+                        }
                     }
                     Ok(access) => core.finish_attempt(&access, *result).await.map_err(problem),
                     Err(error) => Err(error),
@@ -408,6 +542,9 @@ impl DaemonSide {
     /// Waits until every claim is answered or parked; answers what was answered.
     pub(crate) async fn settle(&mut self) -> Vec<(Sender, u64, Answer)> {
         let mut answers = Vec::new();
+        if self.stands != Stands::No {
+            return answers;
+        }
         loop {
             // Whoever was woken has its turn before this goes on.
             tokio::task::yield_now().await;
@@ -415,8 +552,9 @@ impl DaemonSide {
                 std::mem::take(&mut self.waiting).into_iter().partition(|claim| claim.answer.is_finished());
             self.waiting = waiting;
             for claim in ended {
-                let answer = claim.answer.await.expect("it does not panic").map_err(problem);
-                answers.push((claim.sender, claim.ticket, Answer::Claim(answer)));
+                let answer = Answer::Claim(claim.answer.await.expect("it does not panic").map_err(problem));
+                self.refused_full += u64::from(answer.is_refused_full());
+                answers.push((claim.sender, claim.ticket, answer));
             }
             let parked = self.serving.as_ref().map_or(0, |serving| serving.stepper.parked_claims());
             if parked == self.waiting.len() as u64 {
@@ -426,16 +564,20 @@ impl DaemonSide {
     }
 }
 
-/// Hands in what a plan needs: the name of the attempt that made it. Nothing where the attempt is closed.
-async fn hand_in(core: &Core, access: &AttemptAccess) -> Option<Carry> {
+/// Hands in what a plan needs: the name of the attempt that made it. Nothing where the attempt is closed; an error where there is no room.
+async fn hand_in(core: &Core, access: &AttemptAccess) -> Result<Option<Carry>, Failed> {
     let bytes = access.attempt().to_string().into_bytes();
     let sha256 = ring::digest::digest(&ring::digest::SHA256, &bytes);
     let sha256 = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let carry = Carry { attempt: access.attempt(), length: bytes.len() as u64, sha256 };
-    let mut incoming = core.carry_in(access).await.ok()?;
+    let mut incoming = match core.carry_in(access).await {
+        Ok(incoming) => incoming,
+        Err(error @ (CoreError::StorageFull { .. } | CoreError::StoreFull)) => return Err(problem(error)),
+        Err(_closed) => return Ok(None),
+    };
     incoming.write(&bytes.into()).await.expect("written");
     incoming.keep().await.expect("kept");
-    Some(carry)
+    Ok(Some(carry))
 }
 
 fn problem(error: CoreError) -> Failed {

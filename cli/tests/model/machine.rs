@@ -3,6 +3,8 @@
 //! What the runner does around those rules (ask before a start, send what its delivery says, remove the spool when that is done) is done
 //! here in the same order, without files and processes.
 
+mod supervised;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -13,44 +15,25 @@ use forge_api::{
 };
 use forge_runner::rules::{
     Action, Again, Contact, Delivery, EndWhy, Failure, Input, Opener, Order, PieceFault, ResultFault, Session, Spool,
-    Start, Step, Terms, Verdict, alive_interval_ms, is_fresh, verdict,
+    Start, Step, Terms, alive_interval_ms, is_fresh,
 };
+use supervised::{Kept, Running, Spooled, Stage};
 
 use crate::Guard;
 use crate::message::{Answer, Bearer, Failed, Identity, Request};
 use crate::random::Random;
 
-/// How long a process may take to die once it is told to, in milliseconds.
-const DEATH_MS_MAX: u64 = 3_000;
+/// How long at most a supervisor is not ready when the daemon has given its word, in milliseconds.
+const READY_MS_MAX: u64 = 1_500;
+
+/// How long at most a supervisor takes to begin once it is told to, in milliseconds.
+const BEGINS_MS_MAX: u64 = 500;
 
 /// The longest pause after a failure, in milliseconds.
 const PAUSE_MS_MAX: u64 = 5_000;
 
 /// The most bytes of a log patch here: small, so that there are many.
 const PATCH_BYTES_MAX: u64 = 64;
-
-/// A job's process and its supervisor: they outlive the runner.
-#[derive(Debug)]
-struct Running {
-    terms: Terms,
-    contact: Contact,
-    ends_at_ms: u64,
-    outcome: AttemptOutcome,
-    writes_at_ms: u64,
-    /// Told to end, and when it is dead.
-    order: Option<(Order, u64)>,
-}
-
-/// What lies on the machine's disk of an attempt.
-#[derive(Debug)]
-struct Spooled {
-    token: Secret,
-    log: Vec<u8>,
-    result: Option<AttemptResult>,
-    running: Option<Running>,
-    /// Whether a power cut may have taken some of the log.
-    spool: Spool,
-}
 
 /// The way of one attempt's log and result, as the runner process knows it.
 #[derive(Debug)]
@@ -76,6 +59,8 @@ struct Starting {
     /// The request under way, and when it was sent.
     in_flight: Option<(u64, u64)>,
     not_before_ms: u64,
+    /// The daemon said that it may begin; its supervisor is ready at this moment.
+    ready_at_ms: Option<u64>,
 }
 
 /// The runner's process.
@@ -86,6 +71,7 @@ struct Process {
     started_ms: u64,
     /// SIGSTOP: it does nothing, and what comes waits.
     stopped: bool,
+    /// What came while it or its machine stood still.
     waiting: Vec<(u64, Answer)>,
     claim: Option<(u64, u64, bool)>,
     claim_not_before_ms: u64,
@@ -127,6 +113,14 @@ pub(crate) struct Machine {
     ticket: u64,
     random: Random,
     guard: Option<Guard>,
+    /// Since when nothing of it runs.
+    asleep_since_ms: Option<u64>,
+    woke_at_ms: Option<u64>,
+    disk_is_full: bool,
+    /// How many logs found no room.
+    pub(crate) torn_logs: u64,
+    /// How often the daemon's word was too old to begin anything.
+    pub(crate) stale_words: u64,
     /// What each job's process wrote, kept beside the spool to compare with.
     pub(crate) written: BTreeMap<AttemptId, Vec<u8>>,
     /// What power cuts have left of a log, each with the line that says so.
@@ -162,6 +156,11 @@ impl Machine {
             ticket: 0,
             random,
             guard,
+            asleep_since_ms: None,
+            woke_at_ms: None,
+            disk_is_full: false,
+            torn_logs: 0,
+            stale_words: 0,
             written: BTreeMap::new(),
             left: BTreeMap::new(),
         }
@@ -186,6 +185,11 @@ impl Machine {
             ticket: 0,
             random,
             guard: of.guard,
+            asleep_since_ms: None,
+            woke_at_ms: None,
+            disk_is_full: false,
+            torn_logs: 0,
+            stale_words: 0,
             written: BTreeMap::new(),
             left: BTreeMap::new(),
         }
@@ -204,9 +208,9 @@ impl Machine {
         self.process.is_some()
     }
 
-    /// Attempts whose process lives.
-    pub(crate) fn running(&self) -> impl Iterator<Item = AttemptId> + '_ {
-        self.disk.iter().filter(|(_, spooled)| spooled.running.is_some()).map(|(id, _)| *id)
+    /// Whether a job waits here for the daemon's word.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.starting.is_empty())
     }
 
     /// Whether nothing is left to hand in.
@@ -239,33 +243,15 @@ impl Machine {
             process.session.step(Input::Found(*attempt));
             process.uploads.insert(*attempt, Upload::new(spooled.spool));
         }
+        process.session.step(Input::DiskFull(self.disk_is_full));
         self.process = Some(process);
+        self.bury();
     }
 
     /// SIGKILL to the runner; its supervisors live on.
     pub(crate) fn kill(&mut self) {
         self.process = None;
-    }
-
-    /// The machine loses power: what ran is gone, and of each log some of the end that was not on the disk yet.
-    pub(crate) fn lose_power(&mut self) {
-        self.kill();
-        for (attempt, spooled) in &mut self.disk {
-            let length = spooled.log.len();
-            let left = usize::try_from(self.random.between(0, length as u64)).expect("small");
-            let ran = spooled.running.take().is_some();
-            spooled.spool = Spool::MayBeShorter;
-            if left == length && !ran {
-                continue;
-            }
-            spooled.log.truncate(left);
-            let end = if spooled.log.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
-            spooled.log.extend_from_slice(format!("{end}[forge] {attempt} lost its machine\n").as_bytes());
-            let outcome = spooled.result.as_ref().map_or(AttemptOutcome::Lost, |result| result.outcome);
-            let order = Order { outcome, reason: "the machine started anew".to_owned() };
-            spooled.result = Some(result_of(&order, &spooled.log));
-            self.left.entry(*attempt).or_default().push(spooled.log.clone());
-        }
+        self.forget_what_was_in_memory();
     }
 
     pub(crate) fn set_stopped(&mut self, stopped: bool) {
@@ -284,15 +270,29 @@ impl Machine {
     /// Time has passed: supervisors judge, jobs write and end, the runner asks what it has to ask.
     pub(crate) fn tick(&mut self, now_ms: u64, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.supervise(now_ms);
+        if self.is_asleep() {
+            return effects;
+        }
+        // Who is the first after a standstill nobody knows.
+        let supervisors_first = self.random.between(0, 1) == 0;
+        if supervisors_first {
+            self.supervise(now_ms, &mut effects);
+        }
         let heard = match &mut self.process {
             Some(process) if !process.stopped => std::mem::take(&mut process.waiting),
-            _ => return effects,
+            _ => Vec::new(),
         };
         for (ticket, answer) in heard {
             self.answered(ticket, answer, now_ms, now, &mut effects);
         }
-        self.ask(now_ms, &mut effects);
+        if !supervisors_first {
+            self.supervise(now_ms, &mut effects);
+        }
+        if self.process.as_ref().is_some_and(|process| !process.stopped) {
+            self.bury();
+            self.begin_ready(now_ms);
+            self.ask(now_ms, &mut effects);
+        }
         effects
     }
 
@@ -300,46 +300,20 @@ impl Machine {
     pub(crate) fn hear(&mut self, ticket: u64, answer: Answer, now_ms: u64, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         match &mut self.process {
-            Some(process) if process.stopped => process.waiting.push((ticket, answer)),
+            Some(process) if process.stopped || self.asleep_since_ms.is_some() => {
+                // What its machine's kernel has is there still; other connections have broken meanwhile.
+                let is_broken = self.asleep_since_ms.is_some() && self.random.between(0, 3) == 0;
+                process.waiting.push((ticket, if is_broken { answer.lost() } else { answer }));
+            }
             Some(_) => {
                 self.answered(ticket, answer, now_ms, now, &mut effects);
+                self.begin_ready(now_ms);
+                self.supervise(now_ms, &mut effects);
                 self.ask(now_ms, &mut effects);
             }
             None => {}
         }
         effects
-    }
-
-    fn supervise(&mut self, now_ms: u64) {
-        let alive = self.process.as_ref().filter(|process| !process.stopped).map(|process| process.leased_ms);
-        for (attempt, spooled) in &mut self.disk {
-            let Some(running) = &mut spooled.running else { continue };
-            if let Some(leased_ms) = alive {
-                running.contact.heard_ms = now_ms;
-                running.contact.leased_ms = running.contact.leased_ms.max(leased_ms);
-            }
-            if running.order.is_none()
-                && let Verdict::End(order) = verdict(running.terms, running.contact, now_ms)
-            {
-                running.order = Some((order, now_ms + self.random.between(0, DEATH_MS_MAX)));
-            }
-            let dead_at = running.order.as_ref().map_or(u64::MAX, |(_, dead_at_ms)| *dead_at_ms);
-            let ends_at = running.ends_at_ms.min(dead_at);
-            while running.writes_at_ms <= now_ms.min(ends_at) {
-                let line = format!("{attempt} at {}\n", running.writes_at_ms);
-                spooled.log.extend_from_slice(line.as_bytes());
-                self.written.entry(*attempt).or_default().extend_from_slice(line.as_bytes());
-                running.writes_at_ms += self.random.between(200, 4_000);
-            }
-            if now_ms >= ends_at {
-                let order = match &running.order {
-                    Some((order, _)) => order.clone(),
-                    None => Order { outcome: running.outcome, reason: "it ended".to_owned() },
-                };
-                spooled.result = Some(result_of(&order, &spooled.log));
-                spooled.running = None;
-            }
-        }
     }
 
     /// Sends what is to be sent.
@@ -361,7 +335,8 @@ impl Machine {
             process.beat = Some((send(Request::Beat(process.identity.clone(), ask.held)), now_ms));
         }
         for (attempt, starting) in &mut process.starting {
-            if starting.in_flight.is_none() && now_ms >= starting.not_before_ms {
+            let waits = starting.in_flight.is_some() || starting.ready_at_ms.is_some();
+            if !waits && now_ms >= starting.not_before_ms {
                 let bearer = Bearer { attempt: *attempt, token: starting.job.token.clone() };
                 // The guard taken out: nobody tells one process of a runner from another.
                 let session = process.identity.session.clone();
@@ -403,6 +378,7 @@ impl Machine {
                     Err(failed) => Input::Failed(failure(failed, process, now_ms)),
                 };
                 self.input(input, sent_ms, now_ms, now, effects);
+                self.input(Input::DiskFull(self.disk_is_full), 0, now_ms, now, effects);
                 if let Some(process) = &mut self.process {
                     let waits = process.session.is_down() || process.session.take_refused_again();
                     process.claim_not_before_ms = if waits { now_ms + pause } else { now_ms };
@@ -422,6 +398,7 @@ impl Machine {
                     }
                     Err(failed) => Input::Failed(failure(failed, process, now_ms)),
                 };
+                self.input(Input::DiskFull(self.disk_is_full), 0, now_ms, now, effects);
                 self.input(input, 0, now_ms, now, effects);
             }
             Answer::Start(attempt, answer) => {
@@ -431,11 +408,21 @@ impl Machine {
                 };
                 match answer {
                     Ok(answer) if answer.cancel => self.end_unstarted(attempt, EndWhy::Canceled),
-                    Ok(_) if is_fresh(sent_ms, starting.job.runner_grace_ms, now_ms) => {
+                    // The guard taken out: however old the word is, it is believed.
+                    Ok(_)
+                        if self.guard == Some(Guard::FreshWord)
+                            || is_fresh(sent_ms, starting.job.runner_grace_ms, now_ms) =>
+                    {
                         starting.leased_ms = starting.leased_ms.max(sent_ms);
-                        self.begin(attempt, now_ms, effects);
+                        // The plugin and the supervisor may be there already, or not for long.
+                        let is_there = is_eager(self.guard) || self.random.between(0, 1) == 0;
+                        let ready_ms = if is_there { 0 } else { self.random.between(0, READY_MS_MAX) };
+                        starting.ready_at_ms = Some(now_ms + ready_ms);
                     }
-                    Ok(_) => starting.not_before_ms = now_ms,
+                    Ok(_) => {
+                        self.stale_words += 1;
+                        starting.not_before_ms = now_ms;
+                    }
                     Err(failed) if failed.is_passing() => starting.not_before_ms = now_ms + pause,
                     Err(_) => {
                         process.starting.remove(&attempt);
@@ -519,7 +506,7 @@ impl Machine {
             for action in process.session.step(input) {
                 match action {
                     Action::Start(sealed) => match self.opener.open(&sealed, now) {
-                        Ok(job) => self.take(job, leased_ms, now_ms, effects),
+                        Ok(job) => self.take(job, leased_ms, now_ms),
                         Err(error) => {
                             inputs.push(Input::JobRefused { attempt: sealed.attempt, reason: error.to_string() });
                         }
@@ -536,19 +523,50 @@ impl Machine {
         }
     }
 
-    fn take(&mut self, job: Job, leased_ms: u64, now_ms: u64, effects: &mut Vec<Effect>) {
-        let Some(process) = &mut self.process else { return };
+    fn take(&mut self, job: Job, leased_ms: u64, now_ms: u64) {
         let attempt = job.attempt;
-        process.starting.insert(attempt, Starting { job, leased_ms, in_flight: None, not_before_ms: now_ms });
+        if self.disk_is_full {
+            // It came before the daemon heard that there is no room.
+            let order = Order { outcome: unbegun(&job), reason: "its folder cannot be made".to_owned() };
+            return self.hand_in_unbegun(attempt, job.token, &order, Kept::NothingOnDisk);
+        }
+        let Some(process) = &mut self.process else { return };
         // The guard taken out: the process does not wait for the daemon's word.
-        if self.guard == Some(Guard::AskBeforeStart) {
-            self.begin(attempt, now_ms, effects);
+        let ready_at_ms = (self.guard == Some(Guard::AskBeforeStart)).then_some(now_ms);
+        let starting = Starting { job, leased_ms, in_flight: None, not_before_ms: now_ms, ready_at_ms };
+        process.starting.insert(attempt, starting);
+    }
+
+    /// Has supervisors begin that are ready. Where the daemon's word is too old by then, it is asked anew.
+    fn begin_ready(&mut self, now_ms: u64) {
+        let Some(process) = &mut self.process else { return };
+        let is_due = |starting: &Starting| starting.ready_at_ms.is_some_and(|ready_at_ms| ready_at_ms <= now_ms);
+        let due: Vec<AttemptId> =
+            process.starting.iter().filter(|(_, starting)| is_due(starting)).map(|(attempt, _)| *attempt).collect();
+        for attempt in due {
+            let Some(process) = &mut self.process else { return };
+            let Some(starting) = process.starting.get_mut(&attempt) else { continue };
+            let leased_ms = starting.leased_ms.max(process.leased_ms);
+            let unguarded = matches!(self.guard, Some(Guard::FreshWord | Guard::AskBeforeStart));
+            if unguarded || is_fresh(leased_ms, starting.job.runner_grace_ms, now_ms) {
+                self.begin(attempt, leased_ms, now_ms);
+            } else {
+                self.stale_words += 1;
+                starting.ready_at_ms = None;
+                starting.not_before_ms = now_ms;
+            }
         }
     }
 
-    fn begin(&mut self, attempt: AttemptId, now_ms: u64, effects: &mut Vec<Effect>) {
+    /// Tells a supervisor to begin.
+    fn begin(&mut self, attempt: AttemptId, leased_ms: u64, now_ms: u64) {
         let Some(process) = &mut self.process else { return };
-        let Some(Starting { job, leased_ms, .. }) = process.starting.remove(&attempt) else { return };
+        let Some(Starting { job, .. }) = process.starting.remove(&attempt) else { return };
+        if self.disk_is_full {
+            // That it was told is on the disk, and more finds no room.
+            let order = Order { outcome: unbegun(&job), reason: "its supervisor cannot be told to begin".to_owned() };
+            return self.hand_in_unbegun(attempt, job.token, &order, Kept::ResultInMemory);
+        }
         let on_runner_lost = match self.guard {
             // The guard taken out: nobody ends a job whose lease ran out.
             Some(Guard::LeaseEnd) => forge_api::OnRunnerLost::Fail,
@@ -562,19 +580,25 @@ impl Machine {
         let resume = job.resume.as_ref().map(|carry| carry.attempt);
         if resume.is_some() && self.random.between(0, 2) == 0 {
             let order = Order { outcome: AttemptOutcome::Retry, reason: "its plan cannot be had".to_owned() };
-            return self.hand_in_unbegun(attempt, job.token, &order);
+            return self.hand_in_unbegun(attempt, job.token, &order, Kept::OnDisk);
         }
         let outcome = match self.random.between(0, 99) {
             0..60 if job.template == "planned" && resume.is_none() => AttemptOutcome::AwaitsApproval,
             0..70 => AttemptOutcome::Succeeded,
             _ => AttemptOutcome::Failed,
         };
+        let is_quick = is_eager(self.guard) || self.random.between(0, 1) == 0;
+        let begins_ms = if is_quick { 0 } else { self.random.between(0, BEGINS_MS_MAX) };
         let running = Running {
             terms,
-            contact: Contact { started_ms: now_ms, heard_ms: now_ms, leased_ms: leased_ms.max(process.leased_ms) },
-            ends_at_ms: now_ms + self.random.between(0, 120_000),
+            contact: Contact { started_ms: now_ms, heard_ms: now_ms, leased_ms },
+            resume,
             outcome,
-            writes_at_ms: now_ms + self.random.between(0, 2_000),
+            stage: Stage::BeginsAt(now_ms + begins_ms),
+            ends_at_ms: self.random.between(0, 120_000),
+            writes_at_ms: 0,
+            has_reserve: self.random.between(0, 4) > 0,
+            naps_until_ms: now_ms,
             order: None,
         };
         let spooled = Spooled {
@@ -582,39 +606,36 @@ impl Machine {
             log: Vec::new(),
             result: None,
             running: Some(running),
+            began: false,
+            kept: Kept::OnDisk,
             spool: Spool::Whole,
         };
-        self.disk.insert(attempt, spooled);
-        process.uploads.insert(attempt, Upload::new(Spool::Whole));
-        effects.push(Effect::Began { attempt, resume });
+        self.spool(attempt, spooled);
     }
 
     /// An order that comes before there is a supervisor: the end is handed in without one.
     fn end_unstarted(&mut self, attempt: AttemptId, why: EndWhy) {
         let Some(process) = &mut self.process else { return };
         let Some(Starting { job, .. }) = process.starting.remove(&attempt) else { return };
-        self.hand_in_unbegun(attempt, job.token, &why.order());
-    }
-
-    /// Hands in the end of an attempt of which nothing ran.
-    fn hand_in_unbegun(&mut self, attempt: AttemptId, token: Secret, order: &Order) {
-        let Some(process) = &mut self.process else { return };
-        let result = Some(AttemptResult { nothing_ran: true, ..result_of(order, b"") });
-        let spooled = Spooled { token, log: Vec::new(), result, running: None, spool: Spool::Whole };
-        self.disk.insert(attempt, spooled);
-        process.uploads.insert(attempt, Upload::new(Spool::Whole));
+        self.hand_in_unbegun(attempt, job.token, &why.order(), Kept::OnDisk);
     }
 
     fn end(&mut self, attempt: AttemptId, why: EndWhy, now_ms: u64) {
         if self.process.as_ref().is_some_and(|process| process.starting.contains_key(&attempt)) {
             self.end_unstarted(attempt, why);
         }
-        let dies_at_ms = now_ms + self.random.between(0, DEATH_MS_MAX);
-        let running = self.disk.get_mut(&attempt).and_then(|spooled| spooled.running.as_mut());
-        if let Some(running) = running {
-            running.order.get_or_insert((why.order(), dies_at_ms));
-        }
+        self.order(attempt, why.order(), now_ms);
     }
+}
+
+/// Whether every supervisor is ready at once: a guard that is taken out is looked for where no other one has time to step in.
+fn is_eager(guard: Option<Guard>) -> bool {
+    guard.is_some_and(|guard| guard != Guard::FreshWord)
+}
+
+/// How an attempt ended that could not begin.
+fn unbegun(job: &Job) -> AttemptOutcome {
+    if job.resume.is_some() { AttemptOutcome::Retry } else { AttemptOutcome::Failed }
 }
 
 fn failure(failed: Failed, process: &Process, now_ms: u64) -> Failure {

@@ -79,6 +79,18 @@ impl Answer {
         }
     }
 
+    /// Whether the daemon had no room for what was asked.
+    pub(crate) fn is_refused_full(&self) -> bool {
+        let failed = match self {
+            Self::Claim(answer) => answer.as_ref().err(),
+            Self::Beat(answer) => answer.as_ref().err(),
+            Self::Start(_, answer) => answer.as_ref().err(),
+            Self::Log(_, answer) => answer.as_ref().err(),
+            Self::Finish(_, answer) => answer.as_ref().err(),
+        };
+        matches!(failed, Some(Failed::Problem(problem)) if problem.status == 507)
+    }
+
     /// Whether it is the runner's own finding that nobody answers, which needs no network.
     pub(crate) fn is_local(&self) -> bool {
         matches!(

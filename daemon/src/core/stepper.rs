@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, CoreError, CoreOptions, CoreStartError, CoreTasks, internal};
+use super::{Core, CoreError, CoreOptions, CoreStartError, CoreTasks, internal, stored};
 use crate::scheduler::reconcile::Reconciler;
 
 /// What the core's own tasks would do.
@@ -33,7 +33,8 @@ impl Core {
 impl Stepper {
     /// Acts on what is due; answers how long there is nothing more to do, in milliseconds.
     pub async fn reconcile(&self) -> Result<u64, CoreError> {
-        self.reconciler.reconcile().await.map_err(internal)
+        self.reconciler.check_space();
+        self.reconciler.reconcile().await.map_err(stored)
     }
 
     /// Brings logs to disk for good.

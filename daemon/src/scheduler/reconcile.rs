@@ -103,6 +103,7 @@ impl Reconciler {
         let mut due_ms = clock.elapsed_ms();
         let mut config_open = true;
         loop {
+            let began = clock.look();
             let event = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => Event::Shutdown,
@@ -117,6 +118,7 @@ impl Reconciler {
                 Event::Shutdown => break,
                 Event::TimerDue | Event::Nudged | Event::ConfigChanged => {}
             }
+            clock.has_waited(began, due_ms);
             self.check_space();
             // Counted from before the look: what passes meanwhile is not waited for once more.
             let looked_ms = clock.elapsed_ms();
@@ -156,7 +158,8 @@ impl Reconciler {
         }
     }
 
-    fn check_space(&self) {
+    /// Whether there is room for new work.
+    pub(crate) fn check_space(&self) {
         match self.logs.free_bytes() {
             Ok(free_bytes) => {
                 let full = free_bytes < self.disk_reserve_bytes;
@@ -204,7 +207,7 @@ impl Reconciler {
         Ok(nearest.map_or(LOOK_INTERVAL_MS_MAX, |wait_ms| wait_ms.saturating_add(1).min(LOOK_INTERVAL_MS_MAX)))
     }
 
-    /// Has nothing grow older or younger where the calendar was set, and gives what is with runners time where the machine slept; answers the
+    /// Has nothing grow older or younger where the calendar was set, and gives what is with runners time where nobody could be heard; answers the
     /// calendar's moment.
     async fn mind_the_clock(&self) -> Result<Timestamp, StoreError> {
         let minded = || self.minded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,7 +223,10 @@ impl Reconciler {
         // Only now, and before anything else that can fail: a jump that could not be minded is minded with the next look, and none twice.
         *minded() = Minded { look: Look { slept_ms: last.slept_ms, ..look }, set_ms };
         if slept_ms != 0 {
-            tracing::warn!(slept_ms, "this machine slept: runners have that much longer to be heard of");
+            tracing::warn!(
+                slept_ms,
+                "this machine slept or this daemon stood still: runners have that much longer to be heard of"
+            );
             self.store.machine_slept(slept_ms).await?;
             self.scheduler.machine_slept(slept_ms);
         }

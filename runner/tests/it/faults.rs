@@ -639,6 +639,19 @@ async fn a_supervisor_that_does_not_obey_is_killed_with_its_job() {
     working.drained().await.expect("it ends");
 }
 
+/// A daemon that cannot be reached when the plugin is to be fetched comes back: nothing of the job ran yet, and nothing has to fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_waited_for_as_long_as_a_daemon_may_be_away() {
+    let place = Place::registered().await;
+    place.daemon.seen.lock().expect("free").plugin_faults = vec![PluginFault::Cut; 5];
+    let working = place.work();
+    let job = place.job(1, "echo ran");
+    place.daemon.queue(&job);
+    let (result, log) = place.daemon.result(job.attempt).await;
+    assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Succeeded, "ran\n"), "{result:?}");
+    working.drained().await.expect("it ends");
+}
+
 /// A plugin whose download is cut, or changed on its way, is fetched again; one that stays another is refused with words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_is_what_its_digest_says_or_is_not_run() {
