@@ -95,6 +95,11 @@ async fn each_way_to_prove_oneself_starts_a_task_with_the_answers_of_the_request
     daemon.stop().await;
 }
 
+/// A body that is just too large: who still sends when the connection ends hears no answer.
+fn too_large() -> String {
+    "x".repeat(5 * 1024 * 1024 + 1)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_prove_itself_starts_nothing() {
     let (place, token) = place();
@@ -124,9 +129,7 @@ async fn who_does_not_prove_itself_starts_nothing() {
     let unknown = daemon.post("/hooks/shop/nothing").body(body.clone()).send().await.expect("an answer");
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
     assert_eq!(daemon.get_json("/tasks", &token).await["items"], json!([]));
-    // It ends the connection, too.
-    let large = "x".repeat(6 * 1024 * 1024);
-    let large = daemon.post("/hooks/shop/open").body(large).send().await.expect("an answer");
+    let large = daemon.post("/hooks/shop/open").body(too_large()).send().await.expect("an answer");
     assert_eq!(problem(large).await.status, 413);
     daemon.stop().await;
 }
@@ -215,9 +218,7 @@ async fn names_and_bodies_are_not_tried_for_ever() {
     let (place, _token) = place();
     let daemon = place.start().await;
     let ask = async || {
-        // Just too large: a connection that ends under what is still being sent has no answer.
-        let large = "x".repeat(5 * 1024 * 1024 + 1);
-        let request = daemon.post("/hooks/shop/github").header("X-Hub-Signature-256", "sha256=00").body(large);
+        let request = daemon.post("/hooks/shop/github").header("X-Hub-Signature-256", "sha256=00").body(too_large());
         request.send().await.expect("an answer").status()
     };
     wrong_too_often("a body that is never whole", ask, StatusCode::PAYLOAD_TOO_LARGE).await;
