@@ -29,6 +29,9 @@ const DAEMON_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How often a plugin is asked for that comes as what it is not, before the attempt fails.
 const WRONG_DOWNLOADS_MAX: u32 = 5;
 
+/// How many supervisors one attempt may have that die before they begin it: nothing of the job ran, so that another one takes it.
+pub(crate) const SUPERVISORS_MAX: u32 = 3;
+
 /// Where secret files go when the machine has it: memory that is never written to a disk.
 const MEMORY_FOLDER: &str = "/dev/shm";
 
@@ -127,9 +130,9 @@ pub(crate) async fn begin(
     folder: &Path,
     briefed: &Briefed,
 ) -> Result<Begun, BeginError> {
-    make_folders(context, job, user, folder).map_err(BeginError::Spool)?;
-    // A successor of this runner knows by it that the daemon waits for word, and that nothing ran.
     let told = Record { stage: Stage::Told, ..record_of(context, job, user, 0, 0) };
+    make_folders(context, &told, folder).map_err(BeginError::Spool)?;
+    // A successor of this runner knows by it that the daemon waits for word, and that nothing ran.
     spool::write_record(folder, &told).map_err(BeginError::Spool)?;
     // The plan comes after the daemon's word: while it cannot be asked it cannot be had, and an attempt that never began is given away
     // again with its plan.
@@ -163,16 +166,16 @@ pub(crate) async fn begin(
     }
 }
 
-/// Makes the attempt's folder, and its workspace where one lies ready; else the supervisor makes that.
-fn make_folders(context: &Context, job: &Job, user: Option<&JobUser>, folder: &Path) -> io::Result<()> {
+/// Makes the attempt's folder, and its workspace where one lies ready; else the supervisor makes that. A supervisor that was killed before it
+/// began may have left some of all of them.
+fn make_folders(context: &Context, record: &Record, folder: &Path) -> io::Result<()> {
+    spool::remove_places(record, None)?;
     files::remove(folder)?;
     if !context.shelf.take_spool(folder) {
         files::make_private_folder(folder)?;
     }
-    if user.is_none() {
-        let workspace = context.settings.workspaces().join(job.attempt.to_string());
-        files::remove(&workspace)?;
-        context.shelf.take_workspace(&workspace);
+    if record.user.is_none() {
+        context.shelf.take_workspace(&record.workspace);
     }
     Ok(())
 }
@@ -315,8 +318,28 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has the launcher start the supervisor's process and tells it the job, for which it gets ready meanwhile.
+/// Has the launcher start the supervisor's process and tells it the job, for which it gets ready meanwhile. One that dies of something else
+/// before it has heard of the job is replaced, and so is a launcher.
 async fn start_supervisor(
+    context: &Context,
+    job: &Job,
+    user: Option<&JobUser>,
+    folder: &Path,
+    briefed: &Briefed,
+) -> Result<Supervisor, BeginError> {
+    let mut tries = 1;
+    loop {
+        match brief_supervisor(context, job, user, folder, briefed).await {
+            Err(error) if tries < SUPERVISORS_MAX => {
+                tracing::warn!(attempt = %job.attempt, %error, "another supervisor is started");
+                tries += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn brief_supervisor(
     context: &Context,
     job: &Job,
     user: Option<&JobUser>,

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::attend::{self, Inboxes, Line};
-use crate::begin::{BeginError, Begun, Briefed, Supervisor, begin, lock, record_of};
+use crate::begin::{BeginError, Begun, Briefed, SUPERVISORS_MAX, Supervisor, begin, lock, record_of};
 use crate::client::Client;
 use crate::launch::Launcher;
 use crate::preparing::Preparing;
@@ -125,56 +125,45 @@ async fn run_as(
 ) {
     let attempt = job.attempt;
     let briefed = Briefed::default();
-    // The daemon may be out of reach and a plugin large: whoever cancels does not wait for either.
-    let begun = tokio::select! {
-        begun = begin_in_time(context, &job, user, folder, leased_ms, &briefed) => begun.map_err(|error| {
-            tracing::error!(%attempt, %error, "the attempt cannot begin");
-            Order { outcome: unbegun(&job), reason: error.to_string() }
-        }),
-        Some(why) = orders.recv() => Err(why.order()),
-    };
-    // Where it does not begin, a supervisor that got ready leaves, since its connection is closed.
-    let begun = match begun {
-        Err(order) => {
-            let_go(&briefed).await;
+    let mut tries = 1;
+    let (leased_ms, Supervisor { stream, record, words }) = loop {
+        // The daemon may be out of reach and a plugin large: whoever cancels does not wait for either.
+        let begun = tokio::select! {
+            begun = begin_in_time(context, &job, user, folder, leased_ms, &briefed) => begun.map_err(|error| {
+                tracing::error!(%attempt, %error, "the attempt cannot begin");
+                Order { outcome: unbegun(&job), reason: error.to_string() }
+            }),
+            Some(why) = orders.recv() => Err(why.order()),
+        };
+        let failed = match begun {
+            Ok(Begun::Live(leased_ms, supervisor)) => match tell_to_begin(folder, leased_ms, *supervisor).await {
+                Ok(supervisor) => break (leased_ms, supervisor),
+                Err(reason) if tries < SUPERVISORS_MAX => {
+                    tracing::warn!(%attempt, reason, "nothing of the job ran: another supervisor is started for it");
+                    Ok(())
+                }
+                Err(reason) => Err(Order { outcome: unbegun(&job), reason }),
+            },
+            // Given to another runner, or closed, before it began here.
+            Ok(Begun::Gone) => {
+                let_go(&briefed).await;
+                let record = record_of(context, &job, user, 0, 0);
+                remove_places(&record, None);
+                remove_folder(folder, &record, None);
+                tell(context, News::Gone(attempt)).await;
+                return;
+            }
+            Ok(Begun::Canceled) => Err(EndWhy::Canceled.order()),
+            Err(order) => Err(order),
+        };
+        // One that got ready leaves, since its connection is closed.
+        let_go(&briefed).await;
+        if let Err(order) = failed {
             fail_early(context, folder, record_of(context, &job, user, 0, 0), order, orders).await;
             return;
         }
-        Ok(begun) => begun,
+        tries += 1;
     };
-    let (leased_ms, supervisor) = match begun {
-        // Given to another runner, or closed, before it began here.
-        Begun::Gone => {
-            let_go(&briefed).await;
-            let record = record_of(context, &job, user, 0, 0);
-            remove_places(&record, None);
-            remove_folder(folder, &record, None);
-            tell(context, News::Gone(attempt)).await;
-            return;
-        }
-        Begun::Canceled => {
-            let_go(&briefed).await;
-            let record = record_of(context, &job, user, 0, 0);
-            fail_early(context, folder, record, EndWhy::Canceled.order(), orders).await;
-            return;
-        }
-        Begun::Live(leased_ms, supervisor) => (leased_ms, supervisor),
-    };
-    let Supervisor { mut stream, record, words } = *supervisor;
-    let told = async {
-        // Before anything of the job runs: a restarted runner must find whoever runs it.
-        spool::write_record(folder, &record)?;
-        stream.write_all(&wire::line(&Go { leased_ms })?).await
-    };
-    if let Err(error) = told.await {
-        // The supervisor begins at the line's end, which it did not get.
-        let reason = format!("its supervisor cannot be told to begin: {error}{}", words.read());
-        drop(stream);
-        let_go(&briefed).await;
-        let order = Order { outcome: unbegun(&job), reason };
-        fail_early(context, folder, record, order, orders).await;
-        return;
-    }
     let started = News::Started { attempt, project: job.project.clone(), template: job.template.clone() };
     let plugin_sha256 = job.plugin.sha256.clone();
     // The job's secrets have no business here any more.
@@ -190,6 +179,20 @@ async fn run_as(
         }
     };
     tokio::join!(see_through(context, folder, record, line, None, orders), spare);
+}
+
+/// Tells a supervisor to begin; the error is why it cannot be told. It begins at the line's end, which it did not get then.
+async fn tell_to_begin(folder: &Path, leased_ms: u64, supervisor: Supervisor) -> Result<Supervisor, String> {
+    let Supervisor { mut stream, record, words } = supervisor;
+    let told = async {
+        // Before anything of the job runs: a restarted runner must find whoever runs it.
+        spool::write_record(folder, &record)?;
+        stream.write_all(&wire::line(&Go { leased_ms })?).await
+    };
+    match told.await {
+        Ok(()) => Ok(Supervisor { stream, record, words }),
+        Err(error) => Err(format!("its supervisor cannot be told to begin: {error}{}", words.read())),
+    }
 }
 
 /// Begins an attempt. What it takes may last: where the daemon's word is older than a lease by then, it is asked anew.

@@ -239,7 +239,7 @@ impl Daemon {
                 let _ = tokio::time::timeout(Duration::from_millis(50), changed).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+        tokio::time::timeout(Duration::from_secs(120), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
     }
 
     pub(crate) async fn result(&self, attempt: AttemptId) -> (AttemptResult, String) {

@@ -37,10 +37,14 @@ async fn know_plugin(place: &Place) {
 }
 
 /// A job that was given to the runner, whose word the daemon does not give.
-async fn waiting(place: &Place) -> Waiting {
-    place.daemon.seen.lock().expect("free").starts_are_down = true;
-    let ran = place.path("ran");
-    let mut job = place.job(2, &format!("echo ran; touch {}", ran.display()));
+async fn waiting(place: &Place, task: u64) -> Waiting {
+    let refused = {
+        let mut seen = place.daemon.seen.lock().expect("free");
+        seen.starts_are_down = true;
+        seen.starts_refused
+    };
+    let ran = place.path(&format!("ran-{task}"));
+    let mut job = place.job(task, &format!("echo ran; touch {}", ran.display()));
     job.secret_variables.insert("word".to_owned(), Secret::new("a-secret-word"));
     place.daemon.queue(&job);
     let spool = place.path(&format!("tmp/attempts/{}", job.attempt));
@@ -55,7 +59,7 @@ async fn waiting(place: &Place) -> Waiting {
     let is_whole = || std::fs::read_to_string(&variables).is_ok_and(|text| text.contains("a-secret-word"));
     place.daemon.wait("the secret files", |_| is_whole().then_some(())).await;
     // It has asked again meanwhile, for longer than a plugin's call takes.
-    place.daemon.wait("starts", |seen| (seen.starts_refused >= 4).then_some(())).await;
+    place.daemon.wait("starts", |seen| (seen.starts_refused >= refused + 4).then_some(())).await;
     let supervisor = works_in(&spool).expect("a supervisor");
     assert!(!ran.exists(), "it ran without the daemon's word");
     Waiting { job, ran, spool, workspace, private, supervisor }
@@ -76,7 +80,7 @@ async fn what_is_ready_runs_as_soon_as_the_daemon_says_so() {
     let place = Place::registered().await;
     let working = place.work();
     know_plugin(&place).await;
-    let waiting = waiting(&place).await;
+    let waiting = waiting(&place, 2).await;
     place.daemon.seen.lock().expect("free").starts_are_down = false;
     let (result, log) = place.daemon.result(waiting.job.attempt).await;
     assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Succeeded, "ran\n"), "{result:?}");
@@ -90,7 +94,7 @@ async fn what_is_another_runners_by_then_leaves_nothing() {
     let place = Place::registered().await;
     let working = place.work();
     know_plugin(&place).await;
-    let waiting = waiting(&place).await;
+    let waiting = waiting(&place, 2).await;
     place.daemon.seen.lock().expect("free").starts_are_gone = true;
     waiting.leaves_nothing(&place).await;
     place.daemon.wait("the end of its spool", |_| (!waiting.spool.exists()).then_some(())).await;
@@ -102,7 +106,7 @@ async fn a_cancel_does_not_wait_for_a_supervisor_that_stands_still() {
     let place = Place::registered().await;
     let working = place.work();
     know_plugin(&place).await;
-    let waiting = waiting(&place).await;
+    let waiting = waiting(&place, 2).await;
     kill_process(waiting.supervisor, Signal::STOP).expect("stopped");
     place.daemon.cancel(waiting.job.attempt);
     let (result, log) = place.daemon.result(waiting.job.attempt).await;
@@ -116,7 +120,7 @@ async fn a_runner_that_is_killed_takes_what_waits_with_it() {
     let place = Place::registered().await;
     let runner = place.apart(&[]);
     know_plugin(&place).await;
-    let waiting = waiting(&place).await;
+    let waiting = waiting(&place, 2).await;
     runner.signal(Signal::KILL);
     waiting.leaves_nothing(&place).await;
 
@@ -127,20 +131,21 @@ async fn a_runner_that_is_killed_takes_what_waits_with_it() {
     working.drained().await.expect("it ends");
 }
 
-/// Somebody ends all processes, as a machine does that shuts down.
+/// Somebody ends it, or the kernel for want of memory: nothing of the job ran, and another one takes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_supervisor_that_is_told_to_stop_before_the_word_begins_nothing() {
+async fn a_supervisor_that_ends_before_the_word_is_replaced() {
     let place = Place::registered().await;
     let working = place.work();
     know_plugin(&place).await;
-    let waiting = waiting(&place).await;
-    kill_process(waiting.supervisor, Signal::TERM).expect("told");
-    waiting.leaves_nothing(&place).await;
-    place.daemon.seen.lock().expect("free").starts_are_down = false;
-    let (result, _) = place.daemon.result(waiting.job.attempt).await;
-    let reason = result.reason.as_deref().unwrap_or_default();
-    assert_eq!(result.outcome, AttemptOutcome::Failed, "{result:?}");
-    assert!(reason.starts_with("its supervisor cannot be told to begin"), "{reason}");
-    assert!(!waiting.ran.exists());
+    for (task, signal) in [(2, Signal::TERM), (3, Signal::KILL)] {
+        let waiting = waiting(&place, task).await;
+        kill_process(waiting.supervisor, signal).expect("told");
+        place.gone(&waiting.supervisor.as_raw_nonzero().to_string()).await;
+        assert!(!waiting.ran.exists(), "it ran without the daemon's word");
+        place.daemon.seen.lock().expect("free").starts_are_down = false;
+        let (result, log) = place.daemon.result(waiting.job.attempt).await;
+        assert_eq!((result.outcome, log.as_str()), (AttemptOutcome::Succeeded, "ran\n"), "{result:?}");
+        assert!(!waiting.private.exists());
+    }
     working.drained().await.expect("it ends");
 }
