@@ -257,9 +257,10 @@ fn whatever_is_killed_every_task_ends_and_nothing_is_lost_doubled_or_left() {
     world.template("once", &format!("{rest}\ntimeout = \"60s\""), &short);
     world.template("again", &format!("{again}\ntimeout = \"60s\""), &short);
     // It does not end by itself: only somebody who cancels it ends it, or what is killed.
-    world.template("endless", &format!("{again}\ntimeout = \"1h\""), &script(&world, sleep_s, "sleep 100000"));
+    world.template("endless", &format!("{again}\ntimeout = \"1h\""), &script(&world, sleep_s, "tail -f /dev/null"));
     let port = free_port();
-    world.daemon_settings_on(port);
+    // Every attempt's log is asked for at the end, one after the other.
+    world.daemon_settings_of(port, "[limits]\nrequests_per_second = 0\n");
     let mut daemon = world.daemon();
     let proxy = Proxy::start(port, random.next());
     let through = Daemon {

@@ -195,14 +195,16 @@ fn a_daemon_that_stands_still_loses_no_task() {
     let number = world.start_task(&daemon, "count");
     wait_for("the first line", || (!world.log(&daemon, number).is_empty()).then_some(()));
     daemon.process.signal("STOP");
-    // Longer than the grace: only time itself ends one.
-    std::thread::sleep(std::time::Duration::from_secs(9));
+    // Twice the grace: a line takes 20 ms at least.
+    let spool = world.path("ny-1").join(format!("tmp/attempts/{number}-1/log"));
+    wait_for("400 lines that the daemon has not heard of", || {
+        (std::fs::read_to_string(&spool).ok()?.lines().count() > 400).then_some(())
+    });
     daemon.process.signal("CONT");
-    // More than one look at deadlines after it goes on.
-    let asked = std::time::Instant::now();
-    while asked.elapsed() < std::time::Duration::from_secs(3) {
-        assert_eq!(world.task(&daemon, number)["state"], "running");
-    }
+    wait_for("the look that finds it", || daemon.process.stderr().contains("this daemon stood still").then_some(()));
+    let before = world.log(&daemon, number).len();
+    wait_for("more of the log", || (world.log(&daemon, number).len() > before).then_some(()));
+    assert_eq!(world.task(&daemon, number)["state"], "running");
     std::fs::write(&go, "").expect("go");
     world.wait_state(&daemon, number, "succeeded");
     assert_counts(&world.log(&daemon, number));

@@ -46,12 +46,6 @@ pub(crate) struct ByHand {
     pub(crate) token: String,
 }
 
-/// The status of who asks too often.
-const TOO_MANY: u16 = 429;
-
-/// How long such a one waits.
-const TOO_MANY_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
-
 impl ByHand {
     pub(crate) fn new(daemon: &Daemon) -> Self {
         Self {
@@ -77,28 +71,18 @@ impl ByHand {
         self.send(self.client.request(method, format!("{}{path}", self.api)).bearer_auth(token).json(body))
     }
 
-    /// The same, which has to succeed: who asks too often waits as the daemon's `Retry-After` says, which is a second.
+    /// The same, which has to succeed.
     pub(crate) fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
-        let (status, answer) = match self.call(method, path, token, body) {
-            (TOO_MANY, _) => {
-                std::thread::sleep(TOO_MANY_WAIT);
-                self.call(method, path, token, body)
-            }
-            answered => answered,
-        };
+        let (status, answer) = self.call(method, path, token, body);
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer
     }
 
-    /// What is there, as it is; it waits as [`ByHand::done`] does.
+    /// What is there, as it is.
     pub(crate) fn bytes(&self, path: &str, token: &str) -> Vec<u8> {
         self.runtime.block_on(async {
-            let ask = || self.client.get(format!("{}{path}", self.api)).bearer_auth(token).send();
-            let mut answer = ask().await.expect("an answer");
-            if answer.status().as_u16() == TOO_MANY {
-                tokio::time::sleep(TOO_MANY_WAIT).await;
-                answer = ask().await.expect("an answer");
-            }
+            let answer =
+                self.client.get(format!("{}{path}", self.api)).bearer_auth(token).send().await.expect("an answer");
             assert_eq!(answer.status().as_u16(), 200, "{path}");
             answer.bytes().await.expect("a body").to_vec()
         })
