@@ -81,7 +81,7 @@ impl Brief {
     }
 }
 
-/// The job may begin: the daemon has said so. Until then its supervisor gets ready and does nothing of it.
+/// The job may begin: the daemon has said so. Until then its supervisor gets ready and starts no process of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Go {
     /// When the request was sent that renewed the attempt's lease last, in milliseconds since boot: a supervisor that stood still

@@ -211,8 +211,8 @@ impl Scheduler {
         self.clock.elapsed_ms().saturating_sub(self.present_since_ms.load(Ordering::Relaxed))
     }
 
-    /// The machine slept or this process stood still for so long, and heard of nobody: no lease counts that, and runners have the time to come back that they have
-    /// after a start.
+    /// The machine slept or this process stood still for so long, and heard of nobody: no lease counts that, and runners have the time to
+    /// come back that they have after a start.
     fn machine_slept(&self, slept_ms: u64) {
         let now_ms = self.clock.elapsed_ms();
         self.present_since_ms.store(now_ms, Ordering::Relaxed);
