@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod insight;
 mod integrations;
+mod jobs;
 mod load;
 mod log_lines;
 mod news;
@@ -107,10 +108,13 @@ impl CoreTasks {
     }
 }
 
+/// How a store serves.
+type Serve = fn(Opened, Arc<dyn Planner>) -> Result<(Store, WriterThread), StoreError>;
+
 impl Core {
     /// Opens the store, reconciles every open row, and starts the scheduler.
     pub async fn start(options: CoreOptions) -> Result<(Self, CoreTasks), CoreStartError> {
-        let (core, mut tasks, reconciler) = Self::open(options).await?;
+        let (core, mut tasks, reconciler) = Self::open(options, Opened::serve).await?;
         let Inner { logs, shutdown, .. } = &*core.inner;
         tasks.tasks.spawn(reconciler.run(shutdown.clone()));
         tasks.tasks.spawn(sync_logs(Arc::clone(logs), shutdown.clone()));
@@ -123,7 +127,7 @@ impl Core {
     }
 
     /// All but what acts by itself.
-    async fn open(options: CoreOptions) -> Result<(Self, CoreTasks, Reconciler), CoreStartError> {
+    async fn open(options: CoreOptions, serve: Serve) -> Result<(Self, CoreTasks, Reconciler), CoreStartError> {
         let CoreOptions {
             data_dir,
             plugin_dir,
@@ -147,7 +151,7 @@ impl Core {
         let (opened, keys, logs, carries) = opened.await?;
         let scheduler = Arc::new(Scheduler::new(config, clock.clone(), Arc::clone(&keys)));
         let planner: Arc<dyn Planner> = Arc::<Scheduler>::clone(&scheduler);
-        let (store, writer) = opened.serve(planner)?;
+        let (store, writer) = serve(opened, planner)?;
         let live = store.boot(clock.now()).await?;
         let (registrations, _live) = store.runners().await?;
         scheduler.boot(registrations, live);

@@ -128,6 +128,28 @@ async fn every_task_is_assigned_once_however_many_ask() {
     assert!(got.iter().all(|id| id.attempt == 1));
 }
 
+/// A claim makes its job ready while that is being committed, and must not hear of one that is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_committed_is_given_to_nobody() {
+    let daemon = Daemon::start(harness::tree()).await;
+    let runner = TestRunner::register(&daemon, "ny-1").await;
+    let waits = daemon.park(&runner, &[]).await;
+    let database = rusqlite::Connection::open(daemon.folder.path().join("forge.db")).expect("the database");
+    // Checked when all else is done: SQLite says no to the commit itself.
+    let at_commit = "CREATE TABLE none (id INTEGER PRIMARY KEY);
+         CREATE TABLE points (id INTEGER REFERENCES none (id) DEFERRABLE INITIALLY DEFERRED);
+         CREATE TRIGGER never AFTER INSERT ON attempts BEGIN INSERT INTO points VALUES (1); END;";
+    database.execute_batch(at_commit).expect("a trigger");
+    let refused = daemon.core.create_task("shop", "many", CreateTask::default(), trigger(), None).await;
+    assert_eq!(refused.expect_err("not committed").problem().status, 500);
+    database.execute_batch("DROP TRIGGER never").expect("gone");
+    let number = daemon.create("deploy").await.task.number;
+    let jobs = waits.await.expect("no panic").expect("a claim").jobs;
+    let [sealed] = &jobs[..] else { panic!("{} jobs", jobs.len()) };
+    let job = runner.open(&daemon, sealed);
+    assert_eq!((job.template.as_str(), job.attempt.task), ("deploy", number));
+}
+
 /// Complaint 5 (a stop is ignored, a report overwrites it): whichever comes first counts, and the task ends either way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_and_a_report_never_leave_a_task_open() {

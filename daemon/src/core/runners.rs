@@ -5,18 +5,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use forge_api::{
-    AttemptId, AuditAction, AuditActor, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, Health, HeartbeatRequest,
-    HeartbeatResponse, REFUSED_JOBS_MAX, REFUSED_REASON_BYTES_MAX, RefusedJob, Runner, SealedJob, Secret, Timestamp,
+    AuditAction, AuditActor, CLAIM_WAIT_MS_MAX, ClaimRequest, ClaimResponse, Health, HeartbeatRequest,
+    HeartbeatResponse, REFUSED_JOBS_MAX, REFUSED_REASON_BYTES_MAX, RefusedJob, Runner, Secret, Timestamp,
 };
 
 use super::{Actor, Core, CoreError, RunnerIdentity, refused, stored, versions};
 use crate::scheduler::assign::RunnerFacts;
-use crate::scheduler::claims::{Answer, Considered, Place, Wake};
+use crate::scheduler::claims::{Answer, Considered};
 use crate::scheduler::facts::{self, Permission};
-use crate::scheduler::task::Happening;
 use crate::scheduler::why::Candidate;
 use crate::scheduler::words;
-use crate::secrets::{self, Parts, digest_of};
+use crate::secrets::digest_of;
 use crate::store::{Note, Registration, StoreError};
 
 /// A claim is answered within this, in milliseconds: an idle runner's claims are all that is heard of it, and the next one has to be here before
@@ -271,79 +270,6 @@ impl Core {
         self.inner.scheduler.count_refused(fates.len());
         self.inner.scheduler.after(&fates);
         Ok(())
-    }
-
-    /// Waits at a place; `None` when the claim is to look again.
-    async fn wait(&self, mut place: Place, until_ms: u64) -> Result<Option<ClaimResponse>, CoreError> {
-        let draining = place.draining;
-        let woken = tokio::select! {
-            biased;
-            woken = &mut place.woken => woken.ok(),
-            () = self.inner.clock.sleep_until_ms(until_ms) => place.woken.try_recv().ok(),
-        };
-        let public_key = std::mem::take(&mut place.public_key);
-        drop(place);
-        let empty = ClaimResponse { draining, ..ClaimResponse::default() };
-        Ok(match woken {
-            Some(Wake::Jobs(attempts)) => {
-                let jobs = self.deliver(public_key, attempts).await?;
-                (!jobs.is_empty()).then_some(ClaimResponse { jobs, draining, ..ClaimResponse::default() })
-            }
-            Some(Wake::Look) => None,
-            Some(Wake::Drain) => Some(ClaimResponse { draining: true, ..ClaimResponse::default() }),
-            Some(Wake::Replaced) | None => Some(empty),
-        })
-    }
-
-    /// Makes jobs of attempts, sealed to their runner's key. One whose secrets do not resolve fails, with the reason.
-    async fn deliver(&self, public_key: String, attempts: Vec<AttemptId>) -> Result<Vec<SealedJob>, CoreError> {
-        if attempts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (core, now) = (self.clone(), self.now());
-        let seal = move |attempt, delivery| {
-            let (resolver, keys) = (&*core.inner.resolver, &*core.inner.keys);
-            let parts = Parts { attempt, delivery, resolver, keys, now };
-            let job = secrets::build(parts).map_err(|error| (attempt, error.to_string()))?;
-            secrets::seal_job(&job, &public_key, keys.signing()).map_err(|error| (attempt, error.to_string()))
-        };
-        let sealing = self.inner.store.with_deliveries(attempts, seal);
-        let mut jobs = Vec::new();
-        for sealed in sealing.await.map_err(stored)? {
-            match sealed {
-                Ok(job) => jobs.push(job),
-                Err((attempt, reason)) => self.fail_attempt(attempt, reason).await?,
-            }
-        }
-        Ok(jobs)
-    }
-
-    /// Gives a task that its runner never began back to the queue.
-    async fn take_back(&self, attempt: AttemptId) -> Result<(), CoreError> {
-        match self.inner.store.happen_to_attempt(attempt, Happening::TakeBack, self.now()).await {
-            Ok(fate) => {
-                tracing::info!(%attempt, "an attempt is taken back: its runner takes nothing more");
-                self.inner.scheduler.after(&[fate]);
-                Ok(())
-            }
-            // It began meanwhile, or ended.
-            Err(StoreError::Refused(_)) => Ok(()),
-            Err(error) => Err(stored(error)),
-        }
-    }
-
-    /// Ends an attempt from the daemon's side.
-    pub(super) async fn fail_attempt(&self, attempt: AttemptId, reason: String) -> Result<(), CoreError> {
-        tracing::warn!(%attempt, reason, "the daemon ended an attempt");
-        match self.inner.store.happen_to_attempt(attempt, Happening::Fail { reason }, self.now()).await {
-            Ok(fate) => {
-                self.inner.scheduler.after(&[fate]);
-                Ok(())
-            }
-            // It ended meanwhile, for another reason.
-            Err(StoreError::Refused(_)) => Ok(()),
-            Err(error) => Err(stored(error)),
-        }
     }
 
     /// Says in a runner's health how far its clock is from ours. Done as a request comes in: a claim may be parked for long.

@@ -1,11 +1,13 @@
 //! A core that does nothing by itself: whoever drives it says when deadlines are looked at and logs are brought to disk.
 //!
-//! For a simulation of the whole protocol, in which the same seed makes the same run. What is done is what the daemon does.
+//! For a simulation of the whole protocol, in which the same seed makes the same run: its store works without threads of its own. What is done
+//! is what the daemon does.
 
 use std::sync::Arc;
 
 use super::{Core, CoreError, CoreOptions, CoreStartError, CoreTasks, internal, stored};
 use crate::scheduler::reconcile::Reconciler;
+use crate::store::Opened;
 
 /// What the core's own tasks would do.
 #[doc(hidden)]
@@ -24,7 +26,7 @@ impl Core {
     /// Like [`Core::start`], without anything that acts by itself.
     #[doc(hidden)]
     pub async fn start_stepwise(options: CoreOptions) -> Result<(Self, CoreTasks, Stepper), CoreStartError> {
-        let (core, tasks, reconciler) = Self::open(options).await?;
+        let (core, tasks, reconciler) = Self::open(options, Opened::serve_here).await?;
         let stepper = Stepper { core: core.clone(), reconciler };
         Ok((core, tasks, stepper))
     }

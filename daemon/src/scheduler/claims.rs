@@ -9,7 +9,7 @@ use super::assign::RunnerFacts;
 use super::facts::Permission;
 use super::{Contact, Live, Scheduler, millis};
 use crate::core::Applied;
-use crate::store::{ContactRow, Held, Registration};
+use crate::store::{ContactRow, Delivery, Held, Registration};
 
 /// A claim that waits.
 #[derive(Debug)]
@@ -47,15 +47,25 @@ impl Parked {
         facts
     }
 
-    pub(super) fn wake(self, wake: Wake) {
-        // A claim that was given up hears nothing; its runner asks again.
-        let _heard = self.sender.send(wake);
+    /// Wakes it; `false` when it was given up: it hears nothing, and its runner asks again.
+    pub(super) fn wake(self, wake: Wake) -> bool {
+        self.sender.send(wake).is_ok()
     }
+}
+
+/// What attempts are made of that their runner's claim is given, while they are being committed.
+#[derive(Debug)]
+pub(crate) struct Foretold {
+    pub(crate) deliveries: Vec<(AttemptId, Delivery)>,
+    /// Answers when they are there for good; an error when they are not to be.
+    pub(crate) committed: oneshot::Receiver<()>,
 }
 
 /// Why a parked claim wakes.
 #[derive(Debug)]
 pub(crate) enum Wake {
+    /// These are about to be its runner's: it makes them ready.
+    Foretold(Foretold),
     /// These attempts are its runner's.
     Jobs(Vec<AttemptId>),
     /// Something about the runner or its attempts changed: look again.

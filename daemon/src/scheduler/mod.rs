@@ -20,15 +20,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forge_api::{AttemptId, Timestamp};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::{Clock, Look, NOTICED_MS_MIN};
 use crate::core::{Applied, RunnerIdentity, TryOutcome};
 use crate::secrets::{Keys, random_bytes};
-use crate::store::{Assigned, Choice, ContactRow, Fate, LiveAttempt, Plan, Planner, QueueFacts, Registration};
+use crate::store::{
+    Assigned, Choice, ContactRow, Delivery, Fate, LiveAttempt, Plan, Planner, QueueFacts, Registration,
+    ToldWhenCommitted,
+};
 use assign::{ProjectFacts, RunnerFacts, Situation};
 use changes::Changes;
-use claims::{Parked, Wake};
+use claims::{Foretold, Parked, Wake};
 
 /// What the scheduler knows beside the store.
 pub(crate) struct Scheduler {
@@ -255,18 +258,19 @@ impl Scheduler {
         let look = self.clock.look();
         let live = self.lock();
         let lost = live.leases.iter().filter(|(_, lease)| lease.due_ms() <= look.elapsed_ms);
-        lost.map(|(id, lease)| {
+        let lost: BTreeMap<AttemptId, &Lease> = lost.map(|(id, lease)| (*id, lease)).collect();
+        lost.into_iter().map(|(id, lease)| {
             let (runner, grace) = (&lease.runner, words::duration(lease.grace_ms));
             let contact = live.contacts.get(runner);
             if contact.is_some_and(|contact| contact.seen_ms > millis(lease.seen_ms)) {
                 let words = format!(
                     "runner {runner} is there and does not hold this attempt: it said nothing of it for longer than runner_grace ({grace})"
                 );
-                return (*id, words);
+                return (id, words);
             }
             let since = contact.map(|contact| contact.row(look).at);
             let since = since.map_or_else(|| "since the daemon started".to_owned(), |at| format!("since {at}"));
-            (*id, format!("runner {runner} was unreachable {since}, longer than runner_grace ({grace})"))
+            (id, format!("runner {runner} was unreachable {since}, longer than runner_grace ({grace})"))
         })
         .collect()
     }
@@ -582,7 +586,13 @@ impl Planner for Scheduler {
         }
     }
 
-    fn committed(&self, assigned: Vec<Assigned>) {
+    fn foretell(&self, runner: &str, deliveries: Vec<(AttemptId, Delivery)>) -> Option<oneshot::Sender<()>> {
+        let parked = self.lock().parked.remove(runner)?;
+        let (told, committed) = oneshot::channel();
+        parked.wake(Wake::Foretold(Foretold { deliveries, committed })).then_some(told)
+    }
+
+    fn committed(&self, assigned: Vec<Assigned>, mut foretold: ToldWhenCommitted) {
         self.assignments.fetch_add(u64::try_from(assigned.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let seen_ms = self.clock.elapsed_ms();
         let mut by_runner: BTreeMap<String, Vec<AttemptId>> = BTreeMap::new();
@@ -594,6 +604,10 @@ impl Planner for Scheduler {
             by_runner.entry(runner).or_default().push(attempt);
         }
         for (runner, attempts) in by_runner {
+            if let Some(told) = foretold.remove(&runner) {
+                let _given_up_or_told = told.send(());
+                continue;
+            }
             // A claim that was given up meanwhile leaves its attempts to the runner's next one.
             if let Some(parked) = live.parked.remove(&runner) {
                 parked.wake(Wake::Jobs(attempts));

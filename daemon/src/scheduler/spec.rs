@@ -58,6 +58,20 @@ fn approval_timeout_default_ms() -> u64 {
     meant::APPROVAL_TIMEOUT_MS
 }
 
+/// One of little, for tests.
+#[cfg(test)]
+pub(crate) fn sample() -> TaskSpec {
+    serde_json::from_value(serde_json::json!({
+        "project": "shop", "template": "report",
+        "plugin": { "name": "shell", "sha256": "aa", "config": {}, "grants": { "programs": [], "env": [] },
+            "limits": { "memory_bytes": 1, "time_ms": 1 } },
+        "params": {}, "survey": [], "variables": {}, "env": {}, "secrets": {}, "repository": null, "inventory": null, "keys": [],
+        "required_tag": null, "timeout_ms": 1000, "queue_timeout_ms": 1000, "runner_grace_ms": 1000, "on_runner_lost": "fail",
+        "retry_attempts": 0, "retry_delay_ms": 0, "priority": 0, "concurrency": "parallel"
+    }))
+    .expect("a spec")
+}
+
 /// Where a secret's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

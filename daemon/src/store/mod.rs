@@ -27,6 +27,7 @@ mod runners;
 mod schedules;
 mod seed;
 mod sessions;
+mod transaction;
 mod work;
 mod writer;
 
@@ -57,8 +58,9 @@ pub(crate) use runners::{ContactRow, Held, NewRegistration, Registered, Registra
 pub(crate) use schedules::{Fired, NewFiring, ScheduleKey, ScheduleRow};
 pub use seed::seed_history;
 pub(crate) use sessions::{NewSession, SESSION_IDLE_MS, SessionRow};
+pub(crate) use transaction::{Planner, ToldWhenCommitted, WriterStats};
 pub(crate) use work::{Finished, LiveAttempt, RetryWhen, StillRuns};
-pub(crate) use writer::{Planner, WriterStats, WriterThread};
+pub(crate) use writer::WriterThread;
 
 /// An attempt that was made and is to be delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +117,13 @@ impl Opened {
     pub(crate) fn serve(self, planner: Arc<dyn Planner>) -> Result<(Store, WriterThread), StoreError> {
         let readers = Arc::new(readers::Readers::open(&self.path)?);
         let (writer, thread) = writer::Writer::start(self.connection, self.path, planner, self.lock)?;
+        Ok((Store { writer, readers }, thread))
+    }
+
+    /// The same without threads: who asks writes and reads. What one caller does then has always the same order.
+    pub(crate) fn serve_here(self, planner: Arc<dyn Planner>) -> Result<(Store, WriterThread), StoreError> {
+        let readers = Arc::new(readers::Readers::open(&self.path)?.here());
+        let (writer, thread) = writer::Writer::here(self.connection, planner, self.lock);
         Ok((Store { writer, readers }, thread))
     }
 }
@@ -594,7 +603,7 @@ impl Store {
 
     /// Lets the database have so many pages at most: a disk of that size, for a test of what happens when it is full.
     pub(crate) async fn limit_pages(&self, pages_max: u32) -> Result<(), StoreError> {
-        let limit = move |connection: &rusqlite::Connection, _: &mut writer::Marks| {
+        let limit = move |connection: &rusqlite::Connection, _: &mut transaction::Marks| {
             Ok(connection.pragma_update_and_check(None, "max_page_count", pages_max, |_row| Ok(()))?)
         };
         self.writer.execute(limit).await

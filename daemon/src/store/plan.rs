@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use forge_api::{AttemptId, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::transaction::Planner;
 use super::work::{self, NewAttempt};
-use super::writer::Planner;
 use super::{Assigned, StoreError, rows};
 use crate::scheduler::FREE_SLOTS_COUNTED_MAX;
 use crate::scheduler::assign::{self, Group, Live, Need, Waiting};
@@ -218,6 +218,7 @@ mod why_and_assign_tests;
 mod tests {
     use std::sync::Mutex;
 
+    use super::super::transaction::ToldWhenCommitted;
     use super::super::{Teller, open};
     use super::*;
 
@@ -250,7 +251,7 @@ mod tests {
         fn outdated(&self, runner: &str) {
             self.0.lock().expect("whole").retain(|(name, _)| *name != runner);
         }
-        fn committed(&self, _assigned: Vec<Assigned>) {}
+        fn committed(&self, _assigned: Vec<Assigned>, _foretold: ToldWhenCommitted) {}
         fn now(&self) -> Timestamp {
             Timestamp::from_unix_micros(5)
         }

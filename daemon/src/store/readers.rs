@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{StoreError, open};
 
@@ -16,6 +16,8 @@ const READERS: usize = 4;
 pub(super) struct Readers {
     free: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    /// Whether all is read by who asks.
+    reads_here: bool,
 }
 
 /// A connection that is lent; it comes back whatever happens to the read.
@@ -41,7 +43,12 @@ impl Readers {
     /// Opens them all.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let free = (0..READERS).map(|_| open::open_reader(path)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { free: Mutex::new(free), permits: Arc::new(Semaphore::new(READERS)) })
+        Ok(Self { free: Mutex::new(free), permits: Arc::new(Semaphore::new(READERS)), reads_here: false })
+    }
+
+    /// The same without threads.
+    pub(super) fn here(self) -> Self {
+        Self { reads_here: true, ..self }
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
@@ -65,20 +72,37 @@ impl Readers {
     ) -> Result<U, StoreError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let readers = Arc::clone(self);
-        let reading = tokio::task::spawn_blocking(move || {
-            let found = {
-                // Both are given back by the thread that reads, the connection first: a caller that hangs up changes nothing.
-                let _permit = permit;
-                let connection = Some(readers.free().pop().ok_or(StoreError::Closed)?);
-                let lent = Lent { readers: &readers, connection };
-                let connection = lent.connection.as_ref().ok_or(StoreError::Closed)?;
-                connection.prepare_cached("BEGIN")?.execute([])?;
-                // What panics has been reported by the panic hook; its connection is as good as before.
-                std::panic::catch_unwind(AssertUnwindSafe(|| read(connection))).unwrap_or(Err(StoreError::Panicked))?
-            };
-            Ok(then(found))
-        });
+        let work = move || Ok(then(readers.read_with(permit, read)?));
+        if self.reads_here {
+            return work();
+        }
+        let reading = tokio::task::spawn_blocking(work);
         reading.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Reads what every request asks: one row by its key, which lies in memory. Another thread would take longer to wake than it takes to
+    /// read, so that it is read here; where all connections are lent it waits for one as [`Readers::read`] does.
+    pub(super) async fn read_row<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => self.read_with(permit, read),
+            Err(_none_is_free) => self.read(read).await,
+        }
+    }
+
+    /// Reads on this thread. Connection and permit are given back here, the connection first: a caller that hangs up changes nothing.
+    fn read_with<T>(
+        &self,
+        _permit: OwnedSemaphorePermit,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let lent = Lent { readers: self, connection: Some(self.free().pop().ok_or(StoreError::Closed)?) };
+        let connection = lent.connection.as_ref().ok_or(StoreError::Closed)?;
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        // What panics has been reported by the panic hook; its connection is as good as before.
+        std::panic::catch_unwind(AssertUnwindSafe(|| read(connection))).unwrap_or(Err(StoreError::Panicked))
     }
 }
 
@@ -104,8 +128,11 @@ mod tests {
             let panicked = readers.read(|_connection| -> Result<u32, StoreError> { panic!("on purpose") }).await;
             assert!(matches!(panicked, Err(StoreError::Panicked)));
         }
+        let panicked = readers.read_row(|_connection| -> Result<u32, StoreError> { panic!("on purpose") }).await;
+        assert!(matches!(panicked, Err(StoreError::Panicked)));
         assert_eq!(readers.read(one).await.expect("still reads"), 1);
-        assert_eq!(readers.free().len(), READERS);
+        assert_eq!(readers.read_row(one).await.expect("still reads"), 1);
+        assert_eq!((readers.free().len(), readers.permits.available_permits()), (READERS, READERS));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -128,10 +155,13 @@ mod tests {
         }
         let next = tokio::spawn({
             let readers = Arc::clone(&readers);
-            async move { readers.read(one).await }
+            async move { (readers.read(one).await, readers.read_row(one).await) }
         });
+        let row = tokio::spawn(async move { readers.read_row(one).await });
         tokio::task::yield_now().await;
         tokio::task::spawn_blocking(move || gate.wait()).await.expect("the gate opens");
-        assert_eq!(next.await.expect("no panic").expect("it waited for a connection"), 1);
+        let next = next.await.expect("no panic");
+        assert_eq!((next.0.expect("it waited for a connection"), next.1.expect("one is free")), (1, 1));
+        assert_eq!(row.await.expect("no panic").expect("it waited for a connection"), 1);
     }
 }

@@ -18,7 +18,7 @@ impl Store {
 
     /// Whether a token is revoked.
     pub(crate) async fn is_token_revoked(&self, sha256: [u8; 32]) -> Result<bool, StoreError> {
-        self.readers.read(move |connection| is_revoked(connection, &sha256)).await
+        self.readers.read_row(move |connection| is_revoked(connection, &sha256)).await
     }
 }
 

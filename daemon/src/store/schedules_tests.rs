@@ -4,28 +4,16 @@ use forge_api::{Trigger, TriggerKind};
 
 use super::*;
 use crate::scheduler::assign::Concurrency;
-use crate::scheduler::spec::TaskSpec;
+use crate::scheduler::spec::{TaskSpec, sample};
 use crate::store::{Actor, open};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_micros(seconds * 1_000_000)
 }
 
-fn spec() -> TaskSpec {
-    serde_json::from_value(serde_json::json!({
-        "project": "shop", "template": "report",
-        "plugin": { "name": "shell", "sha256": "aa", "config": {}, "grants": { "programs": [], "env": [] },
-            "limits": { "memory_bytes": 1, "time_ms": 1 } },
-        "params": {}, "survey": [], "variables": {}, "env": {}, "secrets": {}, "repository": null, "inventory": null, "keys": [],
-        "required_tag": null, "timeout_ms": 1000, "queue_timeout_ms": 1000, "runner_grace_ms": 1000, "on_runner_lost": "fail",
-        "retry_attempts": 0, "retry_delay_ms": 0, "priority": 0, "concurrency": "parallel"
-    }))
-    .expect("a spec")
-}
-
 fn firing(nominal: i64, skips: bool) -> NewFiring {
     let task = NewTask {
-        spec: TaskSpec { concurrency: Concurrency::Parallel, ..spec() },
+        spec: TaskSpec { concurrency: Concurrency::Parallel, ..sample() },
         revision: "r".to_owned(),
         revision_commit: None,
         trigger: Trigger { kind: TriggerKind::Schedule, by: "nightly".to_owned() },
