@@ -122,7 +122,7 @@ pub(crate) enum Begun {
 /// [`crate::job::let_go`].
 pub(crate) type Briefed = Mutex<Option<Record>>;
 
-/// Begins an attempt. What can be done at once is done at once: the daemon's word, the plugin and the supervisor do not need each other.
+/// Begins an attempt. The daemon is asked first, since its answer takes longest. What can be done at once is done at once: the daemon's word, the plugin and the supervisor do not need each other.
 pub(crate) async fn begin(
     context: &Context,
     job: &Job,
@@ -131,7 +131,7 @@ pub(crate) async fn begin(
     briefed: &Briefed,
 ) -> Result<Begun, BeginError> {
     let told = Record { stage: Stage::Told, ..record_of(context, job, user, 0, 0) };
-    make_folders(context, &told, folder).map_err(BeginError::Spool)?;
+    make_folder(context, &told, folder).map_err(BeginError::Spool)?;
     // A successor of this runner knows by it that the daemon waits for word, and that nothing ran.
     spool::write_record(folder, &told).map_err(BeginError::Spool)?;
     // The plan comes after the daemon's word: while it cannot be asked it cannot be had, and an attempt that never began is given away
@@ -144,11 +144,18 @@ pub(crate) async fn begin(
         };
         (started, carry)
     };
-    let prepared =
-        async { tokio::join!(ensure_plugin(context, job), start_supervisor(context, job, user, folder, briefed)) };
+    let prepared = async {
+        // The question leaves before anything else takes this thread.
+        tokio::task::yield_now().await;
+        if user.is_none() {
+            context.shelf.take_workspace(&told.workspace);
+        }
+        tokio::join!(ensure_plugin(context, job), start_supervisor(context, job, user, folder, briefed))
+    };
     tokio::pin!(started, prepared);
     // A plugin may take long to come: an attempt that is not to run does not wait for it.
     let (word, ready) = tokio::select! {
+        biased;
         word = &mut started => (word, None),
         ready = &mut prepared => (started.await, Some(ready)),
     };
@@ -166,16 +173,12 @@ pub(crate) async fn begin(
     }
 }
 
-/// Makes the attempt's folder, and its workspace where one lies ready; else the supervisor makes that. A supervisor that was killed before it
-/// began may have left some of all of them.
-fn make_folders(context: &Context, record: &Record, folder: &Path) -> io::Result<()> {
+/// Makes the attempt's folder. A supervisor that was killed before it began may have left one, and the attempt's other places.
+fn make_folder(context: &Context, record: &Record, folder: &Path) -> io::Result<()> {
     spool::remove_places(record, None)?;
     files::remove(folder)?;
     if !context.shelf.take_spool(folder) {
         files::make_private_folder(folder)?;
-    }
-    if record.user.is_none() {
-        context.shelf.take_workspace(&record.workspace);
     }
     Ok(())
 }

@@ -355,10 +355,6 @@ impl Drop for JobServices {
 
 impl JobServices {
     fn start(&self, command: &Command, output: Output) -> Result<Start, CapabilityError> {
-        // Until here nothing was touched but the attempt's own folders.
-        if !self.ground.shared.may_begin() || self.ground.shared.is_ending() {
-            return Err(CapabilityError::Canceled);
-        }
         if let Some(field) = command.args.iter().find_map(|argument| self.placeholders.field_in(argument)) {
             return Err(CapabilityError::Denied(format!(
                 "the secret config.{field} of plugins/{}.toml stands in an argument of {}, which everyone on the runner's machine can read: \
@@ -383,7 +379,7 @@ impl JobServices {
             ))
         })?;
         let Output { stdout, stderr } = output;
-        Ok(Start {
+        let start = Start {
             program,
             args: command.args.iter().map(OsString::from).collect(),
             env: env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
@@ -392,7 +388,12 @@ impl JobServices {
             stdout,
             stderr,
             user: self.user.clone(),
-        })
+        };
+        // Until here nothing was touched but the attempt's own folders.
+        if !self.ground.shared.may_begin() || self.ground.shared.is_ending() {
+            return Err(CapabilityError::Canceled);
+        }
+        Ok(start)
     }
 
     /// Runs a process to its end, while the guest waits.

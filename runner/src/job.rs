@@ -57,7 +57,7 @@ pub(crate) struct Context {
     pub(crate) runner_token: forge_api::Secret,
     pub(crate) launcher: Launcher,
     pub(crate) users: Users,
-    pub(crate) shelf: Shelf,
+    pub(crate) shelf: Arc<Shelf>,
     pub(crate) session: String,
     /// The sessions of earlier starts on this machine, newest first.
     pub(crate) previous_sessions: Vec<String>,
@@ -174,8 +174,10 @@ async fn run_as(
         // A one-off runner has no next attempt.
         if !context.settings.one_off {
             tokio::time::sleep(PROVISION_AFTER).await;
-            context.shelf.stock();
-            context.launcher.keep_spare(&plugin_sha256).await;
+            let shelf = Arc::clone(&context.shelf);
+            // A file system may take milliseconds for each: nobody else waits for that. What cannot be made, the next attempt makes itself.
+            let stocked = tokio::task::spawn_blocking(move || shelf.stock());
+            let (_kept, _made) = tokio::join!(context.launcher.keep_spare(&plugin_sha256), stocked);
         }
     };
     tokio::join!(see_through(context, folder, record, line, None, orders), spare);
@@ -331,7 +333,7 @@ async fn see_through(
         if !is_dead {
             tracing::warn!(%attempt, "the supervisor still lives");
         }
-        let shelf = is_dead.then_some(&context.shelf);
+        let shelf = is_dead.then_some(&*context.shelf);
         remove_places(&record, shelf);
         shelf
     };

@@ -129,7 +129,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
         runner_token: token,
         launcher,
         users,
-        shelf,
+        shelf: Arc::new(shelf),
         session,
         previous_sessions,
         started_ms: boottime_ms(),
@@ -157,9 +157,22 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
     let _leaving = leaving.clone().drop_guard();
     beating.spawn(beat(Arc::clone(&context), held_seen, leased, beats));
     beating.spawn(upkeep::keep(context, leaving.clone()));
-    let ended = runner.work(shutdown, news_inbox, beats_inbox).await;
-    runner.leave().await;
-    ended
+    // Among the threads that read what the daemon says: the one that called would have to be woken for each of its answers.
+    let mut working = JoinSet::new();
+    working.spawn(async move {
+        let ended = runner.work(shutdown, news_inbox, beats_inbox).await;
+        runner.leave().await;
+        ended
+    });
+    match working.join_next().await {
+        Some(Ok(ended)) => ended,
+        Some(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only who drops this future cancels it.
+            Err(_canceled) => Ok(Ended::Aborted),
+        },
+        None => Ok(Ended::Aborted),
+    }
 }
 
 impl Runner {
@@ -216,6 +229,8 @@ impl Runner {
                     if let Some(ended) = ended {
                         return Ok(ended);
                     }
+                    // What came begins before more is asked for.
+                    tokio::task::yield_now().await;
                     self.look_at_disk()?;
                     let wait = self.wait_before_claim();
                     ask = self.session.ask();
