@@ -558,6 +558,8 @@ impl DaemonSide {
             }
             let parked = self.serving.as_ref().map_or(0, |serving| serving.stepper.parked_claims());
             if parked == self.waiting.len() as u64 {
+                // Those of one event come in no order of their own.
+                answers.sort_by_key(|(sender, ticket, _)| (sender.machine, *ticket));
                 return answers;
             }
         }

@@ -100,7 +100,7 @@ enum Event {
 }
 
 /// What a run amounted to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) tasks: u64,
     pub(crate) attempts: u64,
