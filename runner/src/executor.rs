@@ -389,7 +389,7 @@ impl JobServices {
             stderr,
             user: self.user.clone(),
         };
-        // Until here nothing was touched but the attempt's own folders.
+        // Until here nothing was changed but the attempt's own folders and the gate of its cache.
         if !self.ground.shared.may_begin() || self.ground.shared.is_ending() {
             return Err(CapabilityError::Canceled);
         }

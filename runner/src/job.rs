@@ -4,6 +4,7 @@
 //! leaves in the spool. So a runner that is killed loses nothing, and its successor does from here what it would have done.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -57,7 +58,9 @@ pub(crate) struct Context {
     pub(crate) runner_token: forge_api::Secret,
     pub(crate) launcher: Launcher,
     pub(crate) users: Users,
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) shelf: Shelf,
+    /// The folder is this process's for as long as anything of it works there.
+    pub(crate) _lock: File,
     pub(crate) session: String,
     /// The sessions of earlier starts on this machine, newest first.
     pub(crate) previous_sessions: Vec<String>,
@@ -116,7 +119,7 @@ pub(crate) async fn run_new(context: Arc<Context>, job: Job, leased_ms: u64, mut
 }
 
 async fn run_as(
-    context: &Context,
+    context: &Arc<Context>,
     job: Job,
     user: Option<&JobUser>,
     leased_ms: u64,
@@ -174,9 +177,9 @@ async fn run_as(
         // A one-off runner has no next attempt.
         if !context.settings.one_off {
             tokio::time::sleep(PROVISION_AFTER).await;
-            let shelf = Arc::clone(&context.shelf);
+            let stocking = Arc::clone(context);
             // A file system may take milliseconds for each: nobody else waits for that. What cannot be made, the next attempt makes itself.
-            let stocked = tokio::task::spawn_blocking(move || shelf.stock());
+            let stocked = tokio::task::spawn_blocking(move || stocking.shelf.stock());
             let (_kept, _made) = tokio::join!(context.launcher.keep_spare(&plugin_sha256), stocked);
         }
     };
@@ -333,7 +336,7 @@ async fn see_through(
         if !is_dead {
             tracing::warn!(%attempt, "the supervisor still lives");
         }
-        let shelf = is_dead.then_some(&*context.shelf);
+        let shelf = is_dead.then_some(&context.shelf);
         remove_places(&record, shelf);
         shelf
     };

@@ -105,7 +105,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
     settings.check()?;
     let users = Users::new(settings.run_as.as_ref())?;
     let client = Client::new(&settings)?;
-    let _lock = lock_folder(&settings)?;
+    let lock = lock_folder(&settings)?;
     users.open_way(&settings.tmp_path, &settings.workspaces(), &settings.caches())?;
     if let Some(warning) = users.warning(settings.max_parallel_tasks) {
         observer(Event::Warning(warning));
@@ -129,7 +129,8 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown, observer: Observ
         runner_token: token,
         launcher,
         users,
-        shelf: Arc::new(shelf),
+        shelf,
+        _lock: lock,
         session,
         previous_sessions,
         started_ms: boottime_ms(),

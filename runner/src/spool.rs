@@ -294,7 +294,7 @@ pub(crate) fn scan(attempts: &Path, workspaces: &Path) -> io::Result<Vec<(PathBu
     found.sort_by_key(|(_, record)| record.attempt);
     for entry in fs::read_dir(workspaces)? {
         let name = entry?.file_name();
-        // A workspace may be made before its attempt's record is, and the runner die in between.
+        // A power cut may leave a workspace whose attempt's record it took.
         if !attempts.join(name.to_string_lossy().trim_end_matches(PRIVATE_END)).exists() {
             crate::workspace::remove(&workspaces.join(name))?;
         }

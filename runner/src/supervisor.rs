@@ -4,8 +4,8 @@
 //! escapes it) and not dumpable (its memory, secrets included, is closed to other processes of the same user). The job is
 //! read from the runner's socket and never written down; what lies on disk is the masked log and the result.
 //!
-//! It gets ready while the runner asks for the daemon's word, as far as that touches nothing but the attempt's own folders: the plugin is
-//! even called, and waits when it asks for its first process. Without the word nothing of that stays.
+//! It gets ready while the runner asks for the daemon's word, as far as that changes nothing but the attempt's own folders and the gate
+//! of its cache: the plugin is even called, and waits when it asks for its first process. Without the word nothing of that stays.
 //!
 //! Threads: the main one prepares, executes and concludes; the attendant hears and tells, and knows when the job must end. Others
 //! come only where they are needed: the pump copies output when nobody else does, and one ends the job's processes. All but the

@@ -1,7 +1,7 @@
 //! The daemon's side: the shipped core on a real store, driven step by step, that can be killed and lose power.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -278,13 +278,15 @@ impl DaemonSide {
     pub(crate) fn lose_power(&mut self, random: &mut Random) {
         let Ok(folders) = std::fs::read_dir(self.folder.path().join("logs")) else { return };
         let files = folders.flatten().filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten().flatten();
-        for file in files {
-            let name = file.file_name().to_string_lossy().into_owned();
-            let id: Option<AttemptId> = name.strip_suffix(".log").and_then(|id| id.parse().ok());
-            let (Some(id), Ok(metadata)) = (id, file.metadata()) else { continue };
+        // A file system has an order of its own.
+        let logs: BTreeMap<AttemptId, PathBuf> = files
+            .filter_map(|file| Some((file.file_name().to_str()?.strip_suffix(".log")?.parse().ok()?, file.path())))
+            .collect();
+        for (id, path) in logs {
+            let Ok(metadata) = path.metadata() else { continue };
             let safe = self.synced.get(&id).copied().unwrap_or_default().min(metadata.len());
             let left = random.between(safe, metadata.len());
-            let opened = std::fs::File::options().write(true).open(file.path()).expect("opens");
+            let opened = std::fs::File::options().write(true).open(path).expect("opens");
             opened.set_len(left).expect("cut");
         }
     }
