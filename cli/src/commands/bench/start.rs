@@ -3,6 +3,7 @@
 //! The clock that a process can show is its script's first line, and bash takes milliseconds to get there, with Forge or without. So a bash is
 //! started by hand, too, and its time taken off.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Bench;
@@ -71,16 +72,25 @@ pub(super) async fn sample(world: &World, tasks: u32) -> Result<Starts, CliError
         starts.process.add(process);
         starts.seen.add(seen);
     }
+    let bash = bash()?;
     for _ in 0..SHELLS {
-        starts.shell.add(tokio::task::spawn_blocking(shell).await.map_err(CliError::failed)??);
+        let bash = bash.clone();
+        starts.shell.add(tokio::task::spawn_blocking(move || shell(&bash)).await.map_err(CliError::failed)??);
     }
     Ok(starts)
 }
 
-/// Starts the task's script without Forge.
-fn shell() -> Result<Duration, CliError> {
+/// Where bash is.
+fn bash() -> Result<PathBuf, CliError> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).map(|folder| folder.join("bash")).find(|program| program.is_file());
+    found.ok_or_else(|| CliError::failed("there is no bash on PATH").hint("install bash 5 or newer"))
+}
+
+/// Starts the task's script without Forge. By its path: a program that is looked for would be forked, and this process is large.
+fn shell(bash: &Path) -> Result<Duration, CliError> {
     let triggered = since_epoch()?;
-    let output = std::process::Command::new("bash")
+    let output = std::process::Command::new(bash)
         .args(["-c", "echo $EPOCHREALTIME"])
         .env_clear()
         .envs(["PATH", "LANG", "TZ"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
