@@ -122,7 +122,8 @@ pub(crate) enum Begun {
 /// [`crate::job::let_go`].
 pub(crate) type Briefed = Mutex<Option<Record>>;
 
-/// Begins an attempt. The daemon is asked first, since its answer takes longest. What can be done at once is done at once: the daemon's word, the plugin and the supervisor do not need each other.
+/// Begins an attempt. What can be done at once is done at once: the daemon's word, the plugin and the supervisor do not need each other. The
+/// daemon is asked first, since its answer takes longest.
 pub(crate) async fn begin(
     context: &Context,
     job: &Job,

@@ -3,7 +3,7 @@
 
 mod client;
 mod daemon;
-mod host;
+pub(super) mod host;
 mod probe;
 mod runner;
 

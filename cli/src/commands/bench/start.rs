@@ -3,13 +3,14 @@
 //! The clock that a process can show is its script's first line, and bash takes milliseconds to get there, with Forge or without. So a bash is
 //! started by hand, too, and its time taken off.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Bench;
 use super::report::{Aim, Measured, Unit};
 use super::samples::Samples;
 use super::world::{self, MOMENT, PROJECT, World};
+use crate::commands::doctor::host;
 use crate::error::CliError;
 
 /// How many tasks are timed.
@@ -72,19 +73,13 @@ pub(super) async fn sample(world: &World, tasks: u32) -> Result<Starts, CliError
         starts.process.add(process);
         starts.seen.add(seen);
     }
-    let bash = bash()?;
+    let bash = host::program("bash", std::env::var("PATH").ok().as_deref())
+        .ok_or_else(|| CliError::failed("there is no bash on PATH").hint("install bash 5 or newer"))?;
     for _ in 0..SHELLS {
         let bash = bash.clone();
         starts.shell.add(tokio::task::spawn_blocking(move || shell(&bash)).await.map_err(CliError::failed)??);
     }
     Ok(starts)
-}
-
-/// Where bash is.
-fn bash() -> Result<PathBuf, CliError> {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&paths).map(|folder| folder.join("bash")).find(|program| program.is_file());
-    found.ok_or_else(|| CliError::failed("there is no bash on PATH").hint("install bash 5 or newer"))
 }
 
 /// Starts the task's script without Forge. By its path: a program that is looked for would be forked, and this process is large.

@@ -103,7 +103,7 @@ pub(super) fn space(findings: &mut Findings, path: &Path, bytes_min: u64, mend: 
 }
 
 /// Where a program is, by the same rule as a shell's.
-pub(super) fn program(name: &str, search: Option<&str>) -> Option<PathBuf> {
+pub(in crate::commands) fn program(name: &str, search: Option<&str>) -> Option<PathBuf> {
     let is_program = |path: &Path| {
         fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
     };
